@@ -1,0 +1,5 @@
+"""`python -m qlutattn_patch`."""
+
+from qlutattn_patch.cli import main
+
+main()
