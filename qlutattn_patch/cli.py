@@ -43,7 +43,7 @@ def group() -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 fine, 1 a check said no, 2 usage, 3 expected failure, 70 bug, 130 interrupted."""
+    """Run and exit: 0 fine, 1 a check said no, 2 usage, 3 expected failure, 70 bug, 130 interrupted."""
     sys.exit(run(argv))
 
 

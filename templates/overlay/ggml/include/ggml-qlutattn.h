@@ -1,0 +1,48 @@
+#pragma once
+
+// QLUTATTN: key/value caches of 1, 2 and 4 bits whose attention is computed straight from the packed codes.
+
+#include "ggml.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// whether a type is one of GGML_TYPE_QLUTATTN_*
+GGML_API bool ggml_is_qlutattn(enum ggml_type type);
+
+// Attention over two segments of keys and values under one softmax: f16 tokens (a window of recent ones), then packed tiles.
+//
+//   q       [head_dim, n_q,      n_head,    n_batch]   f32
+//   k, v    [head_dim, n_kv,     n_head_kv, n_batch]   f16, or both NULL when there is no f16 segment
+//   kp, vp  [128,      n_packed, n_head_kv*head_dim/128, n_batch]   GGML_TYPE_QLUTATTN_K*, _V*, or both NULL;
+//           n_packed is a multiple of 128, and may be 0, as n_kv may
+//   mask    [n_kv,     >= n_q, n_head or a divisor, n_batch or a divisor]   f16, contiguous, or NULL: the f16 segment
+//   maskp   [n_packed, >= n_q, ...]                    likewise: the packed segment
+//   sinks   [n_head] f32, or NULL: one more logit per head in the softmax's denominator
+//   result  [head_dim, n_head, n_q, n_batch]   f32
+//
+// score = scale*(q.k), softcapped when logit_softcap is not 0, plus the ALiBi slope (1 when max_bias is 0) times the mask.
+// head_dim is 64, 128 or 256; n_head is a multiple of n_head_kv. A row with no visible key gives zeros.
+GGML_API struct ggml_tensor * ggml_flash_attn_ext_mixed(
+        struct ggml_context * ctx,
+        struct ggml_tensor  * q,
+        struct ggml_tensor  * k,
+        struct ggml_tensor  * v,
+        struct ggml_tensor  * mask,
+        struct ggml_tensor  * kp,
+        struct ggml_tensor  * vp,
+        struct ggml_tensor  * maskp,
+        struct ggml_tensor  * sinks,
+        int64_t               n_head_kv,
+        float                 scale,
+        float                 max_bias,
+        float                 logit_softcap);
+
+// Whether a graph node may run on a device: nodes without packed tensors may; packed tensors go through ggml_cpy from f16 or f32,
+// views, and ggml_flash_attn_ext_mixed, on the CPU. Says in words, through the log, what it refuses.
+GGML_API bool ggml_qlutattn_supports_op(const struct ggml_tensor * op, bool is_cpu);
+
+#ifdef __cplusplus
+}
+#endif
