@@ -1,0 +1,56 @@
+#pragma once
+
+// The configuration of each packed type: one table, one lookup function, used by the packer and by attention alike.
+// The table is generated from formats.toml (qlutattn-config.cpp); docs/formats.md of the qlutattn project explains the tile.
+
+#include "ggml.h"
+
+#include <cstddef>
+#include <cstdint>
+
+// lanes of a tile, and its depth
+constexpr int PACK_SIZE = 128;
+
+// bytes of codes in one chunk: one nibble of every lane (lookup order), or four bytes of 16 lanes (dot order)
+constexpr int PACK_CHUNK_SIZE = 64;
+
+// value = scale * level / QLUTATTN_LEVEL_UNIT + offset
+constexpr int QLUTATTN_LEVEL_UNIT = 64;
+
+enum qlutattn_layout {
+    QLUTATTN_LAYOUT_LOOKUP, // a chunk is one nibble (4/bits neighbouring depths) of all lanes
+    QLUTATTN_LAYOUT_DOT,    // a chunk is 32/bits depths of 16 lanes, four depths of one lane side by side
+};
+
+enum qlutattn_kernel {
+    QLUTATTN_KERNEL_LUT, // int8 tables of 16 entries, looked up with nibbles
+    QLUTATTN_KERNEL_DOT, // int8 levels times int8 x
+};
+
+struct qlutattn_kernel_config {
+    enum ggml_type       type;
+    bool                 lane_is_token; // K: lane = token, depth = head dimension; V: lane = channel, depth = token
+    int                  bits;
+    enum qlutattn_layout layout;
+    const int8_t *       levels;        // [1 << bits], ascending, symmetric
+    float                rms_to_scale;  // where the encoder starts: scale per root mean square of a lane
+
+    int    depths_per_nibble() const { return 4 / bits; }
+    size_t code_bytes() const { return (size_t) PACK_SIZE * PACK_SIZE * bits / 8; }
+    size_t tile_bytes() const { return code_bytes() + 2 * PACK_SIZE * sizeof(ggml_fp16_t); }
+
+    // the parts of a tile
+    const ggml_fp16_t * scales(const void * tile) const { return (const ggml_fp16_t *) ((const char *) tile + code_bytes()); }
+    const ggml_fp16_t * offsets(const void * tile) const { return scales(tile) + PACK_SIZE; }
+    ggml_fp16_t *       scales(void * tile) const { return (ggml_fp16_t *) ((char *) tile + code_bytes()); }
+    ggml_fp16_t *       offsets(void * tile) const { return scales(tile) + PACK_SIZE; }
+};
+
+// the configuration of a type, or NULL when the type is none of GGML_TYPE_QLUTATTN_*
+const qlutattn_kernel_config * qlutattn_get_kernel_config(enum ggml_type type);
+
+// the kernel that attention uses for a type: the default of the build, or what GGML_QLUTATTN_KERNEL=lut|dot in the environment forces
+enum qlutattn_kernel qlutattn_get_kernel(enum ggml_type type);
+
+// "lut" or "dot", or NULL when the type is not packed; reached through ggml_backend_reg_get_proc_address
+extern "C" const char * ggml_qlutattn_kernel_name(enum ggml_type type);

@@ -1,0 +1,92 @@
+// The mixed attention op: checks its sources, once, and makes the node.
+
+#include "ggml-qlutattn.h"
+
+#include "ggml-impl.h"
+
+// edge of a tile
+static constexpr int64_t PACKED_TILE = 128;
+
+// a mask for n_kv keys that can be spread over the heads and batches of q
+static void check_mask(const struct ggml_tensor * mask, const struct ggml_tensor * q, int64_t n_kv) {
+    if (mask) {
+        GGML_ASSERT(mask->type == GGML_TYPE_F16);
+        GGML_ASSERT(ggml_is_contiguous(mask));
+        GGML_ASSERT(mask->ne[0] == n_kv);
+        GGML_ASSERT(mask->ne[1] >= q->ne[1]);
+        GGML_ASSERT(q->ne[2] % mask->ne[2] == 0);
+        GGML_ASSERT(q->ne[3] % mask->ne[3] == 0);
+    }
+}
+
+static void check_f16(const struct ggml_tensor * t, const struct ggml_tensor * q, int64_t n_kv, int64_t n_head_kv) {
+    GGML_ASSERT(t->type == GGML_TYPE_F16);
+    GGML_ASSERT(t->nb[0] == sizeof(ggml_fp16_t));
+    GGML_ASSERT(t->ne[0] == q->ne[0] && t->ne[1] == n_kv && t->ne[2] == n_head_kv && t->ne[3] == q->ne[3]);
+}
+
+static void check_packed(const struct ggml_tensor * t, const struct ggml_tensor * q, int64_t n_packed, int64_t n_head_kv) {
+    GGML_ASSERT(ggml_is_qlutattn(t->type));
+    GGML_ASSERT(t->nb[1] == t->nb[0] && t->nb[0] == ggml_type_size(t->type)); // a tile is contiguous
+    GGML_ASSERT(t->ne[0] == PACKED_TILE && t->ne[1] == n_packed && n_packed % PACKED_TILE == 0);
+    GGML_ASSERT(t->ne[2] * PACKED_TILE == n_head_kv * q->ne[0] && t->ne[3] == q->ne[3]);
+}
+
+struct ggml_tensor * ggml_flash_attn_ext_mixed(
+        struct ggml_context * ctx,
+        struct ggml_tensor  * q,
+        struct ggml_tensor  * k,
+        struct ggml_tensor  * v,
+        struct ggml_tensor  * mask,
+        struct ggml_tensor  * kp,
+        struct ggml_tensor  * vp,
+        struct ggml_tensor  * maskp,
+        struct ggml_tensor  * sinks,
+        int64_t               n_head_kv,
+        float                 scale,
+        float                 max_bias,
+        float                 logit_softcap) {
+    const int64_t n_kv     = k ? k->ne[1] : 0;
+    const int64_t n_packed = kp ? kp->ne[1] : 0;
+
+    GGML_ASSERT(q->type == GGML_TYPE_F32 && q->nb[0] == sizeof(float));
+    GGML_ASSERT((q->ne[0] == 64 || q->ne[0] == 128 || q->ne[0] == 256) && "head size must be 64, 128 or 256");
+    GGML_ASSERT(n_head_kv > 0 && q->ne[2] % n_head_kv == 0);
+    GGML_ASSERT((k == NULL) == (v == NULL) && (kp == NULL) == (vp == NULL));
+
+    if (k) {
+        check_f16(k, q, n_kv, n_head_kv);
+        check_f16(v, q, n_kv, n_head_kv);
+    }
+    if (kp) {
+        check_packed(kp, q, n_packed, n_head_kv);
+        check_packed(vp, q, n_packed, n_head_kv);
+    }
+    check_mask(mask, q, n_kv);
+    check_mask(maskp, q, n_packed);
+    if (sinks) {
+        GGML_ASSERT(sinks->type == GGML_TYPE_F32 && ggml_is_contiguous(sinks) && sinks->ne[0] == q->ne[2]);
+    }
+    if (max_bias > 0.0f) {
+        GGML_ASSERT((n_kv == 0 || mask) && (n_packed == 0 || maskp));
+    }
+
+    const int64_t        ne[4]  = { q->ne[0], q->ne[2], q->ne[1], q->ne[3] };
+    struct ggml_tensor * result = ggml_new_tensor(ctx, GGML_TYPE_F32, 4, ne);
+
+    const float params[] = { scale, max_bias, logit_softcap };
+    ggml_set_op_params(result, params, sizeof(params));
+    ggml_set_op_params_i32(result, 3, (int32_t) n_head_kv);
+
+    result->op     = GGML_OP_FLASH_ATTN_EXT_MIXED;
+    result->src[0] = q;
+    result->src[1] = k;
+    result->src[2] = v;
+    result->src[3] = mask;
+    result->src[4] = sinks;
+    result->src[5] = kp;
+    result->src[6] = vp;
+    result->src[7] = maskp;
+
+    return result;
+}
