@@ -1,0 +1,161 @@
+"""What is promised of the patched llama.cpp itself: each patch compiles, stock stays stock, and align_attn notices any damage."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qlutattn_patch import toolchain
+from qlutattn_patch.workspace import Workspace
+
+pytestmark = pytest.mark.compiler
+
+DIGEST_SOURCE = Path(__file__).parent / "native" / "stock_digest.cpp"
+SMALL = [f"-DLLAMA_BUILD_{part}=OFF" for part in ("COMMON", "TESTS", "TOOLS", "EXAMPLES", "SERVER", "APP", "UI")] + [
+    "-DLLAMA_USE_PREBUILT_UI=OFF"
+]
+
+
+def run(*argv: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
+    """Run a program that must succeed; its output."""
+    done = subprocess.run(
+        [str(arg) for arg in argv],
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{argv}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def clone(workspace: Workspace, to: Path) -> Path:
+    """A pristine copy of the vendored base."""
+    run("git", "clone", "-q", "--no-hardlinks", workspace.tree, to)
+    run("git", "config", "user.name", "test", cwd=to)
+    run("git", "config", "user.email", "test@localhost", cwd=to)
+    return to
+
+
+def build(tree: Path, build_dir: Path, targets: list[str], definitions: list[str]) -> None:
+    """Configure and build, sharing ccache between the copies of the tree."""
+    ccache = shutil.which("ccache")
+    launchers = [f"-DCMAKE_{lang}_COMPILER_LAUNCHER={ccache}" for lang in ("C", "CXX")] if ccache else []
+    env = {"CCACHE_BASEDIR": str(tree.parent), "CCACHE_NOHASHDIR": "1"}
+    cmake, ninja = toolchain.find_cmake().path, toolchain.find_ninja().path
+    maker = f"-DCMAKE_MAKE_PROGRAM={ninja}"
+    run(
+        cmake, "-S", tree, "-B", build_dir, "-G", "Ninja", maker, "-DGGML_CCACHE=OFF", *launchers, *definitions, env=env
+    )
+    run(cmake, "--build", build_dir, "--target", *targets, "-j2", env=env)
+
+
+def stock_digest(tree: Path, build_dir: Path) -> str:
+    """What the stock operations of a build compute."""
+    program = build_dir / "stock_digest"
+    libraries = [f"-l{name}" for name in ("ggml", "ggml-cpu", "ggml-base")]
+    where = [f"-I{tree / 'ggml' / 'include'}", f"-L{build_dir / 'bin'}", f"-Wl,-rpath,{build_dir / 'bin'}"]
+    run(os.environ.get("CXX", "c++"), "-std=c++17", "-O1", DIGEST_SOURCE, *where, *libraries, "-o", program)
+    return run(program)
+
+
+@pytest.fixture(scope="module")
+def workspace() -> Workspace:
+    found = Workspace.find()
+    assert (found.tree / ".git").exists(), "run: qlutattn vendor"
+    return found
+
+
+@pytest.fixture(scope="module")
+def patched(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone of the base with all patches applied by git am."""
+    tree = clone(workspace, tmp_path_factory.mktemp("patched") / "llama.cpp")
+    run("git", "am", "-q", *series(workspace), cwd=tree)
+    return tree
+
+
+def series(workspace: Workspace) -> list[Path]:
+    """The patch files, in order."""
+    lines = (workspace.patches / "series").read_text(encoding="utf-8").splitlines()
+    return [workspace.patches / line for line in lines if line and not line.startswith("#")]
+
+
+def test_each_patch_compiles_on_its_own(workspace: Workspace, tmp_path: Path) -> None:
+    tree = clone(workspace, tmp_path / "llama.cpp")
+    for patch in series(workspace):
+        run("git", "am", "-q", patch, cwd=tree)
+        changed = run("git", "diff", "--name-only", "HEAD~1", cwd=tree).split()
+        outside = [
+            f"{tree / name}^"
+            for name in changed
+            if name.endswith(".cpp") and not name.startswith(("ggml/", "tools/align"))
+        ]
+        build(tree, tmp_path / "build", ["ggml", *outside], ["-DLLAMA_BUILD_UI=OFF", "-DLLAMA_USE_PREBUILT_UI=OFF"])
+
+
+def test_stock_operations_are_bit_identical(workspace: Workspace, patched: Path, tmp_path: Path) -> None:
+    pristine = clone(workspace, tmp_path / "llama.cpp")
+    build(pristine, tmp_path / "pristine", ["ggml"], SMALL)
+    expected = stock_digest(pristine, tmp_path / "pristine")
+    assert expected.count("\n") > 100
+    for state in ("OFF", "ON"):
+        build(patched, tmp_path / state, ["ggml"], [*SMALL, f"-DGGML_QLUTATTN={state}"])
+        assert stock_digest(patched, tmp_path / state) == expected, f"GGML_QLUTATTN={state}"
+    assert not list((tmp_path / "OFF").rglob("*align*.o"))
+
+
+PACK = "ggml/src/ggml-cpu/qlutattn/qlutattn-pack.cpp"
+TBL = "ggml/src/ggml-cpu/qlutattn/tbl.cpp"
+CONFIG = "ggml/src/ggml-cpu/qlutattn/qlutattn-config.cpp"
+MUTANTS = {
+    "one packed code": (
+        PACK,
+        "memset(codes, 0, config.code_bytes());",
+        "memset(codes, 0, config.code_bytes()); codes[777] |= 1;",
+    ),
+    "one packed scale": (
+        PACK,
+        "scales[lane], offsets[lane]);",
+        "scales[lane], offsets[lane]); if (lane == 5) scales[5] += 20;",
+    ),
+    "one packed offset": (
+        PACK,
+        "scales[lane], offsets[lane]);",
+        "scales[lane], offsets[lane]); if (lane == 5) offsets[5] += 20;",
+    ),
+    "one level of 4 bits": (CONFIG, "-75, -58, ", "-75, -57, "),
+    "one level of 2 bits": (CONFIG, "-38, 38, ", "-38, 39, "),
+    "one code that attention reads": (TBL, "+ lane] = nibble;", "+ lane] = nibble ^ (g == 3 && lane == 5);"),
+    "one scale that attention reads": (TBL, "y[i] += ", "y[i] += (lane0 + i == 5 ? 1.02f : 1.0f) * "),
+}
+
+
+@pytest.fixture(scope="module")
+def aligned(patched: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The patched tree's build folder, with an align_attn that passes."""
+    folder = tmp_path_factory.mktemp("mutants")
+    build(patched, folder, ["align_attn"], SMALL)
+    run(folder / "bin" / "align_attn", "--quick")
+    yield folder
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_align_notices(name: str, patched: Path, aligned: Path) -> None:
+    file, old, new = MUTANTS[name]
+    source = patched / file
+    text = source.read_text(encoding="utf-8")
+    assert old in text
+    source.write_text(text.replace(old, new), encoding="utf-8")
+    try:
+        build(patched, aligned, ["align_attn"], SMALL)
+        done = subprocess.run([aligned / "bin" / "align_attn", "--quick"], capture_output=True, text=True, check=False)
+        assert done.returncode == 1, done.stdout[-2000:]
+        assert "FAIL" in done.stdout
+    finally:
+        source.write_text(text, encoding="utf-8")
