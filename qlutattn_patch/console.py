@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
+_SECONDS_BETWEEN_LINES = 10.0
 
 
 def step(text: str) -> None:
@@ -61,6 +63,36 @@ def spinner(text: str) -> Iterator[None]:
     else:
         step(text)
         yield
+
+
+@contextmanager
+def progress(text: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Show on stderr how far a long task is: call the yielded function with (done, total, what is being done).
+
+    A terminal gets one line that changes; anything else gets a line now and then.
+    """
+    if _err.is_terminal:
+        with _err.status(_plain(text)) as status:
+            yield lambda done, total, doing: status.update(
+                f"{_plain(text)} {done}/{total} [dim]{_plain(doing)[:80]}[/dim]"
+            )
+        return
+    step(text)
+    said = time.monotonic()
+
+    def now_and_then(done: int, total: int, doing: str) -> None:
+        nonlocal said
+        if time.monotonic() - said >= _SECONDS_BETWEEN_LINES:
+            said = time.monotonic()
+            step(f"{text} {done}/{total}")
+
+    yield now_and_then
+
+
+def show(lines: Sequence[str]) -> None:
+    """Pass on to stderr, as it is, what another program said."""
+    sys.stderr.write("".join(f"{line}\n" for line in lines))
+    sys.stderr.flush()
 
 
 def _plain(text: str) -> str:

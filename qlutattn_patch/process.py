@@ -7,7 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +65,33 @@ def stream(argv: Sequence[str | Path], cwd: Path | None = None, env: Mapping[str
         [str(arg) for arg in argv], cwd=cwd, env=_merged(env), stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False
     )
     return done.returncode
+
+
+def follow(
+    argv: Sequence[str | Path],
+    on_line: Callable[[str], None],
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> int:
+    """Run a program and hand over each line that it writes, to stdout or stderr, as it comes; returns its exit status."""
+    with subprocess.Popen(
+        [str(arg) for arg in argv],
+        cwd=cwd,
+        env=_merged(env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    ) as child:
+        assert child.stdout is not None
+        try:
+            for line in child.stdout:
+                on_line(line.rstrip("\n"))
+        except BaseException:
+            child.terminate()  # an interrupt of ours alone (not typed at the terminal) must not leave it running
+            raise
+    return child.returncode
 
 
 def _merged(env: Mapping[str, str] | None) -> dict[str, str] | None:

@@ -1,0 +1,274 @@
+"""Configure and build a llama.cpp tree with cmake and ninja. `toolchain` finds the programs; here is the build tree."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+
+from qlutattn_patch import console, ninja, process, toolchain
+from qlutattn_patch.errors import ExpectedError
+from qlutattn_patch.presets import Preset
+from qlutattn_patch.presets import preset as preset_named
+from qlutattn_patch.toolchain import Compilers, Program
+from qlutattn_patch.workspace import Workspace
+
+DEFAULT_TARGET = "align_attn"
+_STAMP = "qlutattn-build.json"
+# Targets that need nothing but ggml and llama: a tree for these alone configures in seconds.
+_SMALL_TARGETS = ("align_attn", "llama", "ggml", "ggml-base", "ggml-cpu")
+_LARGE = (
+    "LLAMA_BUILD_COMMON",
+    "LLAMA_BUILD_TESTS",
+    "LLAMA_BUILD_TOOLS",
+    "LLAMA_BUILD_EXAMPLES",
+    "LLAMA_BUILD_SERVER",
+    "LLAMA_BUILD_APP",
+)
+_NO_DOWNLOADS = {"LLAMA_BUILD_UI": "OFF", "LLAMA_USE_PREBUILT_UI": "OFF"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a cmake cache is made of."""
+
+    source: Path
+    preset: Preset
+    type: str
+    cmake: Program
+    ninja: Program
+    compilers: Compilers
+    ccache: Path | None
+    lld: Path | None
+    large: bool  # whether the tools, the examples and the tests are configured as well
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that cmake reads when it makes a cache: the user's flags first, so that the preset's win."""
+        mine = {"CC": self.compilers.cc, "CXX": self.compilers.cxx}
+        for name in ("CFLAGS", "CXXFLAGS"):
+            users = "" if self.preset.is_cross else os.environ.get(name, "")
+            mine[name] = f"{users} {self.preset.flags}".strip()
+        mine["LDFLAGS"] = "" if self.preset.is_cross else os.environ.get("LDFLAGS", "")
+        return mine
+
+    @property
+    def definitions(self) -> dict[str, str]:
+        """The `-D`s, in the order in which they are given."""
+        size = "ON" if self.large else "OFF"
+        made = {
+            "CMAKE_BUILD_TYPE": self.type,
+            "CMAKE_MAKE_PROGRAM": str(self.ninja.path),
+            **dict.fromkeys(_LARGE, size),
+            **_NO_DOWNLOADS,
+            "GGML_CCACHE": "OFF",  # upstream's way of finding it; ours is the launcher, which a cache remembers
+            **self.preset.definitions,
+        }
+        if self.preset.clang:
+            made |= {"CMAKE_C_COMPILER": self.compilers.cc, "CMAKE_CXX_COMPILER": self.compilers.cxx}
+        if self.ccache:
+            made |= dict.fromkeys(("CMAKE_C_COMPILER_LAUNCHER", "CMAKE_CXX_COMPILER_LAUNCHER"), str(self.ccache))
+        return made | (self.preset.cross if self.preset.is_cross else {})
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The recipe in words: what the stamp holds, and what is compared with it."""
+        return {
+            "source tree": str(self.source),
+            "cmake": str(self.cmake),
+            "C compiler": str(self.compilers.c_program),
+            "C++ compiler": str(self.compilers.cxx_program),
+            "linker lld": str(self.lld or "absent"),
+            **self.environment,
+            **self.definitions,
+        }
+
+
+@dataclass(frozen=True)
+class BuildTree:
+    """A folder that cmake configures and ninja fills."""
+
+    path: Path
+
+    @property
+    def bin(self) -> Path:
+        return self.path / "bin"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "qlutattn-build.log"
+
+    def stamp(self) -> dict[str, str]:
+        """What the cache was made of, or nothing if no configure was ever finished."""
+        try:
+            facts = json.loads((self.path / _STAMP).read_text(encoding="utf-8"))["facts"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+        complete = (self.path / "CMakeCache.txt").is_file() and (self.path / "build.ninja").is_file()
+        return facts if complete and isinstance(facts, dict) else {}
+
+    @property
+    def is_large(self) -> bool:
+        return self.stamp().get(_LARGE[0]) == "ON"
+
+    def why_stale(self, recipe: Recipe) -> list[str]:
+        """What has changed since the cache was made, in words; empty if nothing has."""
+        old, new = self.stamp(), recipe.facts
+        return [
+            f"{_spoken(key)} changed from {old.get(key) or 'nothing'} to {new.get(key) or 'nothing'}"
+            for key in sorted({*old, *new}, key=list({**new, **old}).index)
+            if old.get(key) != new.get(key)
+        ]
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep a second build out of the folder; it waits."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(self.path / "qlutattn-build.lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            console.step(f"waiting for another build in {self.path}")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def configure(self, recipe: Recipe) -> None:
+        """Make the cache anew if it is missing or made of something else, and say why."""
+        stale = self.why_stale(recipe)
+        if not stale:
+            return
+        toolchain.check_compilers(recipe.preset, recipe.compilers)
+        has_cache = (self.path / "CMakeCache.txt").exists()
+        if has_cache and self.stamp():
+            grown = recipe.large and not self.is_large
+            reasons = ["the target needs llama.cpp's tools"] if grown else []
+            reasons += [why for why in stale if not (grown and why.split(" ")[0] in _LARGE)]
+            console.step(f"reconfiguring {self.path.name} because {'; '.join(reasons)}")
+        elif has_cache:
+            console.step(f"reconfiguring {self.path.name} because its last configure did not finish")
+        (self.path / _STAMP).unlink(missing_ok=True)
+        # As `cmake --fresh`, which is younger than the cmake that we ask for. Objects stay: they are in subfolders.
+        (self.path / "CMakeCache.txt").unlink(missing_ok=True)
+        shutil.rmtree(self.path / "CMakeFiles", ignore_errors=True)
+
+        environment = recipe.environment
+        if recipe.lld and toolchain.has_lld(recipe.preset, recipe.compilers):
+            environment["LDFLAGS"] = f"{environment['LDFLAGS']} -fuse-ld=lld".strip()
+        argv: list[str | Path] = [recipe.cmake.path, "-S", recipe.source, "-B", self.path, "-G", "Ninja"]
+        argv += [f"-D{name}={value}" for name, value in recipe.definitions.items()]
+        lines: list[str] = []
+        with console.spinner(f"configuring {self.path.name}: {recipe.preset.summary}"):
+            status = process.follow(argv, lines.append, env=environment)
+        self.log.write_text("\n".join([process.shown(argv), *lines, ""]), encoding="utf-8")
+        if status != 0:
+            console.show(lines[-60:])
+            raise ExpectedError(
+                f"cmake could not configure {self.path}; its whole output is in {self.log}.", "qlutattn doctor"
+            )
+        (self.path / _STAMP).write_text(
+            json.dumps({"schema": 1, "facts": recipe.facts}, indent=1) + "\n", encoding="utf-8"
+        )
+
+    def build(self, recipe: Recipe, targets: Sequence[str], jobs: int) -> None:
+        """Run ninja; what fails is shown whole and last."""
+        argv: list[str | Path] = [
+            recipe.cmake.path,
+            "--build",
+            self.path,
+            "--config",
+            recipe.type,
+            "--target",
+            *targets,
+        ]
+        argv += ["--parallel", str(jobs)]
+        output = ninja.Output()
+        with console.progress(f"building {', '.join(targets)} ({recipe.preset.name})") as moved:
+
+            def take(line: str) -> None:
+                if output.take(line):
+                    moved(output.done, output.total, output.doing)
+
+            status = process.follow(argv, take, env={"NINJA_STATUS": ninja.STATUS, **_ccache_settings(recipe.source)})
+        with self.log.open("a", encoding="utf-8") as log:
+            log.write("\n".join([process.shown(argv), *output.lines, ""]))
+        if status == 0:
+            return
+        if output.unknown_target:
+            raise ExpectedError(
+                f"The tree {recipe.source} has no target '{output.unknown_target}'.",
+                f"see the targets: cmake --build {self.path} --target help",
+            )
+        console.show(output.report())
+        places = f" in {len(output.errors)} place(s)" if output.errors else ""
+        raise ExpectedError(
+            f"The build of {', '.join(targets)} failed{places}; the whole output is in {self.log}.",
+            "mend what the compiler names above, then the same command again",
+        )
+
+
+def build(
+    workspace: Workspace,
+    preset_name: str,
+    targets: Sequence[str] = (DEFAULT_TARGET,),
+    type: str | None = None,
+    jobs: int | None = None,
+) -> BuildTree:
+    """Configure the preset's build tree if need be, and build the targets."""
+    preset = preset_named(preset_name)
+    _check_source(workspace, targets)
+    tree = BuildTree(workspace.build_dir(preset.name))
+    compilers = toolchain.find_compilers(preset)
+    cmake, ninja_program = toolchain.find_cmake(), toolchain.find_ninja()
+    with tree.locked():
+        recipe = Recipe(
+            source=workspace.tree,
+            preset=preset,
+            type=type or preset.type,
+            cmake=cmake,
+            ninja=ninja_program,
+            compilers=compilers,
+            ccache=process.find("ccache"),
+            lld=process.find("ld.lld") if platform.system() == "Linux" else None,
+            large=tree.is_large or any(target not in _SMALL_TARGETS for target in targets),
+        )
+        tree.configure(recipe)
+        tree.build(recipe, targets, jobs or _cores())
+    return tree
+
+
+def _check_source(workspace: Workspace, targets: Sequence[str]) -> None:
+    if not (workspace.tree / "CMakeLists.txt").is_file():
+        here = f" --tree {workspace.tree}" if not workspace.is_vendored else ""
+        raise ExpectedError(
+            f"There is no llama.cpp in {workspace.tree}.",
+            "give --tree a llama.cpp checkout" if here else "qlutattn vendor",
+        )
+    if DEFAULT_TARGET in targets and not (workspace.tree / "tools" / "align-attn").is_dir():
+        here = "" if workspace.is_vendored else f" --tree {process.shown([workspace.tree])}"
+        raise ExpectedError(
+            f"The tree {workspace.tree} is not patched: it has no {DEFAULT_TARGET} to build.", f"qlutattn apply{here}"
+        )
+
+
+def _spoken(key: str) -> str:
+    return f"the {key}" if " " in key or key == "cmake" else key
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _ccache_settings(source: Path) -> Mapping[str, str]:
+    """Let one cache serve every checkout, and keep the paths in messages whole."""
+    wanted = {"CCACHE_BASEDIR": str(source.parent), "CCACHE_NOHASHDIR": "1", "CCACHE_ABSSTDERR": "1"}
+    return {name: value for name, value in wanted.items() if name not in os.environ}
