@@ -1,11 +1,10 @@
-"""What is promised of the patched llama.cpp itself: each patch compiles, stock stays stock, and align_attn notices any damage."""
+"""What is promised of the patched llama.cpp: each patch compiles, stock stays stock, align_attn notices any damage."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -137,12 +136,12 @@ MUTANTS = {
 
 
 @pytest.fixture(scope="module")
-def aligned(patched: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def aligned(patched: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The patched tree's build folder, with an align_attn that passes."""
     folder = tmp_path_factory.mktemp("mutants")
     build(patched, folder, ["align_attn"], SMALL)
     run(folder / "bin" / "align_attn", "--quick")
-    yield folder
+    return folder
 
 
 @pytest.mark.parametrize("name", MUTANTS)
