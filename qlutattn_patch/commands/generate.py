@@ -1,0 +1,35 @@
+"""`qlutattn generate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from qlutattn_patch import console
+from qlutattn_patch.commands.options import tree_option
+from qlutattn_patch.errors import CheckFailed
+from qlutattn_patch.generate import Drift, generate
+from qlutattn_patch.tree import open_tree
+from qlutattn_patch.workspace import Workspace
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 if anything is missing, changed or orphaned.")
+@tree_option
+def command(check: bool, tree: Path | None) -> None:
+    """Make patches/ and the generated docs from templates/ and the pristine upstream."""
+    workspace = Workspace.find(tree)
+    generated = generate(workspace, open_tree(workspace))
+    drift = generated.drift() if check else generated.write()
+    for item in drift:
+        console.out(_line(workspace, item, check))
+    if check and drift:
+        raise CheckFailed(f"{len(drift)} generated files are not what templates/ say; mend with: qlutattn generate")
+    count = len(generated.series.patches)
+    console.step(f"{count} patches are {'as generated' if check or not drift else 'written'}.")
+
+
+def _line(workspace: Workspace, item: Drift, check: bool) -> str:
+    kind = item.kind if check else {"missing": "created", "orphaned": "removed"}.get(item.kind, item.kind)
+    return f"{kind:8} {item.path.relative_to(workspace.root).as_posix()}"

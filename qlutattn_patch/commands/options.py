@@ -1,0 +1,15 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+tree_option = click.option(
+    "--tree",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Your own git checkout of llama.cpp, in place of vendor/llama.cpp.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")

@@ -1,0 +1,194 @@
+"""TOML read strictly, and the pin of the upstream tree."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from qlutattn_patch.errors import ExpectedError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+T = TypeVar("T")
+
+
+class Fields:
+    """One TOML table, taken apart key by key: a missing, mistyped or unknown key is an error that names its place."""
+
+    def __init__(self, raw: Any, where: str) -> None:
+        if not isinstance(raw, dict):
+            raise ExpectedError(f"{where} must be a table.")
+        self._left: dict[str, Any] = dict(raw)
+        self.where = where
+
+    def wrong(self, text: str) -> ExpectedError:
+        """The error that says what is wrong in this table."""
+        return ExpectedError(f"{self.where}: {text}.")
+
+    def text(self, key: str, blank: bool = False) -> str:
+        """A string, which must say something unless `blank` allows that it does not."""
+        value: str = self._take(key, str, "a string", None)
+        if not blank and not value.strip():
+            raise self.wrong(f"'{key}' is empty")
+        return value
+
+    def integer(self, key: str, default: int | None = None) -> int:
+        value: int = self._take(key, int, "an integer", default)
+        return value
+
+    def number(self, key: str) -> float:
+        value = self._take(key, (int, float), "a number", None)
+        return float(value)
+
+    def texts(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
+        return tuple(self._list(key, str, "strings", default))
+
+    def integers(self, key: str) -> tuple[int, ...]:
+        return tuple(self._list(key, int, "integers", None))
+
+    def table(self, key: str) -> Fields:
+        return Fields(self._take(key, dict, "a table", None), f"{self.where} [{key}]")
+
+    def tables(self, key: str) -> list[Fields]:
+        """The tables of an array `[[key]]`, which may be absent."""
+        values = self._left.pop(key, [])
+        if not isinstance(values, list):
+            raise self.wrong(f"'{key}' must be an array of tables ([[{key}]])")
+        return [Fields(value, f"{self.where} [[{key}]] {i}") for i, value in enumerate(values, 1)]
+
+    def items(self, key: str) -> dict[str, Fields]:
+        """The tables below a table: `[key.a]`, `[key.b]`."""
+        below = self._take(key, dict, "a table", None)
+        return {name: Fields(value, f"{self.where} [{key}.{name}]") for name, value in below.items()}
+
+    def schema(self, expected: int = 1) -> None:
+        """Refuse a file of another schema."""
+        found = self.integer("schema")
+        if found != expected:
+            raise self.wrong(f"schema {found} is not known (this qlutattn reads schema {expected})")
+
+    def done(self) -> None:
+        """Refuse keys that nobody asked for."""
+        if self._left:
+            names = ", ".join(f"'{name}'" for name in self._left)
+            raise self.wrong(f"unknown key {names}")
+
+    def _take(self, key: str, kind: type | tuple[type, ...], named: str, default: Any) -> Any:
+        value = self._left.pop(key, default)
+        if value is None:
+            raise self.wrong(f"the key '{key}' is missing")
+        # bool is an int to Python, not to a reader of TOML
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise self.wrong(f"'{key}' must be {named}")
+        return value
+
+    def _list(self, key: str, kind: type[T], named: str, default: Any) -> list[T]:
+        values = self._take(key, (list, tuple), f"a list of {named}", default)
+        if not all(isinstance(value, kind) and not isinstance(value, bool) for value in values):
+            raise self.wrong(f"'{key}' must be a list of {named}")
+        return list(values)
+
+
+def read_text(path: Path, hint: str | None = None) -> str:
+    """A text file of ours: UTF-8, or one sentence that says why not. Line ends are kept."""
+    try:
+        return path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise ExpectedError(f"There is no file {path}.", hint) from None
+    except UnicodeDecodeError as failure:
+        raise ExpectedError(f"{path} is not UTF-8 (byte {failure.start}).") from None
+    except OSError as failure:
+        raise ExpectedError(f"{path} cannot be read: {failure.strerror}.") from None
+
+
+def read_toml(path: Path) -> Fields:
+    """Read a TOML file of ours."""
+    try:
+        # TOML forbids a lone CR; a checkout with CRLF line ends reads the same as one without
+        return Fields(tomllib.loads(read_text(path).replace("\r\n", "\n")), str(path))
+    except tomllib.TOMLDecodeError as failure:
+        raise ExpectedError(f"{path} is not valid TOML: {failure}.") from None
+
+
+def repository_path(fields: Fields, key: str, value: str) -> str:
+    """Check that a value is a plain relative path with forward slashes, below the top of a repository."""
+    path = PurePosixPath(value)
+    if "\\" in value or path.is_absolute() or str(path) != value or not path.parts or ".." in path.parts:
+        raise fields.wrong(f"'{key}': '{value}' is not a plain relative path")
+    if ".git" in (part.lower() for part in path.parts):
+        raise fields.wrong(f"'{key}': '{value}' leads into a .git folder")
+    return value
+
+
+@dataclass(frozen=True)
+class SdistSource:
+    """A source distribution on the Python package index that carries the upstream files in a folder."""
+
+    package: str
+    version: str
+    sha256: str
+    prefix: str
+
+
+@dataclass(frozen=True)
+class GitSource:
+    """A git repository that has the pinned commit."""
+
+    url: str
+
+
+@dataclass(frozen=True)
+class Pin:
+    """The upstream that everything is made for: its commit, the git tree id of its files, and who can provide them."""
+
+    commit: str
+    tree: str
+    sources: tuple[SdistSource | GitSource, ...]
+
+
+def load_pin(path: Path) -> Pin:
+    """Read `vendor/llama.cpp.toml`."""
+    fields = read_toml(path)
+    fields.schema()
+    pin = Pin(
+        commit=_hex(fields, "commit", 40),
+        tree=_hex(fields, "tree", 40),
+        sources=tuple(_source(source) for source in fields.tables("source")),
+    )
+    fields.done()
+    return pin
+
+
+def _source(fields: Fields) -> SdistSource | GitSource:
+    kind = fields.text("kind")
+    source: SdistSource | GitSource
+    if kind == "sdist":
+        source = SdistSource(
+            package=_matching(fields, "package", r"[A-Za-z0-9][A-Za-z0-9._-]*", "a package name"),
+            version=_matching(fields, "version", r"[A-Za-z0-9][A-Za-z0-9.+!_-]*", "a version"),
+            sha256=_hex(fields, "sha256", 64),
+            prefix=repository_path(fields, "prefix", fields.text("prefix")),
+        )
+    elif kind == "git":
+        source = GitSource(url=_matching(fields, "url", r"[^-\s][^\s]*", "a URL"))
+    else:
+        raise fields.wrong(f"'kind' is '{kind}', not 'sdist' or 'git'")
+    fields.done()
+    return source
+
+
+def _hex(fields: Fields, key: str, digits: int) -> str:
+    return _matching(fields, key, f"[0-9a-f]{{{digits}}}", f"{digits} lower-case hexadecimal digits")
+
+
+def _matching(fields: Fields, key: str, pattern: str, named: str) -> str:
+    value = fields.text(key)
+    if not re.fullmatch(pattern, value):
+        raise fields.wrong(f"'{key}' must be {named}, not '{value}'")
+    return value

@@ -1,0 +1,176 @@
+"""Make the patch set from the templates and a pristine llama.cpp commit, and compare it with `patches/`."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from qlutattn_patch.config import read_text
+from qlutattn_patch.docs import formats_page, patches_page
+from qlutattn_patch.errors import ExpectedError
+from qlutattn_patch.files import write_atomically
+from qlutattn_patch.formats import Formats, load_formats
+from qlutattn_patch.git import Entry, Repository
+from qlutattn_patch.hooks import TEMPLATE_SUFFIX, PatchSpec, Templates, load_templates
+from qlutattn_patch.render import Placer, Renderer
+from qlutattn_patch.series import SERIES, SUFFIX, Patch, Series
+from qlutattn_patch.upstream import GGML_C, GGML_H, check_is_llama_cpp, check_types_are_free
+from qlutattn_patch.workspace import Workspace
+
+_LICENCE = "Context lines are from llama.cpp (MIT licence, The ggml authors)."
+# git am would take such a line for the end of the message
+_ENDS_A_MESSAGE = re.compile(r"^(---|diff -|Index: |From )")
+
+
+@dataclass(frozen=True)
+class Drift:
+    """A generated file that is not what the templates say."""
+
+    kind: str  # missing, changed or orphaned
+    path: Path
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Everything that `generate` writes: contents by path, and the generated files that have no source any more."""
+
+    series: Series
+    files: Mapping[Path, bytes]
+    orphans: tuple[Path, ...]
+
+    def drift(self) -> list[Drift]:
+        """How the files on disk differ from what was generated."""
+        found = [Drift(_kind(path, data), path) for path, data in self.files.items() if _kind(path, data) != "same"]
+        return found + [Drift("orphaned", path) for path in self.orphans]
+
+    def write(self) -> list[Drift]:
+        """Write what differs and remove orphans; returns what there was to do."""
+        drift = self.drift()
+        for item in drift:
+            if item.kind == "orphaned":
+                item.path.unlink()
+            else:
+                write_atomically(item.path, self.files[item.path])
+        return drift
+
+
+def generate(workspace: Workspace, repository: Repository) -> Generated:
+    """Work out every generated file from the templates and the commit at HEAD of a tree; nothing is written."""
+    formats = load_formats(workspace.templates / "formats.toml")
+    templates = load_templates(workspace.templates)
+    series = make_series(formats, templates, repository)
+    page = workspace.root / "docs" / "formats.md"
+    files = {
+        **{workspace.patches / patch.name: patch.data for patch in series.patches},
+        workspace.patches / SERIES: series.file,
+        page: formats_page(read_text(page), formats, page).encode(),
+        workspace.root / "docs" / "patches.md": patches_page(templates.patches, series).encode(),
+    }
+    there = sorted(workspace.patches.iterdir()) if workspace.patches.is_dir() else []
+    return Generated(series, files, tuple(path for path in there if path not in files and path.is_file()))
+
+
+def make_series(formats: Formats, templates: Templates, repository: Repository) -> Series:
+    """The patches that turn the commit at HEAD into what the templates say."""
+    upstream = f"{repository.work_tree} at {(repository.commit_id() or '')[:12]}"
+    base = repository.files("HEAD")
+    check_is_llama_cpp(base, upstream)
+    touched = {hook.file for patch in templates.patches for hook in patch.hooks} | {GGML_H, GGML_C}
+    texts = _upstream_texts(repository, {file: base[file] for file in sorted(touched) if file in base})
+    check_types_are_free(formats, texts[GGML_H], texts[GGML_C])
+    _check_overlay_is_new(templates, base)
+
+    renderer = Renderer(formats)
+    placer = Placer(renderer)
+    steps: list[dict[str, str]] = []
+    for patch in templates.patches:
+        changed = {file: _overlay_text(renderer, templates.overlay[file], file) for file in patch.overlay}
+        texts.update(changed)
+        for hook in patch.hooks:
+            placed = placer.place(hook, texts)
+            if placed is not None:
+                texts[hook.file] = changed[hook.file] = placed
+        steps.append(changed)
+    placer.check(upstream)
+
+    modes = {file: entry.mode for file, entry in base.items()}
+    with repository.scratch() as scratch:
+        scratch.read_tree(repository.tree_id())
+        parent = scratch.commit_tree(repository.tree_id(), "base")
+        made = []
+        for patch, changed in zip(templates.patches, steps, strict=True):
+            data = {file: (modes.get(file) or _new_mode(text), text.encode()) for file, text in changed.items()}
+            scratch.update_index({file: Entry(mode, scratch.store(text)) for file, (mode, text) in data.items()})
+            tree = scratch.write_tree()
+            if tree == scratch.tree_id(parent):
+                raise ExpectedError(
+                    f"The patch '{patch.name}' changes nothing.", "mend or remove it in templates/hooks"
+                )
+            parent = scratch.commit_tree(tree, _message(patch), parent)
+            made.append(Patch(patch.name + SUFFIX, scratch.format_patch(parent)))
+    return Series(tuple(made))
+
+
+def _upstream_texts(repository: Repository, entries: Mapping[str, Entry]) -> dict[str, str]:
+    blobs = repository.blobs(entry.blob for entry in entries.values())
+    texts = {}
+    for file, entry in entries.items():
+        try:
+            texts[file] = blobs[entry.blob].decode("utf-8")
+        except UnicodeDecodeError:
+            raise ExpectedError(f"Upstream's {file} is not UTF-8, so that no hook can edit it.") from None
+        if "\r" in texts[file]:
+            raise ExpectedError(f"Upstream's {file} has CRLF line ends, which git am would lose.")
+    return texts
+
+
+def _check_overlay_is_new(templates: Templates, base: Mapping[str, Entry]) -> None:
+    there = [file for file in templates.overlay if file in base]
+    if there:
+        raise ExpectedError(
+            "\n".join(["Upstream already has files that templates/overlay brings:", *(f"  {file}" for file in there)]),
+            "rename them in templates/overlay, or turn them into hooks",
+        )
+
+
+def _overlay_text(renderer: Renderer, source: Path, file: str) -> str:
+    text = read_text(source)
+    where = f"templates/overlay/{file}"
+    if source.suffix == TEMPLATE_SUFFIX:
+        where += TEMPLATE_SUFFIX
+        text = renderer.text(text.replace("\r\n", "\n"), where)
+    if "\r" in text or "\0" in text or not text.endswith("\n"):
+        raise ExpectedError(f"{where} must be a text with LF line ends, the last line's too.")
+    return text
+
+
+def _new_mode(text: str) -> str:
+    # not the mode of the file in templates/: a checkout may not keep it
+    return "100755" if text.startswith("#!") else "100644"
+
+
+def _message(patch: PatchSpec) -> str:
+    paragraphs = [
+        f"Why: {patch.why}",
+        f"Not a new file: {patch.not_a_new_file}",
+        f"Until: {patch.until}",
+        _LICENCE,
+    ]
+    wrapped = (textwrap.fill(text, 72, break_long_words=False, break_on_hyphens=False) for text in paragraphs)
+    message = "\n\n".join([patch.subject, *wrapped]) + "\n"
+    for line in message.splitlines():
+        if _ENDS_A_MESSAGE.match(line):
+            raise ExpectedError(
+                f"templates/hooks/{patch.name}.toml: git am would end the message at the line '{line}'."
+            )
+    return message
+
+
+def _kind(path: Path, data: bytes) -> str:
+    try:
+        return "same" if path.read_bytes() == data else "changed"
+    except FileNotFoundError:
+        return "missing"

@@ -1,0 +1,145 @@
+"""The patch specifications: `templates/hooks/series`, one TOML per patch, and the overlay files of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from qlutattn_patch.config import Fields, read_text, read_toml, repository_path
+from qlutattn_patch.errors import ExpectedError
+
+PLACES = ("after", "before", "replace")
+TEMPLATE_SUFFIX = ".j2"
+
+
+@dataclass(frozen=True)
+class Hook:
+    """An edit of a file that is already there: text put after, before or in place of an anchor."""
+
+    where: str
+    file: str
+    anchor: str
+    place: str
+    text: str
+    count: int
+
+
+@dataclass(frozen=True)
+class PatchSpec:
+    """One patch: why it exists, the new files that it brings and the edits that it makes."""
+
+    name: str
+    subject: str
+    why: str
+    not_a_new_file: str
+    until: str
+    overlay: tuple[str, ...]
+    hooks: tuple[Hook, ...]
+
+
+@dataclass(frozen=True)
+class Templates:
+    """The patch specifications in their order, and where the source of each overlay file is."""
+
+    patches: tuple[PatchSpec, ...]
+    overlay: dict[str, Path]
+
+
+def load_templates(folder: Path) -> Templates:
+    """Read `templates/hooks` and see that every specification and every overlay file has exactly one place."""
+    names = read_series(folder / "hooks" / "series", "list the names of the patches in it, one per line")
+    patches = tuple(_load_patch(folder / "hooks" / f"{name}.toml", name) for name in names)
+    overlay, problems = _overlay_sources(folder / "overlay")
+    problems += [
+        f"templates/hooks/{path.name} is not named in templates/hooks/series"
+        for path in sorted((folder / "hooks").glob("*.toml"))
+        if path.stem not in names
+    ]
+    owner: dict[str, str] = {}
+    for patch in patches:
+        for file in patch.overlay:
+            if file in owner:
+                problems.append(f"{file} is brought by '{owner[file]}' and again by '{patch.name}'")
+            elif file not in overlay:
+                problems.append(f"{file} is brought by '{patch.name}', but templates/overlay does not have it")
+            owner.setdefault(file, patch.name)
+    problems += [f"templates/overlay/{file} is not brought by any patch" for file in overlay if file not in owner]
+    if problems:
+        raise ExpectedError(
+            "\n".join(["The templates do not fit together:", *(f"  {problem}" for problem in problems)]),
+            "mend templates/hooks, then: qlutattn generate",
+        )
+    return Templates(patches, overlay)
+
+
+def read_series(path: Path, hint: str) -> list[str]:
+    """The names in a series file, one per line; `#` starts a comment."""
+    lines = (line.split("#", 1)[0].strip() for line in read_text(path, hint).splitlines())
+    names = [line for line in lines if line]
+    for name in names:
+        if "/" in name or "\\" in name or name.startswith((".", "-")) or name.split() != [name]:
+            raise ExpectedError(f"{path}: '{name}' is not a plain file name.")
+        if names.count(name) > 1:
+            raise ExpectedError(f"{path}: '{name}' is listed twice.")
+    return names
+
+
+def _load_patch(path: Path, name: str) -> PatchSpec:
+    fields = read_toml(path)
+    spec = PatchSpec(
+        name=name,
+        subject=_one_line(fields, "subject"),
+        why=_prose(fields, "why"),
+        not_a_new_file=_prose(fields, "not_a_new_file"),
+        until=_prose(fields, "until"),
+        overlay=tuple(repository_path(fields, "overlay", file) for file in fields.texts("overlay", ())),
+        hooks=tuple(_load_hook(hook) for hook in fields.tables("hook")),
+    )
+    fields.done()
+    if not spec.overlay and not spec.hooks:
+        raise fields.wrong("it has neither overlay files nor hooks")
+    return spec
+
+
+def _load_hook(fields: Fields) -> Hook:
+    hook = Hook(
+        where=fields.where,
+        file=repository_path(fields, "file", fields.text("file")),
+        anchor=fields.text("anchor"),
+        place=fields.text("place"),
+        text=fields.text("text", blank=True),
+        count=fields.integer("count", 1),
+    )
+    if hook.place not in PLACES:
+        raise fields.wrong(f"'place' must be 'after', 'before' or 'replace', not '{hook.place}'")
+    if hook.count < 1:
+        raise fields.wrong(f"'count' must be 1 or more, not {hook.count}")
+    fields.done()
+    return hook
+
+
+def _one_line(fields: Fields, key: str) -> str:
+    value = fields.text(key).strip()
+    if "\n" in value:
+        raise fields.wrong(f"'{key}' must be one line")
+    return value
+
+
+def _prose(fields: Fields, key: str) -> str:
+    """A paragraph: line breaks and indentation in the TOML mean nothing."""
+    return " ".join(fields.text(key).split())
+
+
+def _overlay_sources(folder: Path) -> tuple[dict[str, Path], list[str]]:
+    found: dict[str, Path] = {}
+    problems = []
+    for source in sorted(folder.rglob("*")):
+        if source.is_dir() and not source.is_symlink():
+            continue
+        file = source.relative_to(folder).as_posix().removesuffix(TEMPLATE_SUFFIX)
+        if file in found:
+            problems.append(f"{file} is in templates/overlay both as it is and as {TEMPLATE_SUFFIX}")
+        if source.is_symlink():
+            problems.append(f"templates/overlay/{file} is a link")
+        found[file] = source
+    return found, problems

@@ -1,0 +1,79 @@
+"""A patch file taken apart: its files and hunks, and the lines that it adds and removes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_FILE = re.compile(rb"^diff --git ", re.MULTILINE)
+_HUNK = re.compile(rb"^@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Hunk:
+    """One hunk: where it starts in the old file, how many lines it adds and removes, and its bytes."""
+
+    line: int
+    changed: int
+    data: bytes
+
+
+@dataclass(frozen=True)
+class FilePatch:
+    """The part of a patch that concerns one file."""
+
+    path: str
+    is_new: bool
+    head: bytes
+    hunks: tuple[Hunk, ...]
+
+    @property
+    def data(self) -> bytes:
+        return self.head + b"".join(hunk.data for hunk in self.hunks)
+
+    @property
+    def changed_lines(self) -> int:
+        """Lines added and lines removed."""
+        return sum(hunk.changed for hunk in self.hunks)
+
+
+def split_patch(data: bytes) -> list[FilePatch]:
+    """The files of a patch, in order."""
+    starts = [match.start() for match in _FILE.finditer(data)]
+    return [_file(data[start:end]) for start, end in zip(starts, [*starts[1:], len(data)], strict=True)]
+
+
+def _file(data: bytes) -> FilePatch:
+    hunks: list[Hunk] = []
+    first = _HUNK.search(data)
+    at = first.start() if first else len(data)
+    head = data[:at]
+    while match := _HUNK.match(data, at):
+        end, changed = _hunk_end(data, match)
+        hunks.append(Hunk(int(match[1]), changed, data[at:end]))
+        at = end
+    return FilePatch(_path(head), b"\nnew file mode " in head, head, tuple(hunks))
+
+
+def _hunk_end(data: bytes, match: re.Match[bytes]) -> tuple[int, int]:
+    """Where a hunk ends, from the line counts in its head, and how many of its lines change something."""
+    old, new = (int(match[group]) if match[group] is not None else 1 for group in (2, 4))
+    at, changed = data.index(b"\n", match.end()) + 1, 0
+    while at < len(data) and (old > 0 or new > 0 or data[at : at + 1] == b"\\"):
+        kind = data[at : at + 1]
+        old -= kind in (b" ", b"-", b"\n")
+        new -= kind in (b" ", b"+", b"\n")
+        changed += kind in (b"+", b"-")
+        end = data.find(b"\n", at)
+        at = end + 1 if end >= 0 else len(data)
+    return at, changed
+
+
+def _path(head: bytes) -> str:
+    for prefix in (b"\n+++ b/", b'\n+++ "b/', b"\n--- a/", b'\n--- "a/'):
+        at = head.find(prefix)
+        if at >= 0:
+            name = head[at + len(prefix) : head.index(b"\n", at + 1)].rstrip(b"\t").rstrip(b'"')
+            return name.decode("utf-8", "surrogateescape")
+    name = head[: head.index(b"\n")].rpartition(b" b/")[2]  # an empty file or a change of mode has no such lines
+    return name.decode("utf-8", "surrogateescape")

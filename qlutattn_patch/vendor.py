@@ -1,0 +1,177 @@
+"""Materialise the pinned upstream as a git work tree: built apart, verified, then put in place by one rename."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from qlutattn_patch import archive, console, sdist
+from qlutattn_patch.config import GitSource, Pin, SdistSource, load_pin
+from qlutattn_patch.errors import ExpectedError
+from qlutattn_patch.git import GitError, Repository
+from qlutattn_patch.lock import locked
+from qlutattn_patch.sdist import SourceUnavailable
+from qlutattn_patch.tree import held
+from qlutattn_patch.upstream import LANDMARKS
+from qlutattn_patch.workspace import Workspace, cache_dir
+
+_NEW, _OLD = ".new-", ".old-"
+_FROM = "name a checkout, folder or archive of it: qlutattn vendor --from PATH"
+
+Fill = Callable[[Path], None]
+
+
+def vendor(workspace: Workspace, given: Path | None = None) -> bool:
+    """Make the vendored tree what the pin says; says whether there was anything to do."""
+    pin = load_pin(workspace.pin_file)
+    folder = workspace.tree.parent
+    with locked(folder / ".lock", str(workspace.tree)):
+        _remove_leftovers(folder)
+        if workspace.tree.exists():
+            if _is_at_pin(workspace, pin):
+                return False
+            _refuse_to_lose_work(workspace)
+        built = folder / f"{_NEW}{os.getpid()}"
+        try:
+            _fill(built, pin, given)
+            _make_repository(built, pin)
+            _put_in_place(built, workspace.tree)
+        finally:
+            shutil.rmtree(built, ignore_errors=True)
+        _remove_leftovers(folder)
+    return True
+
+
+# --- what is there
+
+
+def _is_at_pin(workspace: Workspace, pin: Pin) -> bool:
+    with held(workspace) as tree:
+        return tree.base_id == pin.tree
+
+
+def _refuse_to_lose_work(workspace: Workspace) -> None:
+    """Refuse to replace a tree that holds anything that `vendor` and `apply` did not make."""
+    with held(workspace) as tree:
+        hint = f"save your work, move {workspace.tree} away, then: qlutattn vendor"
+        foreign = tree.foreign_changes()
+        if foreign:
+            raise ExpectedError(
+                "\n".join([f"{workspace.tree} is at another pin and has changes:", *(f"  {path}" for path in foreign)]),
+                hint,
+            )
+        commits = tree.repository.line("rev-list", "--all", "--reflog", "HEAD").split()
+        if commits != [tree.commit]:
+            raise ExpectedError(f"{workspace.tree} is at another pin and has commits of its own.", hint)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for pattern in (f"{_NEW}*", f"{_OLD}*"):
+        for leftover in folder.glob(pattern):
+            shutil.rmtree(leftover)
+
+
+# --- the files
+
+
+def _fill(target: Path, pin: Pin, given: Path | None) -> None:
+    """Get the upstream files from what the user named, or else from the first source that has them."""
+    if given is not None:
+        _fill_from_path(target, pin, given)
+        return
+    reasons = []
+    sdist.forget_partial_downloads(cache_dir())
+    for source in pin.sources:
+        try:
+            if isinstance(source, SdistSource):
+                _unpack(sdist.obtain(source, cache_dir()), target, source.prefix)
+            else:
+                _fill_from_git(target, pin, source)
+        except SourceUnavailable as failure:
+            reasons.append(f"  {failure.cause}")
+            continue
+        return
+    raise ExpectedError("\n".join([f"No source has llama.cpp {pin.commit[:12]} now:", *reasons]), _FROM)
+
+
+def _fill_from_path(target: Path, pin: Pin, given: Path) -> None:
+    if (given / ".git").exists():
+        repository = Repository.open(given)
+        if repository.commit_id(pin.commit) is None:
+            raise ExpectedError(
+                f"The checkout {given} does not have the pinned commit {pin.commit}.",
+                f"git -C '{given}' fetch origin {pin.commit}",
+            )
+        _check_out(repository, pin.commit, target)
+    elif given.is_dir():
+        console.step(f"Copying {given}.")
+        for landmark in LANDMARKS:
+            if not (given / landmark).is_file():
+                raise ExpectedError(f"The folder {given} is no llama.cpp: it has no {landmark}.", _FROM)
+        shutil.copytree(given, target, symlinks=True)
+    elif given.is_file():
+        _unpack(given, target, None)
+    else:
+        raise ExpectedError(f"There is no {given}.", _FROM)
+
+
+def _unpack(path: Path, target: Path, prefix: str | None) -> None:
+    console.step(f"Unpacking {path}.")
+    archive.unpack(path, target, prefix, LANDMARKS, _report)
+
+
+def _report(done: int, total: int) -> None:
+    if done == total or done % 1000 == 0:
+        console.step(f"{done} of {total} files unpacked.")
+
+
+def _fill_from_git(target: Path, pin: Pin, source: GitSource) -> None:
+    with tempfile.TemporaryDirectory(prefix="qlutattn-") as folder:
+        repository = Repository.create(Path(folder) / "fetched.git")
+        try:
+            with console.spinner(f"Fetching {pin.commit[:12]} from {source.url}."):
+                repository.fetch(source.url, pin.commit)
+        except GitError as failure:
+            raise SourceUnavailable(f"{source.url} could not be fetched: {failure.cause}") from None
+        _check_out(repository, pin.commit, target)
+
+
+def _check_out(repository: Repository, commit: str, target: Path) -> None:
+    """Write the files of a commit below `target`, byte for byte."""
+    console.step(f"Taking {commit[:12]} from {repository.work_tree or repository.git_dir}.")
+    entries = repository.files(commit)
+    blobs = repository.blobs(entry.blob for entry in entries.values())
+    for path, entry in entries.items():
+        file = target / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(blobs[entry.blob])
+        file.chmod(0o755 if entry.mode == "100755" else 0o644)
+
+
+# --- the repository
+
+
+def _make_repository(built: Path, pin: Pin) -> None:
+    """Make the files a git work tree with one base commit, the same on every machine, if they are the pinned ones."""
+    shutil.rmtree(built / ".git", ignore_errors=True)
+    repository = Repository.create(built / ".git", built)
+    console.step("Verifying the files.")
+    repository.run("add", "--all", "--force", ".")
+    tree = repository.write_tree()
+    if tree != pin.tree:
+        raise ExpectedError(
+            f"These are not the files of llama.cpp {pin.commit[:12]}: their git tree id is {tree}, not {pin.tree}.",
+            _FROM,
+        )
+    message = f"llama.cpp {pin.commit}\n\nThe pristine upstream files, as vendor/llama.cpp.toml pins them.\n"
+    repository.run("update-ref", "refs/heads/base", repository.commit_tree(tree, message))
+
+
+def _put_in_place(built: Path, target: Path) -> None:
+    if target.exists():
+        # verified above to hold nothing but what can be made again
+        target.rename(target.with_name(f"{_OLD}{os.getpid()}"))
+    built.rename(target)
