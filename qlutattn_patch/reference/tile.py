@@ -1,0 +1,135 @@
+"""The bytes of a tile: codes in chunks, then 128 scales and 128 offsets."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+SIZE = 128  # lanes of a tile, and its depth
+CHUNK = 64  # bytes of codes in one chunk
+UNIT = 64  # value = scale * level / UNIT + offset
+
+# Stated here again, and not read from templates/formats.toml, so that a wrong table there is seen.
+LEVELS = {
+    1: (-64, 64),
+    2: (-127, -38, 38, 127),
+    4: (-127, -96, -75, -58, -44, -31, -18, -6, 6, 18, 31, 44, 58, 75, 96, 127),
+}
+LAYOUT = {1: "lookup", 2: "lookup", 4: "dot"}
+
+Codes = NDArray[np.uint8]
+Bytes = NDArray[np.uint8]
+Half = NDArray[np.float16]
+Double = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a type's name says: the side (k: lane = token, v: lane = channel) and the bits of a code."""
+
+    side: str
+    bits: int
+
+    @classmethod
+    def of(cls, name: str) -> Kind:
+        """The kind that a type's name stands for."""
+        match = re.fullmatch(r"qlutattn_([kv])([124])_128x128", name)
+        if match is None:
+            raise ValueError(f"'{name}' is no QLUTATTN type")
+        return cls(match[1], int(match[2]))
+
+    @property
+    def code_bytes(self) -> int:
+        return SIZE * SIZE * self.bits // 8
+
+    @property
+    def tile_bytes(self) -> int:
+        return self.code_bytes + 4 * SIZE
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Tiles taken apart: `codes` [..., lane, depth], `scale` and `offset` [..., lane]."""
+
+    bits: int
+    codes: Codes
+    scale: Half
+    offset: Half
+
+    def levels(self) -> Double:
+        """The levels of the codes, in units of the scale."""
+        return np.asarray(LEVELS[self.bits], np.float64)[self.codes] / UNIT
+
+    def values(self) -> Double:
+        """The values that the codes stand for, exactly."""
+        return self.scale.astype(np.float64)[..., None] * self.levels() + self.offset.astype(np.float64)[..., None]
+
+
+def to_bytes(tiles: Tiles) -> Bytes:
+    """The bytes of tiles, [..., tile_bytes]."""
+    arrange = _lookup_bytes if LAYOUT[tiles.bits] == "lookup" else _dot_bytes
+    parts = [arrange(tiles.codes, tiles.bits), _half_bytes(tiles.scale), _half_bytes(tiles.offset)]
+    return np.concatenate(parts, axis=-1)
+
+
+def from_bytes(data: Bytes, bits: int) -> Tiles:
+    """Tiles from their bytes, [..., tile_bytes]."""
+    end = SIZE * SIZE * bits // 8
+    arrange = _lookup_codes if LAYOUT[bits] == "lookup" else _dot_codes
+    half = np.ascontiguousarray(data[..., end:]).view("<f2").astype(np.float16)
+    return Tiles(bits, arrange(data[..., :end], bits), half[..., :SIZE], half[..., SIZE:])
+
+
+def _half_bytes(values: Half) -> Bytes:
+    return np.ascontiguousarray(values.astype("<f2")).view(np.uint8)
+
+
+def _lookup_bytes(codes: Codes, bits: int) -> Bytes:
+    # Chunk g, byte j: depths g*(4/b).. of lane j in the low nibble, of lane j + 64 in the high one.
+    per = 4 // bits
+    grouped = codes.reshape(*codes.shape[:-1], SIZE // per, per)
+    nibbles = _join(grouped, bits).swapaxes(-1, -2)  # [..., group, lane]
+    return _flat(nibbles[..., :CHUNK] | nibbles[..., CHUNK:] << 4, 2)
+
+
+def _lookup_codes(data: Bytes, bits: int) -> Codes:
+    chunks = data.reshape(*data.shape[:-1], -1, CHUNK)
+    nibbles = np.concatenate([chunks & 15, chunks >> 4], axis=-1).swapaxes(-1, -2)  # [..., lane, group]
+    return _flat(_split(nibbles, bits, 4 // bits), 2)
+
+
+def _dot_bytes(codes: Codes, bits: int) -> Bytes:
+    # Chunk 8B + L, byte 4l + k: lane 16L + l; bits b*i.. hold depth B*(32/b) + 4i + k.
+    per = 8 // bits
+    view = codes.reshape(*codes.shape[:-2], 8, 16, SIZE // (4 * per), per, 4)  # [..., L, l, B, i, k]
+    joined = _join(view.swapaxes(-1, -2), bits)  # [..., L, l, B, k]
+    return _flat(np.moveaxis(joined, -2, -4), 4)
+
+
+def _dot_codes(data: Bytes, bits: int) -> Codes:
+    per = 8 // bits
+    view = data.reshape(*data.shape[:-1], SIZE // (4 * per), 8, 16, 4)  # [..., B, L, l, k]
+    split = _split(np.moveaxis(view, -4, -2), bits, per).swapaxes(-1, -2)  # [..., L, l, B, i, k]
+    return np.ascontiguousarray(split).reshape(*data.shape[:-1], SIZE, SIZE)
+
+
+def _join(codes: Codes, bits: int) -> Codes:
+    """Put the codes of the last axis into one byte, the first one lowest."""
+    shifts = np.arange(codes.shape[-1], dtype=np.uint8) * np.uint8(bits)
+    joined: Codes = np.bitwise_or.reduce(codes << shifts, axis=-1)
+    return joined
+
+
+def _split(joined: Codes, bits: int, count: int) -> Codes:
+    """The reverse of `_join`: a new last axis of `count` codes."""
+    shifts = np.arange(count, dtype=np.uint8) * np.uint8(bits)
+    return (joined[..., None] >> shifts) & np.uint8((1 << bits) - 1)
+
+
+def _flat(array: NDArray[Any], axes: int) -> NDArray[Any]:
+    """Merge the last `axes` axes."""
+    return np.ascontiguousarray(array).reshape(*array.shape[:-axes], -1)

@@ -1,0 +1,150 @@
+"""What the tests of the reference and of align share: random problems, kernels that round to int8, dumps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+
+from qlutattn_patch.reference.attention import Packed, Problem, Segment, each_head
+from qlutattn_patch.reference.quantise import pack, unpack
+from qlutattn_patch.reference.tile import LEVELS, SIZE, Kind, Tiles
+
+
+def rounded_product(tiles: Tiles, x: np.ndarray, kernel: str, depth: slice, lanes: slice) -> np.ndarray:
+    """One tile times x [query, depth] as an int8 kernel does it, everything but the rounding in float64."""
+    level = np.asarray(LEVELS[tiles.bits], np.float64) / 64
+    per = 1 if kernel == "dot" else 4 // tiles.bits
+    groups = x.reshape(len(x), -1, per)
+    codes = tiles.codes[lanes, depth].astype(int)
+    if kernel == "dot":
+        entries = groups  # the integers stand for x itself
+    else:
+        nibble = np.arange(16)
+        picked = np.stack([level[(nibble >> tiles.bits * j) & (2**tiles.bits - 1)] for j in range(per)])
+        entries = groups @ picked  # [query, group, 16]
+    step = np.abs(entries).max(axis=(1, 2), keepdims=True) / 127
+    step = np.where(step == 0, 1, step)
+    table = np.round(entries / step) * step
+    if kernel == "dot":
+        total = table[:, :, 0] @ level[codes].T
+    else:
+        index = (codes.reshape(len(codes), -1, per) << (tiles.bits * np.arange(per))).sum(axis=-1)
+        total = np.stack([table[:, np.arange(index.shape[1]), lane].sum(axis=1) for lane in index], axis=1)
+    scale, offset = tiles.scale[lanes].astype(np.float64), tiles.offset[lanes].astype(np.float64)
+    return total * scale + x.sum(axis=1, keepdims=True) * offset
+
+
+def one(tiles: Tiles, *at: int) -> Tiles:
+    return Tiles(tiles.bits, tiles.codes[at], tiles.scale[at], tiles.offset[at])
+
+
+def int8_attention(problem: Problem) -> np.ndarray:
+    """The mixed attention with K and V products of packed tiles rounded as the kernels do."""
+    batch, n_head, n_q, channels = problem.q.shape
+    out = np.zeros((batch, n_q, n_head, channels))
+    width = min(channels, SIZE)
+    for b, h, rows in each_head(problem):
+        first = problem.kv_head(h) * channels
+        scores = rows.scores.copy()
+        starts = np.cumsum([0, *(segment.keys.shape[2] for segment in problem.segments)])
+        for start, segment in zip(starts, problem.segments, strict=False):
+            if segment.packed is None:
+                continue
+            assert problem.softcap == 0
+            for tile in range(segment.keys.shape[2] // SIZE):
+                for at in range(0, channels, width):
+                    inside = slice((first + at) % SIZE, (first + at) % SIZE + width)
+                    x = problem.q[b, h][:, at : at + width]
+                    k = one(segment.packed.k, b, (first + at) // SIZE, tile)
+                    exact = x @ k.values()[:, inside].T
+                    close = rounded_product(k, x, segment.packed.kernel_k, inside, slice(0, SIZE))
+                    scores[:, start + tile * SIZE :][:, :SIZE] += problem.scale * (close - exact)
+        top = scores.max(axis=1, keepdims=True)
+        p = np.where(rows.visible, np.exp(scores - np.where(np.isfinite(top), top, 0)), 0)
+        total = np.zeros((n_q, channels))
+        for start, segment in zip(starts, problem.segments, strict=False):
+            count = segment.keys.shape[2]
+            if segment.packed is None:
+                total += p[:, start : start + count] @ segment.values[b, problem.kv_head(h)]
+                continue
+            for tile in range(count // SIZE):
+                x = p[:, start + tile * SIZE :][:, :SIZE]
+                for at in range(0, channels, width):
+                    lanes = slice((first + at) % SIZE, (first + at) % SIZE + width)
+                    v = one(segment.packed.v, b, (first + at) // SIZE, tile)
+                    total[:, at : at + width] += rounded_product(
+                        v, x, segment.packed.kernel_v, slice(0, SIZE), lanes
+                    )
+        weight = p.sum(axis=1, keepdims=True)
+        out[b, :, h] = total / np.where(weight == 0, 1, weight)
+    return out
+
+
+def causal(n_q: int, n_tokens: int, shift: int) -> np.ndarray:
+    """A mask [1, 1, n_q, n_tokens]: query i sees the tokens up to i + shift."""
+    return np.where(np.arange(n_tokens) <= np.arange(n_q)[:, None] + shift, 0.0, -np.inf)[None, None]
+
+
+def to_columns(rows: np.ndarray) -> np.ndarray:
+    """Sources [batch, column, token, 128] from [batch, kv head, token, channel]."""
+    batch, heads, tokens, channels = rows.shape
+    return rows.transpose(0, 2, 1, 3).reshape(batch, tokens, heads * channels // SIZE, SIZE).transpose(0, 2, 1, 3)
+
+
+def packed(kind: Kind, source: np.ndarray) -> Tiles:
+    return unpack(pack(source, kind), kind, source.shape[0], source.shape[1])
+
+
+def problem(
+    rng: np.random.Generator,
+    type_k: str,
+    type_v: str,
+    *,
+    head_dim: int = 128,
+    n_q: int = 2,
+    n_head: int = 2,
+    n_head_kv: int = 2,
+    n_window: int = 16,
+    tiles: int = 1,
+    kernels: tuple[str, str] = ("lut", "lut"),
+    k_size: float = 1.0,
+    mask: np.ndarray | None = None,
+    maskp: np.ndarray | None = None,
+    q: np.ndarray | None = None,
+    **more: Any,
+) -> Problem:
+    """A random problem with a window and tiles."""
+    shape = (1, n_head_kv, tiles * SIZE, head_dim)
+    k = packed(Kind.of(type_k), to_columns((k_size * rng.standard_normal(shape)).astype(np.float16)))
+    v = packed(Kind.of(type_v), to_columns(rng.standard_normal(shape).astype(np.float16)))
+    window = rng.standard_normal((2, 1, n_head_kv, n_window, head_dim)).astype(np.float16).astype(np.float64)
+    segments = [Segment(k_size * window[0], window[1], mask)] if n_window else []
+    segments.append(Segment.of_tiles(Packed(k, v, *kernels), n_head_kv, maskp))
+    if q is None:
+        q = rng.standard_normal((1, n_head, n_q, head_dim)).astype(np.float32).astype(np.float64)
+    return Problem(q, tuple(segments), head_dim**-0.5, n_head_kv, **more)
+
+
+def write_dump(path: Path, cases: list[Mapping[str, Any]]) -> None:
+    """Write a dump as align_attn does; what is no array becomes a key, arrays are in numpy's order of axes."""
+    writer = gguf.GGUFWriter(path, "qlutattn-dump")
+    writer.add_uint32("qlutattn.dump.version", 1)
+    writer.add_uint32("qlutattn.dump.n_cases", len(cases))
+    for i, case in enumerate(cases):
+        for key, value in case.items():
+            if isinstance(value, np.ndarray):
+                writer.add_tensor(f"c{i}.{key}", np.ascontiguousarray(value))
+            elif isinstance(value, str):
+                writer.add_string(f"case.{i}.{key}", value)
+            elif isinstance(value, int):
+                writer.add_uint32(f"case.{i}.{key}", value)
+            else:
+                writer.add_float32(f"case.{i}.{key}", value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
