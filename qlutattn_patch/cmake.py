@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -75,7 +76,7 @@ class Recipe:
             made |= {"CMAKE_C_COMPILER": self.compilers.cc, "CMAKE_CXX_COMPILER": self.compilers.cxx}
         if self.ccache:
             made |= dict.fromkeys(("CMAKE_C_COMPILER_LAUNCHER", "CMAKE_CXX_COMPILER_LAUNCHER"), str(self.ccache))
-        return made | (self.preset.cross if self.preset.is_cross else {})
+        return {**made, **(self.preset.cross if self.preset.is_cross else {})}
 
     @property
     def facts(self) -> dict[str, str]:
@@ -83,10 +84,10 @@ class Recipe:
         return {
             "source tree": str(self.source),
             "cmake": str(self.cmake),
-            "C compiler": str(self.compilers.c_program),
-            "C++ compiler": str(self.compilers.cxx_program),
+            "C compiler": f"{self.compilers.c_program}{_arguments(self.compilers.cc)}",
+            "C++ compiler": f"{self.compilers.cxx_program}{_arguments(self.compilers.cxx)}",
             "linker lld": str(self.lld or "absent"),
-            **self.environment,
+            **{name: value for name, value in self.environment.items() if name not in ("CC", "CXX")},
             **self.definitions,
         }
 
@@ -206,7 +207,7 @@ class BuildTree:
         if output.unknown_target:
             raise ExpectedError(
                 f"The tree {recipe.source} has no target '{output.unknown_target}'.",
-                f"see the targets: cmake --build {self.path} --target help",
+                f"see the targets: {process.shown([recipe.cmake.path, '--build', self.path, '--target', 'help'])}",
             )
         console.show(output.report())
         places = f" in {len(output.errors)} place(s)" if output.errors else ""
@@ -262,6 +263,11 @@ def _check_source(workspace: Workspace, targets: Sequence[str]) -> None:
 
 def _spoken(key: str) -> str:
     return f"the {key}" if " " in key or key == "cmake" else key
+
+
+def _arguments(command: str) -> str:
+    """What CC or CXX holds beyond the program."""
+    return " ".join(["", *shlex.split(command)[1:]])
 
 
 def _cores() -> int:

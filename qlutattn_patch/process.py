@@ -73,7 +73,7 @@ def follow(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
 ) -> int:
-    """Run a program and hand over each line that it writes, to stdout or stderr, as it comes; returns its exit status."""
+    """Run a program and hand over each line that it writes, to stdout or stderr, as it comes."""
     with subprocess.Popen(
         [str(arg) for arg in argv],
         cwd=cwd,
