@@ -7,15 +7,13 @@ import os
 import platform
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import filelock
-
 from qlutattn_patch import console, ninja, process, toolchain
 from qlutattn_patch.errors import ExpectedError
+from qlutattn_patch.lock import locked
 from qlutattn_patch.presets import Preset
 from qlutattn_patch.presets import preset as preset_named
 from qlutattn_patch.toolchain import Compilers, Program
@@ -23,6 +21,7 @@ from qlutattn_patch.workspace import Workspace
 
 DEFAULT_TARGET = "align_attn"
 _STAMP = "qlutattn-build.json"
+_PATIENCE = 3600.0  # seconds that a second build waits for the first
 # Targets that need nothing but ggml and llama: a tree for these alone configures in seconds.
 _SMALL_TARGETS = ("align_attn", "llama", "ggml", "ggml-base", "ggml-cpu")
 _LARGE = (
@@ -128,21 +127,6 @@ class BuildTree:
             if old.get(key) != new.get(key)
         ]
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep a second build out of the folder; it waits."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(self.path / "qlutattn-build.lock")
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            console.step(f"waiting for another build in {self.path}")
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
-
     def configure(self, recipe: Recipe) -> None:
         """Make the cache anew if it is missing or made of something else, and say why."""
         stale = self.why_stale(recipe)
@@ -230,7 +214,7 @@ def build(
     tree = BuildTree(workspace.build_dir(preset.name))
     compilers = toolchain.find_compilers(preset)
     cmake, ninja_program = toolchain.find_cmake(), toolchain.find_ninja()
-    with tree.locked():
+    with locked(tree.path / "qlutattn-build.lock", str(tree.path), _PATIENCE):
         recipe = Recipe(
             source=workspace.tree,
             preset=preset,
