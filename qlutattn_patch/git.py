@@ -84,6 +84,7 @@ class Repository:
     @classmethod
     def open(cls, folder: Path) -> Repository:
         """The repository whose work tree starts exactly at `folder`."""
+        folder = folder.absolute()
         if not folder.is_dir():
             raise ExpectedError(f"There is no folder {folder}.")
         entry = folder / ".git"
@@ -136,6 +137,10 @@ class Repository:
     def tree_id(self, revision: str = "HEAD") -> str:
         """The id of a revision's tree."""
         return self.line("rev-parse", "--verify", f"{revision}^{{tree}}")
+
+    def has(self, name: str) -> bool:
+        """Whether the repository has an object."""
+        return self.call("cat-file", "-e", name).status == 0
 
     def files(self, tree: str) -> dict[str, Entry]:
         """Every file of a tree, by path."""
@@ -207,7 +212,8 @@ class Repository:
         """The blob id of each file of the work tree as git would store it, None where there is no such file."""
         assert self.work_tree is not None
         wanted = list(paths)
-        there = [path for path in wanted if is_plain_file(self.work_tree, path)]
+        # a name with a line break cannot be asked for this way; no file of ours has one
+        there = [path for path in wanted if is_plain_file(self.work_tree, path) and "\n" not in path]
         found: dict[str, str | None] = dict.fromkeys(wanted)
         if there:
             names = "".join(f"{path}\n" for path in there).encode("utf-8", "surrogateescape")

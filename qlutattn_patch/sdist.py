@@ -12,6 +12,7 @@ from qlutattn_patch import console, process
 from qlutattn_patch.config import SdistSource
 from qlutattn_patch.errors import ExpectedError
 from qlutattn_patch.files import sync
+from qlutattn_patch.lock import locked
 
 
 class SourceUnavailable(ExpectedError):
@@ -20,15 +21,22 @@ class SourceUnavailable(ExpectedError):
 
 def obtain(source: SdistSource, cache: Path) -> Path:
     """The archive of a source distribution: the cached one if it is whole, else downloaded and cached."""
-    cached = cache / "archives" / f"{source.sha256}.tar.gz"
+    folder = cache / "archives"
+    with locked(folder / ".lock", "the download cache", patience=600):
+        for leftover in folder.glob(".download-*"):
+            shutil.rmtree(leftover)
+        return _obtain(source, folder)
+
+
+def _obtain(source: SdistSource, folder: Path) -> Path:
+    cached = folder / f"{source.sha256}.tar.gz"
     if cached.is_file():
         if sha256_of(cached) == source.sha256:
             return cached
         console.warn(f"The cached archive {cached} is damaged: it is fetched again.")
         cached.unlink()
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".download-", dir=cached.parent) as folder:
-        archive = _download(source, Path(folder))
+    with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as download:
+        archive = _download(source, Path(download))
         found = sha256_of(archive)
         if found != source.sha256:
             raise ExpectedError(
@@ -40,12 +48,6 @@ def obtain(source: SdistSource, cache: Path) -> Path:
             sync(file.fileno())
         archive.replace(cached)
     return cached
-
-
-def forget_partial_downloads(cache: Path) -> None:
-    """Remove what killed runs left of their downloads."""
-    for folder in (cache / "archives").glob(".download-*"):
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def sha256_of(path: Path) -> str:

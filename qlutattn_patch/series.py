@@ -22,6 +22,11 @@ class Patch:
     name: str
     data: bytes
 
+    @property
+    def title(self) -> str:
+        """The name without the suffix, which is that of the patch's specification."""
+        return self.name.removesuffix(SUFFIX)
+
     @cached_property
     def files(self) -> list[FilePatch]:
         return split_patch(self.data)

@@ -63,6 +63,11 @@ class Transaction:
     def _journal(self) -> Path:
         return self._folder / "journal.json"
 
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether a change was interrupted after it became certain."""
+        return self._journal.is_file()
+
     def run(self, changes: Mapping[str, Contents | None], note: bytes | None) -> None:
         """Change files (None: remove it) and then the note; an error puts everything back."""
         self.recover()

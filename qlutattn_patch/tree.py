@@ -150,7 +150,7 @@ def _refuse_foreign_changes(tree: Tree) -> None:
         more = [f"  and {len(foreign) - _LISTED} more"] if len(foreign) > _LISTED else []
         raise ExpectedError(
             "\n".join([f"{tree.top} has changes that are not of qlutattn's making:", *shown, *more]),
-            f"commit them, or put them away with: git -C '{tree.top}' stash --include-untracked -- <those files>",
+            f"put them away with: git -C '{tree.top}' stash push --include-untracked -- <those files>",
         )
 
 

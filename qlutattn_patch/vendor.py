@@ -83,7 +83,6 @@ def _fill(target: Path, pin: Pin, given: Path | None) -> None:
         _fill_from_path(target, pin, given)
         return
     reasons = []
-    sdist.forget_partial_downloads(cache_dir())
     for source in pin.sources:
         try:
             if isinstance(source, SdistSource):
@@ -98,24 +97,34 @@ def _fill(target: Path, pin: Pin, given: Path | None) -> None:
 
 
 def _fill_from_path(target: Path, pin: Pin, given: Path) -> None:
-    if (given / ".git").exists():
-        repository = Repository.open(given)
-        if repository.commit_id(pin.commit) is None:
+    repository = _checkout_at(given)
+    if repository is not None:
+        if not repository.has(pin.tree):
             raise ExpectedError(
                 f"The checkout {given} does not have the pinned commit {pin.commit}.",
                 f"git -C '{given}' fetch origin {pin.commit}",
             )
-        _check_out(repository, pin.commit, target)
+        _check_out(repository, pin.tree, target)
     elif given.is_dir():
-        console.step(f"Copying {given}.")
         for landmark in LANDMARKS:
             if not (given / landmark).is_file():
                 raise ExpectedError(f"The folder {given} is no llama.cpp: it has no {landmark}.", _FROM)
-        shutil.copytree(given, target, symlinks=True)
+        console.step(f"Copying {given}.")
+        try:
+            shutil.copytree(given, target, symlinks=True, ignore=shutil.ignore_patterns(".git"))
+        except (OSError, shutil.Error) as failure:
+            raise ExpectedError(f"The folder {given} cannot be copied: {failure}.", _FROM) from None
     elif given.is_file():
         _unpack(given, target, None)
     else:
         raise ExpectedError(f"There is no {given}.", _FROM)
+
+
+def _checkout_at(folder: Path) -> Repository | None:
+    try:
+        return Repository.open(folder)
+    except ExpectedError:  # a plain folder, or a submodule taken out of its repository
+        return None
 
 
 def _unpack(path: Path, target: Path, prefix: str | None) -> None:
@@ -139,10 +148,10 @@ def _fill_from_git(target: Path, pin: Pin, source: GitSource) -> None:
         _check_out(repository, pin.commit, target)
 
 
-def _check_out(repository: Repository, commit: str, target: Path) -> None:
-    """Write the files of a commit below `target`, byte for byte."""
-    console.step(f"Taking {commit[:12]} from {repository.work_tree or repository.git_dir}.")
-    entries = repository.files(commit)
+def _check_out(repository: Repository, revision: str, target: Path) -> None:
+    """Write the files of a commit or tree below `target`, byte for byte."""
+    console.step(f"Taking {revision[:12]} from {repository.work_tree or repository.git_dir}.")
+    entries = repository.files(revision)
     blobs = repository.blobs(entry.blob for entry in entries.values())
     for path, entry in entries.items():
         file = target / path
@@ -156,7 +165,6 @@ def _check_out(repository: Repository, commit: str, target: Path) -> None:
 
 def _make_repository(built: Path, pin: Pin) -> None:
     """Make the files a git work tree with one base commit, the same on every machine, if they are the pinned ones."""
-    shutil.rmtree(built / ".git", ignore_errors=True)
     repository = Repository.create(built / ".git", built)
     console.step("Verifying the files.")
     repository.run("add", "--all", "--force", ".")
