@@ -1,0 +1,101 @@
+#pragma once
+
+#include "ggml.h"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+// what the values look like
+enum class data_kind {
+    gauss,    // unit Gaussian
+    outlier,  // four channels of each 128 are 16 times larger
+    constant, // K: one value per token, V: one value per channel, so that the lanes have no spread
+    tiny,     // 2^-17, subnormal in f16
+    kmax,     // K up to 6e4
+    vmax,     // V up to 6e4
+    onehot,   // queries and weights whose rounding to int8 is exact, see docs/align.md
+};
+
+// one token that holds what no code can stand for
+enum class poison_kind {
+    none,
+    nan_k, // in the packed segment
+    inf_k,
+    nan_v,
+    inf_v,
+    over_k,     // larger than any f16
+    nan_k_f16,  // in the f16 segment
+    nan_v_f16,
+    inf_v_f16,
+};
+
+enum class mask_kind {
+    none,
+    causal,
+    holes,
+    rows, // some rows see nothing at all, some see one segment only
+};
+
+// how a tensor lies in memory
+enum class layout {
+    plain,
+    permuted, // tokens outside heads, as llama.cpp stores them
+    view,     // part of a larger tensor
+    transposed,
+};
+
+struct align_case {
+    std::string id;
+
+    int bits_k = 4;
+    int bits_v = 4;
+
+    int n_tiles   = 1; // packed tokens / 128
+    int n_f16     = 0; // tokens in the f16 segment
+    int n_q       = 1;
+    int group     = 1; // query heads per kv head
+    int n_head_kv = 1;
+    int head_dim  = 128;
+    int n_batch   = 1;
+    int n_threads = 1;
+
+    mask_kind mask       = mask_kind::none;
+    bool      mask_heads = false; // a mask per head and batch, with rows to spare
+    bool      alibi      = false;
+    bool      softcap    = false;
+    bool      sinks      = false;
+
+    layout lay_q      = layout::plain;
+    layout lay_f16    = layout::plain;
+    layout lay_src    = layout::plain;
+    layout lay_packed = layout::plain;
+
+    bool src_f32 = false; // what is packed: f32 or f16
+    bool empty   = false; // an absent segment is an empty tensor, not NULL
+
+    data_kind   data         = data_kind::gauss;
+    poison_kind poison       = poison_kind::none;
+    bool        poison_masked = false; // no query sees the poisoned token
+
+    int64_t n_packed() const { return 128 * (int64_t) n_tiles; }
+    int64_t n_kv() const { return n_packed() + n_f16; }
+    int64_t n_head() const { return (int64_t) n_head_kv * group; }
+    int64_t n_embd() const { return (int64_t) n_head_kv * head_dim; }
+    int64_t n_cols() const { return n_embd() / 128; }
+    int64_t n_rows() const { return n_batch * n_head() * n_q; }
+    int64_t cost() const { return n_rows() * n_kv() * head_dim; } // multiplications of q.k
+
+    ggml_type type_k() const;
+    ggml_type type_v() const;
+    float     scale() const;
+    float     max_bias() const { return alibi ? 8.0f : 0.0f; }
+    float     logit_softcap() const { return softcap ? 8.0f : 0.0f; }
+};
+
+const char * name_of(data_kind kind);
+const char * name_of(poison_kind kind);
+const char * name_of(mask_kind kind);
+
+// All cases, always the same ones in the same order, each with an id of its own.
+std::vector<align_case> make_cases();

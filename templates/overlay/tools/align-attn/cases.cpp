@@ -1,0 +1,191 @@
+#include "case.h"
+#include "cover.h"
+
+#include <cmath>
+#include <set>
+
+const char * name_of(data_kind kind) {
+    static const char * const names[] = { "gauss", "outlier", "const", "tiny", "kmax", "vmax", "onehot" };
+    return names[(int) kind];
+}
+
+const char * name_of(poison_kind kind) {
+    static const char * const names[] = { "", "nank", "infk", "nanv", "infv", "overk", "nankf16", "nanvf16", "infvf16" };
+    return names[(int) kind];
+}
+
+const char * name_of(mask_kind kind) {
+    static const char * const names[] = { "all", "causal", "holes", "rows" };
+    return names[(int) kind];
+}
+
+ggml_type align_case::type_k() const {
+    return bits_k == 1 ? GGML_TYPE_QLUTATTN_K1_128x128 : bits_k == 2 ? GGML_TYPE_QLUTATTN_K2_128x128 : GGML_TYPE_QLUTATTN_K4_128x128;
+}
+
+ggml_type align_case::type_v() const {
+    return bits_v == 1 ? GGML_TYPE_QLUTATTN_V1_128x128 : bits_v == 2 ? GGML_TYPE_QLUTATTN_V2_128x128 : GGML_TYPE_QLUTATTN_V4_128x128;
+}
+
+float align_case::scale() const {
+    const float unit = 1.0f / std::sqrt((float) head_dim);
+    return data == data_kind::tiny ? 16.0f * unit : unit;
+}
+
+static std::string make_id(const align_case & c) {
+    std::string id = "k" + std::to_string(c.bits_k) + "v" + std::to_string(c.bits_v);
+    id += "-t" + std::to_string(c.n_tiles) + "-w" + std::to_string(c.n_f16) + "-q" + std::to_string(c.n_q);
+    id += "-g" + std::to_string(c.group) + "-h" + std::to_string(c.n_head_kv) + "-d" + std::to_string(c.head_dim);
+    id += c.data == data_kind::onehot ? "" : std::string("-") + name_of(c.mask);
+    id += c.mask_heads ? "-mh" : "";
+    id += c.alibi ? "-alibi" : "";
+    id += c.softcap ? "-cap" : "";
+    id += c.sinks ? "-sinks" : "";
+    id += c.n_batch > 1 ? "-b" + std::to_string(c.n_batch) : "";
+    id += c.n_threads > 1 ? "-j" + std::to_string(c.n_threads) : "";
+    id += c.src_f32 ? "-f32" : "";
+    id += c.empty ? "-empty" : "";
+    const int lay[] = { (int) c.lay_q, (int) c.lay_f16, (int) c.lay_src, (int) c.lay_packed };
+    if (lay[0] + lay[1] + lay[2] + lay[3] > 0) {
+        id += "-l";
+        for (int l : lay) {
+            id += std::to_string(l);
+        }
+    }
+    id += c.poison == poison_kind::none ? std::string("-") + name_of(c.data) : std::string("-") + name_of(c.poison);
+    id += c.poison_masked ? "-unseen" : "";
+    return id;
+}
+
+static const int BITS[] = { 1, 2, 4 };
+
+// Every code of a tile decides some output by itself: queries 0..127 see one token each, and the query heads of a group (or the
+// row) choose the depths; queries 128..255 weigh one token of each nibble equally.
+static void add_onehot(std::vector<align_case> & cases) {
+    align_case c;
+    c.data  = data_kind::onehot;
+    c.sinks = true;
+    int n   = 0;
+    for (int k : BITS) {
+        for (int v : BITS) {
+            c.bits_k = k;
+            c.bits_v = v;
+            for (int d : { 64, 128, 256 }) {
+                c.head_dim  = d;
+                c.n_head_kv = d == 64 ? 2 : 1;
+                c.n_tiles   = 1;
+                c.n_q       = 256;
+                c.group     = 4;
+                c.n_f16     = n % 3 == 0 ? 1 : 0;
+                c.n_threads = 1 + n % 2;
+                cases.push_back(c);
+                // the same codes through the other shapes: few queries, many tiles, no group
+                static const int n_qs[]   = { 1, 2, 33 };
+                static const int tiles[]  = { 2, 32, 2, 2, 2 };
+                static const int groups[] = { 1, 8, 4, 1 };
+                c.n_q                     = n_qs[n % 3];
+                c.n_tiles                 = tiles[n % 5];
+                c.group                   = groups[n % 4];
+                c.n_f16                   = n % 2 == 0 ? 127 : 0;
+                c.n_threads               = n % 3 == 2 ? 4 : 1;
+                if (c.cost() > 3e7) {
+                    c.n_tiles = 2;
+                }
+                cases.push_back(c);
+                n++;
+            }
+        }
+    }
+    c.head_dim  = 128;
+    c.n_head_kv = 2;
+    c.n_tiles   = 2;
+    c.n_q       = 512;
+    c.group     = 1;
+    c.n_f16     = 0;
+    for (int b : BITS) {
+        c.bits_k = c.bits_v = b;
+        cases.push_back(c);
+    }
+}
+
+static void add_poison(std::vector<align_case> & cases) {
+    static const poison_kind kinds[] = {
+        poison_kind::nan_k,     poison_kind::inf_k,     poison_kind::nan_v,     poison_kind::inf_v,
+        poison_kind::over_k,    poison_kind::nan_k_f16, poison_kind::nan_v_f16, poison_kind::inf_v_f16,
+    };
+    int n = 0;
+    for (int k : BITS) {
+        for (int v : BITS) {
+            for (poison_kind kind : kinds) {
+                static const int n_f16[] = { 1, 127, 7 };
+                static const int n_qs[]  = { 1, 2, 33, 5 };
+                static const int dims[]  = { 128, 64, 256 };
+                align_case       c;
+                c.bits_k        = k;
+                c.bits_v        = v;
+                c.poison        = kind;
+                c.n_tiles       = 1 + n % 2;
+                c.n_f16         = n_f16[n % 3];
+                c.n_q           = n_qs[n % 4];
+                c.head_dim      = dims[(n / 2) % 3];
+                c.n_head_kv     = c.head_dim == 64 ? 2 : 1;
+                c.group         = n % 5 == 0 ? 4 : 1;
+                c.mask          = n % 3 == 1 ? mask_kind::none : mask_kind::holes;
+                c.poison_masked = n % 6 == 0;
+                c.src_f32       = kind == poison_kind::over_k || n % 2 == 0;
+                c.n_threads     = n % 7 == 0 ? 2 : 1;
+                c.lay_src       = n % 4 == 3 ? layout::transposed : layout::plain;
+                cases.push_back(c);
+                n++;
+            }
+        }
+    }
+}
+
+static void add_special(std::vector<align_case> & cases) {
+    align_case c;
+    c.n_tiles = 0;
+    c.n_f16   = 0;
+    c.n_q     = 2;
+    c.group   = 4;
+    for (bool empty : { false, true }) { // nothing to attend to: zeros
+        c.empty = empty;
+        for (bool sinks : { false, true }) {
+            c.sinks = sinks;
+            cases.push_back(c);
+        }
+    }
+
+    c         = align_case();
+    c.n_q     = 512;
+    c.n_tiles = 32;
+    int n     = 0;
+    for (int k : BITS) { // the big ones
+        c.bits_k    = k;
+        c.bits_v    = k;
+        c.mask      = mask_kind::causal;
+        c.n_f16     = n == 0 ? 0 : n == 1 ? 128 : 511;
+        c.n_threads = n == 0 ? 1 : n == 1 ? 2 : 4;
+        cases.push_back(c);
+        n++;
+    }
+}
+
+std::vector<align_case> make_cases() {
+    std::vector<align_case> cases;
+    add_cover(cases, 1);
+    add_cover(cases, 2);
+    add_onehot(cases);
+    add_poison(cases);
+    add_special(cases);
+
+    std::set<std::string> seen;
+    for (align_case & c : cases) {
+        const std::string id = make_id(c);
+        c.id                 = id;
+        for (int n = 2; !seen.insert(c.id).second; ++n) {
+            c.id = id + "-" + std::to_string(n);
+        }
+    }
+    return cases;
+}

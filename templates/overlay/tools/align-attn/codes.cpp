@@ -1,0 +1,197 @@
+#include "codes.h"
+
+#include <cmath>
+#include <cstring>
+
+double f16_value(uint16_t bits) {
+    const int    exponent = bits >> 10 & 31;
+    const int    mantissa = bits & 1023;
+    const double sign     = bits >> 15 ? -1.0 : 1.0;
+    if (exponent == 31) {
+        return mantissa ? (double) NAN : sign * (double) INFINITY;
+    }
+    return sign * (exponent ? std::ldexp(1024 + mantissa, exponent - 25) : std::ldexp(mantissa, -24));
+}
+
+size_t tile_bytes(int bits) {
+    return 2048 * (size_t) bits + 512;
+}
+
+int n_levels(int bits) {
+    return 1 << bits;
+}
+
+double level_of(int bits, int code) {
+    static const int one[]  = { -64, 64 };
+    static const int two[]  = { -127, -38, 38, 127 };
+    static const int four[] = { -127, -96, -75, -58, -44, -31, -18, -6, 6, 18, 31, 44, 58, 75, 96, 127 };
+    return (bits == 1 ? one : bits == 2 ? two : four)[code] / 64.0;
+}
+
+// 1 and 2 bits: chunk g holds 4/bits depths of all lanes, a nibble a lane.
+static int read_lookup(const uint8_t * bytes, int bits, int lane, int depth) {
+    const int per_nibble = 4 / bits;
+    const int nibble     = bytes[64 * (depth / per_nibble) + lane % 64] >> (lane < 64 ? 0 : 4);
+    return nibble >> bits * (depth % per_nibble) & ((1 << bits) - 1);
+}
+
+// 4 bits: chunk 8*B + L holds 8 depths of 16 lanes, four bytes a lane.
+static int read_dot(const uint8_t * bytes, int bits, int lane, int depth) {
+    const int per_chunk = 32 / bits;
+    const int chunk     = 8 * (depth / per_chunk) + lane / 16;
+    const int byte      = bytes[64 * chunk + 4 * (lane % 16) + depth % 4];
+    return byte >> bits * (depth % per_chunk / 4) & ((1 << bits) - 1);
+}
+
+void read_tile(const uint8_t * bytes, int bits, tile_codes & tile) {
+    for (int lane = 0; lane < 128; ++lane) {
+        for (int depth = 0; depth < 128; ++depth) {
+            tile.code[lane][depth] = (uint8_t) (bits == 4 ? read_dot(bytes, bits, lane, depth) : read_lookup(bytes, bits, lane, depth));
+        }
+        const uint8_t * meta = bytes + 2048 * (size_t) bits + 2 * lane;
+        tile.scale[lane]     = f16_value((uint16_t) (meta[0] | meta[1] << 8));
+        tile.offset[lane]    = f16_value((uint16_t) (meta[256] | meta[257] << 8));
+    }
+}
+
+packed_side decode(const align_case & c, int bits, const std::vector<uint8_t> & bytes) {
+    packed_side side;
+    side.bits = bits;
+    side.tiles.resize(c.n_batch * c.n_cols() * c.n_tiles);
+    for (size_t i = 0; i < side.tiles.size(); ++i) {
+        read_tile(bytes.data() + i * tile_bytes(bits), bits, side.tiles[i]);
+    }
+    return side;
+}
+
+namespace {
+
+// Half the distance between neighbouring f16 numbers around x.
+double half_step(double x) {
+    int exponent = -14;
+    if (x != 0.0) {
+        std::frexp(x, &exponent);
+        exponent = std::max(exponent - 1, -14);
+    }
+    return std::ldexp(0.5, exponent - 10);
+}
+
+double rms_to_scale(int bits) {
+    return bits == 1 ? 0.7978846 : bits == 2 ? 0.7611465 : 1.3770811;
+}
+
+// The least-squares scale of the codes that the starting scale leads to. `swap` moves up to four values that lie on a midpoint
+// within rounding, bit by bit, to the other side; returns how many there are.
+int fit_scale(const double * r, int bits, int swap, double & scale) {
+    double sum = 0;
+    for (int i = 0; i < 128; ++i) {
+        sum += r[i] * r[i];
+    }
+    const double s = rms_to_scale(bits) * std::sqrt(sum / 128);
+    if (s == 0.0) {
+        scale = 0.0;
+        return 0;
+    }
+    int    n_near = 0;
+    double rl     = 0;
+    double ll     = 0;
+    for (int i = 0; i < 128; ++i) {
+        const double u    = r[i] / s;
+        int          code = 0;
+        bool         near = false;
+        for (int k = 0; k + 1 < n_levels(bits); ++k) {
+            const double midpoint = (level_of(bits, k) + level_of(bits, k + 1)) / 2;
+            code += midpoint < u;
+            near |= std::fabs(midpoint - u) < 2e-6;
+        }
+        if (near && n_near < 4) {
+            if (swap >> n_near & 1) {
+                code = u < level_of(bits, code) ? code - 1 : code + 1;
+            }
+            n_near++;
+        }
+        rl += r[i] * level_of(bits, code);
+        ll += level_of(bits, code) * level_of(bits, code);
+    }
+    scale = std::min(rl / ll, 65504.0);
+    return n_near;
+}
+
+std::string check_lane(const double * x, int bits, const uint8_t * code, double scale, double offset) {
+    char   text[160];
+    bool   poisoned = false;
+    double sum      = 0;
+    double sum_abs  = 0;
+    bool   all_zero = true;
+    for (int i = 0; i < 128; ++i) {
+        poisoned |= !(std::fabs(x[i]) <= 65504.0);
+        all_zero &= code[i] == 0;
+        sum += x[i];
+        sum_abs += std::fabs(x[i]);
+    }
+    if (poisoned) {
+        return std::isnan(scale) && offset == 0.0 && all_zero ? "" : "a lane with NaN, Inf or more than 65504 is not marked";
+    }
+    const double mean = sum / 128;
+    if (!(std::fabs(offset - mean) <= half_step(offset) * 1.001 + 1e-6 * sum_abs / 128)) {
+        snprintf(text, sizeof(text), "offset %.9g instead of %.9g", offset, mean);
+        return text;
+    }
+    double r[128];
+    for (int i = 0; i < 128; ++i) {
+        r[i] = x[i] - offset;
+    }
+    double want   = 0;
+    bool   fits   = false;
+    int    n_near = fit_scale(r, bits, 0, want);
+    for (int swap = 0; swap < 1 << n_near && !fits; ++swap) {
+        double other = 0;
+        fit_scale(r, bits, swap, other);
+        fits = std::fabs(scale - other) <= half_step(scale) * 1.001 + 2e-6 * std::fabs(other);
+    }
+    if (!fits) {
+        snprintf(text, sizeof(text), "scale %.9g instead of %.9g", scale, want);
+        return text;
+    }
+    if (scale == 0.0) {
+        return all_zero ? "" : "codes in a lane whose scale is 0";
+    }
+    for (int i = 0; i < 128; ++i) {
+        const double u    = r[i] / scale;
+        const double got  = std::fabs(u - level_of(bits, code[i]));
+        double       best = INFINITY;
+        for (int k = 0; k < n_levels(bits); ++k) {
+            best = std::min(best, std::fabs(u - level_of(bits, k)));
+        }
+        if (got > best + 1e-5 * (1 + std::fabs(u))) {
+            snprintf(text, sizeof(text), "code %d at depth %d is not the nearest to %.6g (scale %.6g, offset %.6g)", code[i], i, x[i], scale, offset);
+            return text;
+        }
+    }
+    return "";
+}
+
+} // namespace
+
+std::string check_pack(const align_case & c, bool is_k, const packed_side & side, const std::vector<float> & source) {
+    for (size_t i = 0; i < side.tiles.size(); ++i) {
+        const int64_t tile   = (int64_t) i % c.n_tiles;
+        const int64_t column = (int64_t) i / c.n_tiles % c.n_cols();
+        const int64_t batch  = (int64_t) i / c.n_tiles / c.n_cols();
+        for (int lane = 0; lane < 128; ++lane) {
+            double x[128];
+            for (int depth = 0; depth < 128; ++depth) {
+                const int64_t token   = tile * 128 + (is_k ? lane : depth);
+                const int64_t channel = column * 128 + (is_k ? depth : lane);
+                x[depth]              = source[(batch * c.n_packed() + token) * c.n_embd() + channel];
+            }
+            const tile_codes & t     = side.tiles[i];
+            const std::string  wrong = check_lane(x, side.bits, t.code[lane], t.scale[lane], t.offset[lane]);
+            if (!wrong.empty()) {
+                return std::string("pack ") + (is_k ? "K" : "V") + ": tile " + std::to_string(tile) + ", column " + std::to_string(column) + ", batch " + std::to_string(batch) +
+                       ", lane " + std::to_string(lane) + ": " + wrong;
+            }
+        }
+    }
+    return "";
+}

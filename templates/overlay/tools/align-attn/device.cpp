@@ -1,0 +1,245 @@
+#include "device.h"
+
+#include "arena.h"
+
+#include "ggml-qlutattn.h"
+
+#include <cstring>
+#include <stdexcept>
+
+device::device() {
+    if (!ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU)) {
+        ggml_backend_load_all(); // a build whose backends are libraries to load
+    }
+    backend.reset(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr));
+    if (!backend) {
+        throw std::runtime_error("ggml has no CPU backend here");
+    }
+    reg            = ggml_backend_dev_backend_reg(ggml_backend_get_device(backend.get()));
+    set_n_threads  = (ggml_backend_set_n_threads_t) ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads");
+    name_of_kernel = (const char * (*) (enum ggml_type)) ggml_backend_reg_get_proc_address(reg, "ggml_qlutattn_kernel_name");
+    if (!set_n_threads || !name_of_kernel) {
+        throw std::runtime_error("the CPU backend does not name its QLUTATTN kernels: it was built without GGML_QLUTATTN");
+    }
+}
+
+std::string device::kernel_name(ggml_type type) const {
+    const char * name = name_of_kernel(type);
+    if (!name || (strcmp(name, "lut") != 0 && strcmp(name, "dot") != 0)) {
+        throw std::runtime_error(std::string("the CPU backend names no known kernel for ") + ggml_type_name(type));
+    }
+    return name;
+}
+
+std::vector<std::string> device::features() const {
+    std::vector<std::string> names;
+    const auto               get = (ggml_backend_get_features_t) ggml_backend_reg_get_proc_address(reg, "ggml_backend_get_features");
+    for (const ggml_backend_feature * f = get ? get(reg) : nullptr; f && f->name; ++f) {
+        if (strcmp(f->value, "0") != 0) {
+            names.push_back(strcmp(f->value, "1") == 0 ? f->name : std::string(f->name) + "=" + f->value);
+        }
+    }
+    return names;
+}
+
+void device::compute(ggml_cgraph * graph, int n_threads) {
+    set_n_threads(backend.get(), n_threads);
+    if (ggml_backend_graph_compute(backend.get(), graph) != GGML_STATUS_SUCCESS) {
+        throw std::runtime_error("the CPU backend failed to compute a graph");
+    }
+}
+
+namespace {
+
+// A tensor of the wished shape that lies in memory as told, as part of a larger tensor where it has to be.
+ggml_tensor * place(ggml_context * ctx, ggml_type type, layout lay, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3) {
+    switch (lay) {
+        case layout::plain:    return ggml_new_tensor_4d(ctx, type, ne0, ne1, ne2, ne3);
+        case layout::permuted: return ggml_permute(ctx, ggml_new_tensor_4d(ctx, type, ne0, ne2, ne1, ne3), 0, 2, 1, 3);
+        case layout::view: {
+            ggml_tensor * all = ggml_new_tensor_4d(ctx, type, ne0, ne1 + 256, ne2 + 1, ne3 + 1);
+            return ggml_view_4d(ctx, all, ne0, ne1, ne2, ne3, all->nb[1], all->nb[2], all->nb[3], 128 * all->nb[1]);
+        }
+        case layout::transposed: return ggml_permute(ctx, ggml_new_tensor_4d(ctx, type, ne1, ne0, ne2, ne3), 1, 0, 2, 3);
+    }
+    return nullptr;
+}
+
+void store(ggml_tensor * t, int64_t i0, int64_t i1, int64_t i2, int64_t i3, float x) {
+    char * at = (char *) t->data + i0 * t->nb[0] + i1 * t->nb[1] + i2 * t->nb[2] + i3 * t->nb[3];
+    if (t->type == GGML_TYPE_F16) {
+        const ggml_fp16_t h = ggml_fp32_to_fp16(x);
+        memcpy(at, &h, sizeof(h));
+    } else {
+        memcpy(at, &x, sizeof(x));
+    }
+}
+
+// values: [n_embd, n_tokens, n_batch]; t: [width, n_tokens, n_embd/width, n_batch]
+void store_tokens(ggml_tensor * t, const std::vector<float> & values, int64_t n_tokens, int64_t first, float scale = 1.0f) {
+    const int64_t width  = t->ne[0];
+    const int64_t n_embd = width * t->ne[2];
+    for (int64_t b = 0; b < t->ne[3]; ++b) {
+        for (int64_t token = 0; token < n_tokens; ++token) {
+            for (int64_t i = 0; i < n_embd; ++i) {
+                store(t, i % width, first + token, i / width, b, scale * values[(b * n_tokens + token) * n_embd + i]);
+            }
+        }
+    }
+}
+
+void store_q(ggml_tensor * t, const std::vector<float> & q) {
+    const float * x = q.data();
+    for (int64_t b = 0; b < t->ne[3]; ++b) {
+        for (int64_t h = 0; h < t->ne[2]; ++h) {
+            for (int64_t i = 0; i < t->ne[1]; ++i) {
+                for (int64_t d = 0; d < t->ne[0]; ++d) {
+                    store(t, d, i, h, b, *x++);
+                }
+            }
+        }
+    }
+}
+
+// the columns [first, first + ne[0]) of the mask; rows beyond the queries keep what the arena left in them
+void store_mask(ggml_tensor * t, const case_data & data, int64_t n_q, int64_t n_kv, int64_t first) {
+    for (int64_t b = 0; b < data.mask_batches; ++b) {
+        for (int64_t h = 0; h < data.mask_heads; ++h) {
+            for (int64_t i = 0; i < n_q; ++i) {
+                const float * row = data.mask.data() + ((b * data.mask_heads + h) * n_q + i) * n_kv + first;
+                for (int64_t x = 0; x < t->ne[0]; ++x) {
+                    store(t, x, i, h, b, row[x]);
+                }
+            }
+        }
+    }
+}
+
+std::vector<uint8_t> load_tiles(const ggml_tensor * t, arena & memory) {
+    std::vector<uint8_t> bytes;
+    const size_t         run = t->ne[1] * t->nb[1];
+    for (int64_t b = 0; b < t->ne[3]; ++b) {
+        for (int64_t column = 0; column < t->ne[2]; ++column) {
+            uint8_t * at = (uint8_t *) t->data + column * t->nb[2] + b * t->nb[3];
+            bytes.insert(bytes.end(), at, at + run);
+            memory.expect(at, run);
+        }
+    }
+    return bytes;
+}
+
+} // namespace
+
+device_result device::run_mixed(const align_case & c, const case_data & data, int n_threads) {
+    device_result    result;
+    ggml_init_params params = { ggml_tensor_overhead() * 64 + 4 * ggml_graph_overhead_custom(16, false), nullptr, true };
+    ggml_context_ptr owner(ggml_init(params));
+    ggml_context *   ctx = owner.get();
+
+    const bool      packed   = c.n_tiles > 0;
+    const bool      with_kp  = packed || c.empty;
+    const bool      with_f16 = c.n_f16 > 0 || c.empty;
+    const ggml_type src_type = c.src_f32 ? GGML_TYPE_F32 : GGML_TYPE_F16;
+    const int64_t   rows     = c.n_q + (c.mask_heads ? 3 : 0); // rows to spare hold NaN
+
+    ggml_tensor * q    = place(ctx, GGML_TYPE_F32, c.lay_q, c.head_dim, c.n_q, c.n_head(), c.n_batch);
+    ggml_tensor * k    = with_f16 ? place(ctx, GGML_TYPE_F16, c.lay_f16, c.head_dim, c.n_f16, c.n_head_kv, c.n_batch) : nullptr;
+    ggml_tensor * v    = with_f16 ? place(ctx, GGML_TYPE_F16, c.lay_f16, c.head_dim, c.n_f16, c.n_head_kv, c.n_batch) : nullptr;
+    ggml_tensor * ksrc = packed ? place(ctx, src_type, c.lay_src, 128, c.n_packed(), c.n_cols(), c.n_batch) : nullptr;
+    ggml_tensor * vsrc = packed ? place(ctx, src_type, c.lay_src, 128, c.n_packed(), c.n_cols(), c.n_batch) : nullptr;
+    ggml_tensor * kp   = with_kp ? place(ctx, c.type_k(), c.lay_packed, 128, c.n_packed(), c.n_cols(), c.n_batch) : nullptr;
+    ggml_tensor * vp   = with_kp ? place(ctx, c.type_v(), c.lay_packed, 128, c.n_packed(), c.n_cols(), c.n_batch) : nullptr;
+
+    const bool    masked = !data.mask.empty();
+    ggml_tensor * mask   = masked && with_f16 ? ggml_new_tensor_4d(ctx, GGML_TYPE_F16, c.n_f16, rows, data.mask_heads, data.mask_batches) : nullptr;
+    ggml_tensor * maskp  = masked && with_kp ? ggml_new_tensor_4d(ctx, GGML_TYPE_F16, c.n_packed(), rows, data.mask_heads, data.mask_batches) : nullptr;
+    ggml_tensor * sinks  = c.sinks ? ggml_new_tensor_1d(ctx, GGML_TYPE_F32, c.n_head()) : nullptr;
+
+    ggml_cgraph * pack = ggml_new_graph_custom(ctx, 16, false);
+    if (packed) {
+        ggml_build_forward_expand(pack, ggml_cpy(ctx, ksrc, kp));
+        ggml_build_forward_expand(pack, ggml_cpy(ctx, vsrc, vp));
+    }
+    ggml_cgraph * attend = ggml_new_graph_custom(ctx, 16, false);
+    ggml_tensor * out    = ggml_flash_attn_ext_mixed(ctx, q, k, v, mask, kp, vp, maskp, sinks, c.n_head_kv, c.scale(), c.max_bias(), c.logit_softcap());
+    ggml_build_forward_expand(attend, out);
+
+    for (ggml_cgraph * graph : { pack, attend }) {
+        for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) {
+            if (!ggml_backend_supports_op(backend.get(), ggml_graph_node(graph, i))) {
+                result.faults.push_back(std::string("the CPU backend refuses ") + ggml_op_desc(ggml_graph_node(graph, i)));
+                return result;
+            }
+        }
+    }
+
+    arena memory(ctx);
+    store_q(q, data.q);
+    if (k) {
+        store_tokens(k, data.k, c.n_f16, 0);
+        store_tokens(v, data.v, c.n_f16, 0);
+    }
+    if (packed) {
+        store_tokens(ksrc, data.kp, c.n_packed(), 0);
+        store_tokens(vsrc, data.vp, c.n_packed(), 0);
+    }
+    if (mask) {
+        store_mask(mask, data, c.n_q, c.n_kv(), c.n_packed());
+    }
+    if (maskp) {
+        store_mask(maskp, data, c.n_q, c.n_kv(), 0);
+    }
+    if (sinks) {
+        memcpy(sinks->data, data.sinks.data(), data.sinks.size() * sizeof(float));
+    }
+
+    memory.snapshot();
+    if (packed) {
+        compute(pack, n_threads);
+        result.kp = load_tiles(kp, memory);
+        result.vp = load_tiles(vp, memory);
+        memory.compare("pack", result.faults);
+    }
+    compute(attend, n_threads);
+    const float * x = (const float *) out->data;
+    result.out.assign(x, x + ggml_nelements(out));
+    memory.expect(out->data, ggml_nbytes(out));
+    memory.compare("attention", result.faults);
+    return result;
+}
+
+std::vector<float> device::run_upstream(const align_case & c, const case_data & data, float v_scale) {
+    ggml_init_params params = { ggml_tensor_overhead() * 16 + ggml_graph_overhead_custom(16, false), nullptr, true };
+    ggml_context_ptr owner(ggml_init(params));
+    ggml_context *   ctx = owner.get();
+
+    ggml_tensor * q     = ggml_new_tensor_4d(ctx, GGML_TYPE_F32, c.head_dim, c.n_q, c.n_head(), c.n_batch);
+    ggml_tensor * k     = ggml_new_tensor_4d(ctx, GGML_TYPE_F16, c.head_dim, c.n_kv(), c.n_head_kv, c.n_batch);
+    ggml_tensor * v     = ggml_new_tensor_4d(ctx, GGML_TYPE_F16, c.head_dim, c.n_kv(), c.n_head_kv, c.n_batch);
+    ggml_tensor * mask  = data.mask.empty() ? nullptr : ggml_new_tensor_4d(ctx, GGML_TYPE_F16, c.n_kv(), c.n_q, data.mask_heads, data.mask_batches);
+    ggml_tensor * sinks = c.sinks ? ggml_new_tensor_1d(ctx, GGML_TYPE_F32, c.n_head()) : nullptr;
+    ggml_tensor * out   = ggml_flash_attn_ext(ctx, q, k, v, mask, c.scale(), c.max_bias(), c.logit_softcap());
+    ggml_flash_attn_ext_add_sinks(out, sinks);
+
+    ggml_backend_buffer_ptr buffer(ggml_backend_alloc_ctx_tensors(ctx, backend.get()));
+    store_q(q, data.q);
+    store_tokens(k, data.kp, c.n_packed(), 0);
+    store_tokens(k, data.k, c.n_f16, c.n_packed());
+    store_tokens(v, data.vp, c.n_packed(), 0, v_scale);
+    store_tokens(v, data.v, c.n_f16, c.n_packed(), v_scale);
+    if (mask) {
+        store_mask(mask, data, c.n_q, c.n_kv(), 0);
+    }
+    if (sinks) {
+        memcpy(sinks->data, data.sinks.data(), data.sinks.size() * sizeof(float));
+    }
+    ggml_cgraph * graph = ggml_new_graph_custom(ctx, 16, false);
+    ggml_build_forward_expand(graph, out);
+    compute(graph, 2);
+    const float *      x = (const float *) out->data;
+    std::vector<float> values(x, x + ggml_nelements(out));
+    for (float & y : values) {
+        y /= v_scale;
+    }
+    return values;
+}

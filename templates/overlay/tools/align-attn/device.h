@@ -1,0 +1,37 @@
+#pragma once
+
+#include "case.h"
+#include "data.h"
+#include "reference.h"
+
+#include "ggml-backend.h"
+#include "ggml-cpp.h"
+
+// What the CPU backend made of a case.
+struct device_result {
+    std::vector<float>       out; // [head_dim, n_head, n_q, n_batch], innermost first
+    std::vector<uint8_t>     kp;  // the tiles: batch, column, tile
+    std::vector<uint8_t>     vp;
+    std::vector<std::string> faults; // memory that changed and should not have, and nodes that were refused
+};
+
+// The CPU backend of ggml, and its names.
+class device {
+  public:
+    device();
+
+    device_result      run_mixed(const align_case & c, const case_data & data, int n_threads);
+    // Upstream's attention on the whole sequence in f16; V times v_scale, which must be a power of two, in and out.
+    std::vector<float> run_upstream(const align_case & c, const case_data & data, float v_scale);
+
+    std::string              kernel_name(ggml_type type) const; // "lut" or "dot"
+    std::vector<std::string> features() const;
+
+  private:
+    void compute(ggml_cgraph * graph, int n_threads);
+
+    ggml_backend_ptr             backend;
+    ggml_backend_reg_t           reg           = nullptr;
+    ggml_backend_set_n_threads_t set_n_threads = nullptr;
+    const char * (*name_of_kernel)(enum ggml_type type) = nullptr;
+};
