@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from qlutattn_patch import cmake, console
+from qlutattn_patch.commands.options import tree_option
 from qlutattn_patch.presets import PRESETS
 from qlutattn_patch.workspace import Workspace
 
@@ -30,9 +31,7 @@ from qlutattn_patch.workspace import Workspace
     help="CMake's build type.",
 )
 @click.option("-j", "--jobs", type=click.IntRange(min=1), help="How many compilers at once (default: one per core).")
-@click.option(
-    "--tree", type=click.Path(path_type=Path), help="Your own llama.cpp checkout, in place of vendor/llama.cpp."
-)
+@tree_option
 def command(preset: str, targets: tuple[str, ...], build_type: str | None, jobs: int | None, tree: Path | None) -> None:
     """Build the patched tree with cmake and ninja, in a build folder per preset."""
     built = cmake.build(Workspace.find(tree), preset, targets, build_type, jobs)

@@ -1,0 +1,58 @@
+# Everything that a person or a CI job does here. Needs git, a C++ compiler and Python >= 3.10; the rest comes by itself.
+
+PYTHON ?= python3
+VENV   := .venv
+# Through `python -m`, so that a folder that was renamed, or has spaces in its name, works.
+PY     := $(VENV)/bin/python
+OVERLAY := $(shell find templates/overlay -name '*.h' -o -name '*.c' -o -name '*.cpp')
+
+.PHONY: run test check arm64 format clean help
+
+help: ## Say what there is
+	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+run: $(VENV)/.installed ## Get llama.cpp, patch it, build it, and prove it with align_attn
+	@$(PY) -m qlutattn_patch run $(ARGS)
+
+test: $(VENV)/.installed-dev ## All tests that can run here; says what could not
+	@$(PY) -m qlutattn_patch vendor || echo "make test: llama.cpp is not there; the tests that need it can not run" >&2
+	@$(PY) -m pytest -p tests.what_runs -m "" --junit-xml build/reports/pytest.xml $(ARGS)
+
+check: $(VENV)/.installed-dev ## Lint, formatting, types, and that patches/ is what templates/ say
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@$(VENV)/bin/clang-format --dry-run -Werror $(OVERLAY)
+	@$(PY) -m qlutattn_patch vendor
+	@$(PY) -m qlutattn_patch generate --check
+
+arm64: $(VENV)/.installed ## As run, for arm64: native on an arm64 machine, else cross-compiled and under qemu-user
+	@$(PY) -m qlutattn_patch run --preset arm64 $(ARGS)
+
+format: $(VENV)/.installed-dev ## Format Python and C++
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+	@$(VENV)/bin/clang-format -i $(OVERLAY)
+
+clean: ## Remove the builds and the virtual environment; vendor/llama.cpp and the download cache stay
+	rm -rf build $(VENV)
+
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+		echo "error: '$(PYTHON)' is no Python 3.10 or newer." >&2; \
+		echo "  next: make PYTHON=/path/to/python3.10-or-newer" >&2; exit 3; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+		echo "error: '$(PYTHON)' has no venv module (Debian and Ubuntu have it in a package of its own)." >&2; \
+		echo "  next: sudo apt-get install -y python3-venv" >&2; exit 3; }
+	@echo "· making $(VENV)" >&2
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(PY)
+	@echo "· installing qlutattn into $(VENV)" >&2
+	@$(PY) -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(PY)
+	@echo "· installing qlutattn and its development tools into $(VENV)" >&2
+	@$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/.installed
