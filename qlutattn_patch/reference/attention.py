@@ -31,11 +31,13 @@ class Segment:
     values: Double
     mask: Double | None = None
     packed: Packed | None = None
+    value_sizes: Double | None = None  # as Tiles.sizes; None is the values' own magnitudes
 
     @classmethod
     def of_tiles(cls, packed: Packed, n_head_kv: int, mask: Double | None = None) -> Segment:
         """The segment that packed tiles stand for."""
-        return cls(heads(packed.k, "k", n_head_kv), heads(packed.v, "v", n_head_kv), mask, packed)
+        keys, values = heads(packed.k.values(), "k", n_head_kv), heads(packed.v.values(), "v", n_head_kv)
+        return cls(keys, values, mask, packed, heads(packed.v.sizes(), "v", n_head_kv))
 
 
 @dataclass(frozen=True)

@@ -51,9 +51,8 @@ def unpack(data: Bytes, kind: Kind, batch: int, columns: int) -> Tiles:
     return from_bytes(data.reshape(batch, columns, -1, kind.tile_bytes), kind.bits)
 
 
-def heads(tiles: Tiles, side: str, n_head_kv: int) -> Double:
-    """The values that packed tiles stand for, as [batch, kv head, token, channel]."""
-    values = tiles.values()
+def heads(values: Double, side: str, n_head_kv: int) -> Double:
+    """What tiles hold, [batch, column, tile, lane, depth], as [batch, kv head, token, channel]."""
     if side == "v":
         values = values.swapaxes(-1, -2)
     batch, columns, count = values.shape[:3]  # [batch, column, tile, token, element]

@@ -68,6 +68,11 @@ class Tiles:
         """The values that the codes stand for, exactly."""
         return self.scale.astype(np.float64)[..., None] * self.levels() + self.offset.astype(np.float64)[..., None]
 
+    def sizes(self) -> Double:
+        """The magnitudes that float32 adds up to make each value, which may cancel."""
+        scaled = self.scale.astype(np.float64)[..., None] * np.abs(self.levels())
+        return scaled + np.abs(self.offset.astype(np.float64))[..., None]
+
 
 def to_bytes(tiles: Tiles) -> Bytes:
     """The bytes of tiles, [..., tile_bytes]."""

@@ -62,7 +62,7 @@ def _tolerance(problem: Problem, b: int, h: int, rows: HeadRows) -> Double:
         noise = np.where(rows.visible, _score_variance(problem, b, h), 0.0)
 
         first = _spread(np.square(p) * noise, values, out) + _value_variance(problem, b, h, p)
-        rounding = FLOAT_TERM * (np.abs(out) + p @ np.abs(values))
+        rounding = FLOAT_TERM * (np.abs(out) + p @ _value_sizes(problem, b, h))
         total: Double = SIGMAS * np.sqrt(first) + rounding + _second_order(p, log_p, noise, rows, values, out)
         return total
 
@@ -144,6 +144,19 @@ def _score_size(problem: Problem, segment: Segment, b: int, h: int) -> Double:
         lanes = 2 * k.scale.astype(np.float64) + np.abs(k.offset.astype(np.float64))
         total += q[:, channels].sum(axis=1, keepdims=True) * lanes.reshape(-1)
     return total
+
+
+def _value_sizes(problem: Problem, b: int, h: int) -> Double:
+    """The magnitudes that float32 adds up for each token and channel."""
+    kv = problem.kv_head(h)
+    sizes = [
+        np.abs((segment.values if segment.value_sizes is None else segment.value_sizes)[b, kv])
+        for segment in problem.segments
+    ]
+    if problem.sinks is not None:
+        sizes.append(np.zeros((1, problem.q.shape[3])))
+    every: Double = np.nan_to_num(np.concatenate(sizes), posinf=0.0)
+    return every
 
 
 def _column(tiles: Tiles, b: int, column: int) -> Tiles:
