@@ -13,8 +13,8 @@ class arena {
   public:
     explicit arena(ggml_context * ctx);
 
-    void snapshot();                              // remember all bytes
-    void expect(const void * data, size_t size);  // these bytes were meant to change: remember them as they are now
+    void snapshot();                             // remember all bytes
+    void expect(const void * data, size_t size); // these bytes were meant to change: remember them as they are now
     // Adds a line for each tensor, or guard behind it, that is not as remembered; then remembers what is there.
     void compare(const char * who, std::vector<std::string> & faults);
 

@@ -10,5 +10,5 @@ struct unit_error {
 
 unit_error expected_error(const align_case & c);
 
-// How far (b) may be above the expected error.
+// How far (b) may be above the expected error: never more than about twice what was measured.
 double slack_of(const align_case & c);

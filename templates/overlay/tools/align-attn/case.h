@@ -24,8 +24,9 @@ enum class poison_kind {
     inf_k,
     nan_v,
     inf_v,
-    over_k,     // larger than any f16
-    nan_k_f16,  // in the f16 segment
+    over_k,    // larger than any f16
+    nan_k_f16, // in the f16 segment
+    inf_k_f16,
     nan_v_f16,
     inf_v_f16,
 };
@@ -74,8 +75,8 @@ struct align_case {
     bool src_f32 = false; // what is packed: f32 or f16
     bool empty   = false; // an absent segment is an empty tensor, not NULL
 
-    data_kind   data         = data_kind::gauss;
-    poison_kind poison       = poison_kind::none;
+    data_kind   data          = data_kind::gauss;
+    poison_kind poison        = poison_kind::none;
     bool        poison_masked = false; // no query sees the poisoned token
 
     int64_t n_packed() const { return 128 * (int64_t) n_tiles; }

@@ -188,8 +188,8 @@ std::string check_pack(const align_case & c, bool is_k, const packed_side & side
             const tile_codes & t     = side.tiles[i];
             const std::string  wrong = check_lane(x, side.bits, t.code[lane], t.scale[lane], t.offset[lane]);
             if (!wrong.empty()) {
-                return std::string("pack ") + (is_k ? "K" : "V") + ": tile " + std::to_string(tile) + ", column " + std::to_string(column) + ", batch " + std::to_string(batch) +
-                       ", lane " + std::to_string(lane) + ": " + wrong;
+                return std::string("pack ") + (is_k ? "K" : "V") + ": tile " + std::to_string(tile) + ", column " + std::to_string(column) +
+                       ", batch " + std::to_string(batch) + ", lane " + std::to_string(lane) + ": " + wrong;
             }
         }
     }

@@ -10,10 +10,10 @@ struct tile_codes {
     double  offset[128];
 };
 
-double  f16_value(uint16_t bits);
-size_t  tile_bytes(int bits);
-int     n_levels(int bits);
-double  level_of(int bits, int code); // in units of the scale
+double f16_value(uint16_t bits);
+size_t tile_bytes(int bits);
+int    n_levels(int bits);
+double level_of(int bits, int code); // in units of the scale
 
 void read_tile(const uint8_t * bytes, int bits, tile_codes & tile);
 

@@ -13,31 +13,43 @@ static bool is_outlier(int64_t channel) {
     return channel % 32 == 5;
 }
 
-// How large K, V or Q is at a channel: together they keep the scores near the unit Gaussian.
+// How large K, V or Q is at a channel: together they keep the scores near the unit Gaussian, or below it.
 static float k_size(data_kind kind, int64_t channel) {
     switch (kind) {
-        case data_kind::outlier: return is_outlier(channel) ? 16.0f : 1.0f;
-        case data_kind::tiny:    return 0x1p-17f;
-        case data_kind::kmax:    return 0x1p+14f;
-        default:                 return 1.0f;
+        case data_kind::outlier:
+            return is_outlier(channel) ? 16.0f : 1.0f;
+        case data_kind::tiny:
+            return 0x1p-17f;
+        case data_kind::kmax:
+            return 0x1p+14f;
+        default:
+            return 1.0f;
     }
 }
 
 static float v_size(data_kind kind, int64_t channel) {
     switch (kind) {
-        case data_kind::outlier: return is_outlier(channel) ? 16.0f : 1.0f;
-        case data_kind::tiny:    return 0x1p-17f;
-        case data_kind::vmax:    return 0x1p+14f;
-        default:                 return 1.0f;
+        case data_kind::outlier:
+            return is_outlier(channel) ? 16.0f : 1.0f;
+        case data_kind::tiny:
+            return 0x1p-17f;
+        case data_kind::vmax:
+            return 0x1p+14f;
+        default:
+            return 1.0f;
     }
 }
 
 static float q_size(data_kind kind, int64_t channel) {
     switch (kind) {
-        case data_kind::outlier: return is_outlier(channel) ? 0x1p-4f : 1.0f;
-        case data_kind::tiny:    return 0x1p+13f;
-        case data_kind::kmax:    return 0x1p-14f;
-        default:                 return 1.0f;
+        case data_kind::outlier:
+            return is_outlier(channel) ? 0x1p-5f : 0.5f;
+        case data_kind::tiny:
+            return 0x1p+13f;
+        case data_kind::kmax:
+            return 0x1p-14f;
+        default:
+            return 1.0f;
     }
 }
 
@@ -71,18 +83,21 @@ static void fill_poison(const align_case & c, rng & random, case_data & d) {
     if (c.poison == poison_kind::none) {
         return;
     }
-    const bool    f16    = c.poison == poison_kind::nan_k_f16 || c.poison == poison_kind::nan_v_f16 || c.poison == poison_kind::inf_v_f16;
-    const bool    in_v   = c.poison == poison_kind::nan_v || c.poison == poison_kind::inf_v || c.poison == poison_kind::nan_v_f16 || c.poison == poison_kind::inf_v_f16;
-    const bool    is_inf = c.poison == poison_kind::inf_k || c.poison == poison_kind::inf_v || c.poison == poison_kind::inf_v_f16;
-    const float   bad    = c.poison == poison_kind::over_k ? 7e4f : is_inf ? INFINITY : NAN;
+    using p = poison_kind;
+
+    const p       kind   = c.poison;
+    const bool    f16    = kind >= p::nan_k_f16;
+    const bool    in_v   = kind == p::nan_v || kind == p::inf_v || kind == p::nan_v_f16 || kind == p::inf_v_f16;
+    const bool    is_inf = kind == p::inf_k || kind == p::inf_v || kind == p::inf_k_f16 || kind == p::inf_v_f16;
+    const float   bad    = kind == p::over_k ? 7e4f : is_inf ? INFINITY : NAN;
     const int64_t n      = f16 ? c.n_f16 : c.n_packed();
     const int64_t token  = f16 ? random.below((uint32_t) n) : n - 128 + random.below(128);
 
-    std::vector<float> & where = f16 ? (in_v ? d.v : d.k) : (in_v ? d.vp : d.kp);
-    float *              row   = where.data() + ((c.n_batch - 1) * n + token) * c.n_embd();
+    std::vector<float> & where               = f16 ? (in_v ? d.v : d.k) : (in_v ? d.vp : d.kp);
+    float *              row                 = where.data() + ((c.n_batch - 1) * n + token) * c.n_embd();
     row[random.below((uint32_t) c.n_embd())] = bad;
     row[random.below((uint32_t) c.n_embd())] = -bad;
-    d.poison_token = f16 ? c.n_packed() + token : token;
+    d.poison_token                           = f16 ? c.n_packed() + token : token;
 }
 
 // At most one +-1 for each nibble of the K type; which depth of the nibble follows from the row.
@@ -118,10 +133,14 @@ static bool visible(const align_case & c, rng & random, int64_t i, int64_t t) {
         return onehot_visible(c, i, t);
     }
     switch (c.mask) {
-        case mask_kind::none:   return true;
-        case mask_kind::causal: return t <= (c.n_q <= c.n_kv() ? c.n_kv() - c.n_q + i : (i + 1) * c.n_kv() / c.n_q - 1);
-        case mask_kind::holes:  return hole >= 3 && t / 128 % 5 != 3;
-        case mask_kind::rows:   return i % 3 == 0 ? false : i % 6 == 1 ? packed : i % 6 == 2 ? !packed : hole >= 1;
+        case mask_kind::none:
+            return true;
+        case mask_kind::causal:
+            return t <= (c.n_q <= c.n_kv() ? c.n_kv() - c.n_q + i : (i + 1) * c.n_kv() / c.n_q - 1);
+        case mask_kind::holes:
+            return hole >= 3 && t / 128 % 5 != 3;
+        case mask_kind::rows:
+            return i % 3 == 0 ? false : i % 6 == 1 ? packed : i % 6 == 2 ? !packed : hole >= 1;
     }
     return true;
 }

@@ -14,7 +14,7 @@ struct case_data {
     int64_t mask_heads   = 1;
     int64_t mask_batches = 1;
 
-    std::vector<float> sinks; // [n_head] or empty
+    std::vector<float> sinks;  // [n_head] or empty
 
     int64_t poison_token = -1; // position in the whole sequence
 };

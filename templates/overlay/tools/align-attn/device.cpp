@@ -4,6 +4,7 @@
 
 #include "ggml-qlutattn.h"
 
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 
@@ -54,13 +55,17 @@ namespace {
 // A tensor of the wished shape that lies in memory as told, as part of a larger tensor where it has to be.
 ggml_tensor * place(ggml_context * ctx, ggml_type type, layout lay, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3) {
     switch (lay) {
-        case layout::plain:    return ggml_new_tensor_4d(ctx, type, ne0, ne1, ne2, ne3);
-        case layout::permuted: return ggml_permute(ctx, ggml_new_tensor_4d(ctx, type, ne0, ne2, ne1, ne3), 0, 2, 1, 3);
-        case layout::view: {
-            ggml_tensor * all = ggml_new_tensor_4d(ctx, type, ne0, ne1 + 256, ne2 + 1, ne3 + 1);
-            return ggml_view_4d(ctx, all, ne0, ne1, ne2, ne3, all->nb[1], all->nb[2], all->nb[3], 128 * all->nb[1]);
-        }
-        case layout::transposed: return ggml_permute(ctx, ggml_new_tensor_4d(ctx, type, ne1, ne0, ne2, ne3), 1, 0, 2, 3);
+        case layout::plain:
+            return ggml_new_tensor_4d(ctx, type, ne0, ne1, ne2, ne3);
+        case layout::permuted:
+            return ggml_permute(ctx, ggml_new_tensor_4d(ctx, type, ne0, ne2, ne1, ne3), 0, 2, 1, 3);
+        case layout::view:
+            {
+                ggml_tensor * all = ggml_new_tensor_4d(ctx, type, ne0, ne1 + 256, ne2 + 1, ne3 + 1);
+                return ggml_view_4d(ctx, all, ne0, ne1, ne2, ne3, all->nb[1], all->nb[2], all->nb[3], 128 * all->nb[1]);
+            }
+        case layout::transposed:
+            return ggml_permute(ctx, ggml_new_tensor_4d(ctx, type, ne1, ne0, ne2, ne3), 1, 0, 2, 3);
     }
     return nullptr;
 }
@@ -88,25 +93,26 @@ void store_tokens(ggml_tensor * t, const std::vector<float> & values, int64_t n_
     }
 }
 
-void store_q(ggml_tensor * t, const std::vector<float> & q) {
-    const float * x = q.data();
+// queries beyond n_q repeat the last one
+void store_q(ggml_tensor * t, const std::vector<float> & q, int64_t n_q) {
     for (int64_t b = 0; b < t->ne[3]; ++b) {
         for (int64_t h = 0; h < t->ne[2]; ++h) {
             for (int64_t i = 0; i < t->ne[1]; ++i) {
+                const float * row = q.data() + ((b * t->ne[2] + h) * n_q + std::min(i, n_q - 1)) * t->ne[0];
                 for (int64_t d = 0; d < t->ne[0]; ++d) {
-                    store(t, d, i, h, b, *x++);
+                    store(t, d, i, h, b, row[d]);
                 }
             }
         }
     }
 }
 
-// the columns [first, first + ne[0]) of the mask; rows beyond the queries keep what the arena left in them
-void store_mask(ggml_tensor * t, const case_data & data, int64_t n_q, int64_t n_kv, int64_t first) {
+// the columns [first, first + ne[0]) of the first n_rows rows of the mask, rows beyond n_q repeating the last one
+void store_mask(ggml_tensor * t, const case_data & data, int64_t n_rows, int64_t n_q, int64_t n_kv, int64_t first) {
     for (int64_t b = 0; b < data.mask_batches; ++b) {
         for (int64_t h = 0; h < data.mask_heads; ++h) {
-            for (int64_t i = 0; i < n_q; ++i) {
-                const float * row = data.mask.data() + ((b * data.mask_heads + h) * n_q + i) * n_kv + first;
+            for (int64_t i = 0; i < n_rows; ++i) {
+                const float * row = data.mask.data() + ((b * data.mask_heads + h) * n_q + std::min(i, n_q - 1)) * n_kv + first;
                 for (int64_t x = 0; x < t->ne[0]; ++x) {
                     store(t, x, i, h, b, row[x]);
                 }
@@ -152,8 +158,9 @@ device_result device::run_mixed(const align_case & c, const case_data & data, in
 
     const bool    masked = !data.mask.empty();
     ggml_tensor * mask   = masked && with_f16 ? ggml_new_tensor_4d(ctx, GGML_TYPE_F16, c.n_f16, rows, data.mask_heads, data.mask_batches) : nullptr;
-    ggml_tensor * maskp  = masked && with_kp ? ggml_new_tensor_4d(ctx, GGML_TYPE_F16, c.n_packed(), rows, data.mask_heads, data.mask_batches) : nullptr;
-    ggml_tensor * sinks  = c.sinks ? ggml_new_tensor_1d(ctx, GGML_TYPE_F32, c.n_head()) : nullptr;
+    ggml_tensor * maskp =
+        masked && with_kp ? ggml_new_tensor_4d(ctx, GGML_TYPE_F16, c.n_packed(), rows, data.mask_heads, data.mask_batches) : nullptr;
+    ggml_tensor * sinks = c.sinks ? ggml_new_tensor_1d(ctx, GGML_TYPE_F32, c.n_head()) : nullptr;
 
     ggml_cgraph * pack = ggml_new_graph_custom(ctx, 16, false);
     if (packed) {
@@ -161,7 +168,7 @@ device_result device::run_mixed(const align_case & c, const case_data & data, in
         ggml_build_forward_expand(pack, ggml_cpy(ctx, vsrc, vp));
     }
     ggml_cgraph * attend = ggml_new_graph_custom(ctx, 16, false);
-    ggml_tensor * out    = ggml_flash_attn_ext_mixed(ctx, q, k, v, mask, kp, vp, maskp, sinks, c.n_head_kv, c.scale(), c.max_bias(), c.logit_softcap());
+    ggml_tensor * out = ggml_flash_attn_ext_mixed(ctx, q, k, v, mask, kp, vp, maskp, sinks, c.n_head_kv, c.scale(), c.max_bias(), c.logit_softcap());
     ggml_build_forward_expand(attend, out);
 
     for (ggml_cgraph * graph : { pack, attend }) {
@@ -174,7 +181,7 @@ device_result device::run_mixed(const align_case & c, const case_data & data, in
     }
 
     arena memory(ctx);
-    store_q(q, data.q);
+    store_q(q, data.q, c.n_q);
     if (k) {
         store_tokens(k, data.k, c.n_f16, 0);
         store_tokens(v, data.v, c.n_f16, 0);
@@ -184,10 +191,10 @@ device_result device::run_mixed(const align_case & c, const case_data & data, in
         store_tokens(vsrc, data.vp, c.n_packed(), 0);
     }
     if (mask) {
-        store_mask(mask, data, c.n_q, c.n_kv(), c.n_packed());
+        store_mask(mask, data, c.n_q, c.n_q, c.n_kv(), c.n_packed());
     }
     if (maskp) {
-        store_mask(maskp, data, c.n_q, c.n_kv(), 0);
+        store_mask(maskp, data, c.n_q, c.n_q, c.n_kv(), 0);
     }
     if (sinks) {
         memcpy(sinks->data, data.sinks.data(), data.sinks.size() * sizeof(float));
@@ -213,22 +220,25 @@ std::vector<float> device::run_upstream(const align_case & c, const case_data & 
     ggml_context_ptr owner(ggml_init(params));
     ggml_context *   ctx = owner.get();
 
-    ggml_tensor * q     = ggml_new_tensor_4d(ctx, GGML_TYPE_F32, c.head_dim, c.n_q, c.n_head(), c.n_batch);
+    // With fewer queries than a block of its own upstream sums in f16, which long sequences do not survive: fill the block up.
+    const int64_t n_q = c.n_kv() > 512 ? std::max(c.n_q, 64) : c.n_q;
+
+    ggml_tensor * q     = ggml_new_tensor_4d(ctx, GGML_TYPE_F32, c.head_dim, n_q, c.n_head(), c.n_batch);
     ggml_tensor * k     = ggml_new_tensor_4d(ctx, GGML_TYPE_F16, c.head_dim, c.n_kv(), c.n_head_kv, c.n_batch);
     ggml_tensor * v     = ggml_new_tensor_4d(ctx, GGML_TYPE_F16, c.head_dim, c.n_kv(), c.n_head_kv, c.n_batch);
-    ggml_tensor * mask  = data.mask.empty() ? nullptr : ggml_new_tensor_4d(ctx, GGML_TYPE_F16, c.n_kv(), c.n_q, data.mask_heads, data.mask_batches);
+    ggml_tensor * mask  = data.mask.empty() ? nullptr : ggml_new_tensor_4d(ctx, GGML_TYPE_F16, c.n_kv(), n_q, data.mask_heads, data.mask_batches);
     ggml_tensor * sinks = c.sinks ? ggml_new_tensor_1d(ctx, GGML_TYPE_F32, c.n_head()) : nullptr;
     ggml_tensor * out   = ggml_flash_attn_ext(ctx, q, k, v, mask, c.scale(), c.max_bias(), c.logit_softcap());
     ggml_flash_attn_ext_add_sinks(out, sinks);
 
     ggml_backend_buffer_ptr buffer(ggml_backend_alloc_ctx_tensors(ctx, backend.get()));
-    store_q(q, data.q);
+    store_q(q, data.q, c.n_q);
     store_tokens(k, data.kp, c.n_packed(), 0);
     store_tokens(k, data.k, c.n_f16, c.n_packed());
     store_tokens(v, data.vp, c.n_packed(), 0, v_scale);
     store_tokens(v, data.v, c.n_f16, c.n_packed(), v_scale);
     if (mask) {
-        store_mask(mask, data, c.n_q, c.n_kv(), 0);
+        store_mask(mask, data, n_q, c.n_q, c.n_kv(), 0);
     }
     if (sinks) {
         memcpy(sinks->data, data.sinks.data(), data.sinks.size() * sizeof(float));
@@ -236,10 +246,13 @@ std::vector<float> device::run_upstream(const align_case & c, const case_data & 
     ggml_cgraph * graph = ggml_new_graph_custom(ctx, 16, false);
     ggml_build_forward_expand(graph, out);
     compute(graph, 2);
-    const float *      x = (const float *) out->data;
-    std::vector<float> values(x, x + ggml_nelements(out));
-    for (float & y : values) {
-        y /= v_scale;
+    const int64_t      n = c.head_dim * c.n_head() * c.n_q; // of a batch
+    std::vector<float> values;
+    for (int64_t b = 0; b < c.n_batch; ++b) {
+        const float * x = (const float *) out->data + b * c.head_dim * c.n_head() * n_q;
+        for (int64_t i = 0; i < n; ++i) {
+            values.push_back(x[i] / v_scale);
+        }
     }
     return values;
 }

@@ -9,8 +9,8 @@
 
 // What the CPU backend made of a case.
 struct device_result {
-    std::vector<float>       out; // [head_dim, n_head, n_q, n_batch], innermost first
-    std::vector<uint8_t>     kp;  // the tiles: batch, column, tile
+    std::vector<float>       out;    // [head_dim, n_head, n_q, n_batch], innermost first
+    std::vector<uint8_t>     kp;     // the tiles: batch, column, tile
     std::vector<uint8_t>     vp;
     std::vector<std::string> faults; // memory that changed and should not have, and nodes that were refused
 };
@@ -31,7 +31,7 @@ class device {
     void compute(ggml_cgraph * graph, int n_threads);
 
     ggml_backend_ptr             backend;
-    ggml_backend_reg_t           reg           = nullptr;
-    ggml_backend_set_n_threads_t set_n_threads = nullptr;
+    ggml_backend_reg_t           reg                    = nullptr;
+    ggml_backend_set_n_threads_t set_n_threads          = nullptr;
     const char * (*name_of_kernel)(enum ggml_type type) = nullptr;
 };

@@ -13,8 +13,13 @@ static constexpr size_t MAX_BYTES = 60 * 1024 * 1024;
 static std::vector<std::string> features_of(const align_case & c) {
     const std::string pair = "k" + std::to_string(c.bits_k) + "v" + std::to_string(c.bits_v);
     const std::string what = c.poison == poison_kind::none ? name_of(c.data) : name_of(c.poison);
-    const std::string bits = c.poison == poison_kind::nan_v || c.poison == poison_kind::inf_v ? "v" + std::to_string(c.bits_v) : "k" + std::to_string(c.bits_k);
-    return { pair, what + bits, what + "-v" + std::to_string(c.bits_v), pair + "-d" + std::to_string(c.head_dim), "b" + std::to_string(c.n_batch),
+    const std::string bits =
+        c.poison == poison_kind::nan_v || c.poison == poison_kind::inf_v ? "v" + std::to_string(c.bits_v) : "k" + std::to_string(c.bits_k);
+    return { pair,
+             what + bits,
+             what + "-v" + std::to_string(c.bits_v),
+             pair + "-d" + std::to_string(c.head_dim),
+             "b" + std::to_string(c.n_batch),
              what + (c.src_f32 ? "-f32" : "-f16") };
 }
 

@@ -16,7 +16,7 @@ class dump {
         device_result run;
     };
 
-    std::vector<entry> entries;
+    std::vector<entry>       entries;
     std::vector<std::string> features; // what the entries show, see dump.cpp
-    size_t             size = 0;
+    size_t                   size = 0;
 };

@@ -48,7 +48,7 @@ std::string name_of_element(const align_case & c, size_t i) {
 
 // (a) element by element; also where NaN and Inf must be.
 void judge_codes(verdict & v, const std::vector<float> & out, const reference & ref) {
-    size_t worst = 0;
+    size_t worst  = 0;
     v.worst_ratio = -1;
     v.max_abs_err = 0;
     for (size_t i = 0; i < out.size(); ++i) {

@@ -6,11 +6,20 @@ static std::string escaped(const std::string & s) {
     std::string out;
     for (char c : s) {
         switch (c) {
-            case '&':  out += "&amp;"; break;
-            case '<':  out += "&lt;"; break;
-            case '>':  out += "&gt;"; break;
-            case '"':  out += "&quot;"; break;
-            default:   out += c;
+            case '&':
+                out += "&amp;";
+                break;
+            case '<':
+                out += "&lt;";
+                break;
+            case '>':
+                out += "&gt;";
+                break;
+            case '"':
+                out += "&quot;";
+                break;
+            default:
+                out += c;
         }
     }
     return out;
@@ -19,10 +28,11 @@ static std::string escaped(const std::string & s) {
 bool write_junit(const report & r, const std::string & path) {
     std::ofstream out(path);
     out << "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n";
-    out << "<testsuite name=\"align_attn\" tests=\"" << r.verdicts.size() << "\" failures=\"" << r.failed() << "\" errors=\"0\" time=\"" << r.seconds << "\">\n";
+    out << "<testsuite name=\"align_attn\" tests=\"" << r.verdicts.size() << "\" failures=\"" << r.failed() << "\" errors=\"0\" time=\"" << r.seconds
+        << "\">\n";
     for (const verdict & v : r.verdicts) {
-        out << "  <testcase classname=\"align_attn." << escaped(ggml_type_name(v.c.type_k())) << "." << escaped(ggml_type_name(v.c.type_v())) << "\" name=\""
-            << escaped(v.c.id) << "\" time=\"" << v.seconds << "\"";
+        out << "  <testcase classname=\"align_attn." << escaped(ggml_type_name(v.c.type_k())) << "." << escaped(ggml_type_name(v.c.type_v()))
+            << "\" name=\"" << escaped(v.c.id) << "\" time=\"" << v.seconds << "\"";
         if (v.ok()) {
             out << "/>\n";
             continue;

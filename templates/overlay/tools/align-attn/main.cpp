@@ -166,7 +166,8 @@ int main(int argc, char ** argv) {
             return 0;
         }
         if (o.version) {
-            printf("align_attn, ggml %s (%s), libtorch %s\n", ggml_version(), ggml_commit(), torch_version().empty() ? "not built in" : torch_version().c_str());
+            printf("align_attn, ggml %s (%s), libtorch %s\n", ggml_version(), ggml_commit(),
+                   torch_version().empty() ? "not built in" : torch_version().c_str());
             return 0;
         }
         const std::vector<align_case> cases = choose(o);

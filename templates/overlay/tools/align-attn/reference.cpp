@@ -11,6 +11,7 @@ namespace {
 struct head_values {
     std::vector<double> k;       // [n_kv][head_dim]
     std::vector<double> v;       // likewise
+    std::vector<double> v_size;  // |scale*level| + |offset|: what binary32 rounds, also where the two cancel; |v| in the f16 segment
     std::vector<double> k_norm;  // [n_kv]
     std::vector<double> k_noise; // [part][n_packed]: variance of a token's score per squared rounding step of that part of the query
     std::vector<double> v_noise; // [tile][head_dim]: variance of a channel per squared rounding step of that tile's weights
@@ -44,6 +45,9 @@ struct attention {
                     const float * v      = (packed ? data.vp : data.v).data() + row * c.n_embd() + h * d();
                     head.k.insert(head.k.end(), k, k + d());
                     head.v.insert(head.v.end(), v, v + d());
+                }
+                for (double x : head.v) {
+                    head.v_size.push_back(std::fabs(x));
                 }
             }
         }
@@ -82,10 +86,12 @@ struct attention {
                                 const int     lane  = (int) ((channel + i) % 128);
                                 const double  level = level_of(k.bits, kt.code[token][lane]);
                                 head.k[at]          = kt.scale[token] * level + kt.offset[token];
-                                head.v[at]          = vt.scale[lane] * level_of(v.bits, vt.code[lane][token]) + vt.offset[lane];
+                                const double spread = vt.scale[lane] * level_of(v.bits, vt.code[lane][token]);
+                                head.v[at]          = spread + vt.offset[lane];
+                                head.v_size[at]     = std::fabs(spread) + std::fabs(vt.offset[lane]);
                                 squares += level * level;
                             }
-                            const double n = kernel_k == kernel_kind::dot ? squares : depth * k.bits / 4.0;
+                            const double n                                         = kernel_k == kernel_kind::dot ? squares : depth * k.bits / 4.0;
                             head.k_noise[part * c.n_packed() + tile * 128 + token] = kt.scale[token] * kt.scale[token] * n / 12;
                         }
                         for (int64_t i = 0; i < depth; ++i) {
@@ -95,7 +101,7 @@ struct attention {
                                 const double level = level_of(v.bits, vt.code[lane][token]);
                                 squares += level * level;
                             }
-                            const double n = kernel_v == kernel_kind::dot ? squares : 128 * v.bits / 4.0;
+                            const double n                              = kernel_v == kernel_kind::dot ? squares : 128 * v.bits / 4.0;
                             head.v_noise[tile * d() + part * depth + i] = vt.scale[lane] * vt.scale[lane] * n / 12;
                         }
                     }
@@ -119,7 +125,8 @@ struct attention {
                                 variance(data.kp, (b * c.n_packed() + tile * 128 + token) * c.n_embd() + channel / 128 * 128, 1);
                         }
                         for (int64_t i = 0; i < part_depth(); ++i) {
-                            head.v_noise[tile * d() + part * part_depth() + i] = variance(data.vp, (b * c.n_packed() + tile * 128) * c.n_embd() + channel + i, c.n_embd());
+                            head.v_noise[tile * d() + part * part_depth() + i] =
+                                variance(data.vp, (b * c.n_packed() + tile * 128) * c.n_embd() + channel + i, c.n_embd());
                         }
                     }
                 }
@@ -141,7 +148,7 @@ struct attention {
     }
 
     struct row_scratch {
-        std::vector<double>  score, p, weight, w1, w2, mean_abs, first, second;
+        std::vector<double>  score, p, weight, w1, w2, mean_size, first, second;
         std::vector<int64_t> tokens; // the visible ones
     };
 
@@ -184,11 +191,12 @@ struct attention {
     }
 
     void compute_row(int64_t row, row_scratch & s) {
-        const int64_t i     = row % c.n_q;
-        const int64_t h     = row / c.n_q % c.n_head();
-        const int64_t b     = row / c.n_q / c.n_head();
-        const float * q     = data.q.data() + row * d();
-        const float * mask  = data.mask.empty() ? nullptr : data.mask.data() + ((b % data.mask_batches * data.mask_heads + h % data.mask_heads) * c.n_q + i) * c.n_kv();
+        const int64_t i = row % c.n_q;
+        const int64_t h = row / c.n_q % c.n_head();
+        const int64_t b = row / c.n_q / c.n_head();
+        const float * q = data.q.data() + row * d();
+        const float * mask =
+            data.mask.empty() ? nullptr : data.mask.data() + ((b % data.mask_batches * data.mask_heads + h % data.mask_heads) * c.n_q + i) * c.n_kv();
         const double  slope = slope_of(c, h);
         const int64_t at    = ((b * c.n_q + i) * c.n_head() + h) * d();
 
@@ -218,14 +226,15 @@ struct attention {
             sum += s.p[t];
         }
         double * out = ref.out.data() + at;
-        std::fill(s.mean_abs.begin(), s.mean_abs.end(), 0.0);
+        std::fill(s.mean_size.begin(), s.mean_size.end(), 0.0);
         for (int64_t t : s.tokens) {
             s.p[t] /= sum;
             const double   p = s.p[t];
             const double * v = head.v.data() + t * d();
+            const double * z = head.v_size.data() + t * d();
             for (int64_t x = 0; x < d(); ++x) {
                 out[x] += p * v[x];
-                s.mean_abs[x] += p * std::fabs(v[x]);
+                s.mean_size[x] += p * z[x];
             }
         }
 
@@ -260,7 +269,7 @@ struct attention {
         for (int64_t t : s.tokens) {
             const double binary32 = 0x1p-21 * (scale * std::sqrt(norm_q) * head.k_norm[t] + (mask ? std::fabs(slope * (double) mask[t]) : 0.0));
             s.w1[t] *= s.p[t] * s.p[t];
-            s.w2[t] = s.p[t] * (curve + binary32);
+            s.w2[t] = s.p[t] == 0 ? 0.0 : s.p[t] * (curve + binary32);
         }
         std::fill(s.first.begin(), s.first.end(), 0.0);
         std::fill(s.second.begin(), s.second.end(), 0.0);
@@ -299,7 +308,7 @@ struct attention {
         for (int64_t x = 0; x < d(); ++x) {
             if (on_codes) {
                 ref.noise[at + x]     = s.first[x] + s.weight[x];
-                ref.tolerance[at + x] = 6 * std::sqrt(ref.noise[at + x]) + 2e-5 * (std::fabs(out[x]) + s.mean_abs[x]) + s.second[x];
+                ref.tolerance[at + x] = 6 * std::sqrt(ref.noise[at + x]) + 2e-5 * (std::fabs(out[x]) + s.mean_size[x]) + s.second[x];
             } else {
                 ref.k_error[at + x] = s.first[x];
                 ref.v_error[at + x] = s.weight[x];
@@ -322,7 +331,7 @@ struct attention {
             for (std::vector<double> * v : { &s.score, &s.p, &s.w1, &s.w2 }) {
                 v->resize(c.n_kv());
             }
-            for (std::vector<double> * v : { &s.weight, &s.mean_abs, &s.first, &s.second }) {
+            for (std::vector<double> * v : { &s.weight, &s.mean_size, &s.first, &s.second }) {
                 v->resize(d());
             }
             for (int64_t row = next++; row < c.n_rows(); row = next++) {
@@ -353,7 +362,8 @@ double slope_of(const align_case & c, int64_t head) {
     return head < power ? std::pow(2.0, -bias / power * (head + 1)) : std::pow(2.0, -bias / 2 / power * (2 * (head - power) + 1));
 }
 
-reference attention_on_codes(const align_case & c, const case_data & data, const packed_side & k, const packed_side & v, kernel_kind kernel_k, kernel_kind kernel_v) {
+reference attention_on_codes(const align_case & c, const case_data & data, const packed_side & k, const packed_side & v, kernel_kind kernel_k,
+                             kernel_kind kernel_v) {
     attention a(c, data, true);
     a.kernel_k = kernel_k;
     a.kernel_v = kernel_v;

@@ -9,16 +9,17 @@ enum class kernel_kind { lut, dot };
 
 // One value per element of the result, [head_dim, n_head, n_q, n_batch], innermost first.
 struct reference {
-    std::vector<double> out;
-    std::vector<double> tolerance; // (a) only: docs/align.md, and
-    std::vector<double> noise;     // the variance that it is made of
-    std::vector<double> k_error;   // (b) only: mean squared error of the result per unit of relative squared error in packed K,
-    std::vector<double> v_error;   // and in packed V
-    std::vector<uint8_t> seen;     // per row [n_head, n_q, n_batch]: some key is visible
+    std::vector<double>  out;
+    std::vector<double>  tolerance; // (a) only: docs/align.md, and
+    std::vector<double>  noise;     // the variance that it is made of
+    std::vector<double>  k_error;   // (b) only: mean squared error of the result per unit of relative squared error in packed K,
+    std::vector<double>  v_error;   // and in packed V
+    std::vector<uint8_t> seen;      // per row [n_head, n_q, n_batch]: some key is visible
 };
 
 // (a): float64 attention on the values that the codes stand for.
-reference attention_on_codes(const align_case & c, const case_data & data, const packed_side & k, const packed_side & v, kernel_kind kernel_k, kernel_kind kernel_v);
+reference attention_on_codes(const align_case & c, const case_data & data, const packed_side & k, const packed_side & v, kernel_kind kernel_k,
+                             kernel_kind kernel_v);
 
 // (b): float64 attention on the original values.
 reference attention_on_values(const align_case & c, const case_data & data);

@@ -13,7 +13,6 @@ struct report {
     bool ok() const { return failed() == 0; }
 };
 
-
 std::string repeat_command(const std::string & id);
 
 void print_header(FILE * file);

@@ -23,7 +23,8 @@ static void print_number(FILE * file, double x, int width) {
 }
 
 void print_header(FILE * file) {
-    fprintf(file, "%-64s %-7s %8s %8s %8s %8s %8s %8s%s\n", "case", "kernel", "err/tol", "codes", "f32", "bound", "f16", "up/f32", torch_version().empty() ? "" : "    torch");
+    fprintf(file, "%-64s %-7s %8s %8s %8s %8s %8s %8s%s\n", "case", "kernel", "err/tol", "codes", "f32", "bound", "f16", "up/f32",
+            torch_version().empty() ? "" : "    torch");
 }
 
 void print_row(FILE * file, const verdict & v) {
