@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+import tempfile
 import traceback
 from datetime import datetime, timezone
+from pathlib import Path
 
 import click
 
@@ -15,6 +18,7 @@ from qlutattn_patch.errors import (
     EXIT_CHECK_FAILED,
     EXIT_EXPECTED,
     EXIT_INTERRUPTED,
+    EXIT_OK,
     CheckFailed,
     ExpectedError,
 )
@@ -50,12 +54,10 @@ def main(argv: list[str] | None = None) -> None:
 def run(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     try:
-        group.main(args=argv, prog_name="qlutattn", standalone_mode=False)
+        code = group.main(args=argv, prog_name="qlutattn", standalone_mode=False)
     except click.ClickException as failure:
         failure.show()
         return failure.exit_code
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
     except (KeyboardInterrupt, click.Abort):
         console.error("Interrupted.", "run the same command again: what was finished is kept")
         return EXIT_INTERRUPTED
@@ -67,16 +69,25 @@ def run(argv: list[str] | None = None) -> int:
         console.error(failure.cause, failure.hint)
         return EXIT_EXPECTED
     except Exception:
-        log = log_dir() / f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text(
-            f"argv: {argv if argv is not None else sys.argv[1:]}\n\n{traceback.format_exc()}", encoding="utf-8"
-        )
-        console.error(f"This is a bug in qlutattn: {_last_line()}. The log is {log}.", "report it with that file")
+        where = _keep_log(f"argv: {argv if argv is not None else sys.argv[1:]}\n\n{traceback.format_exc()}")
+        console.error(f"This is a bug in qlutattn: {_last_line()}. {where}", "report it with that log")
         return EXIT_BUG
-    return 0
+    return code if isinstance(code, int) else EXIT_OK  # a number is from --help and --version
+
+
+def _keep_log(text: str) -> str:
+    """Write what only we can use into a file, and say where; on stderr if nothing can be written."""
+    name = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{os.getpid()}.log"
+    for folder in (log_dir(), Path(tempfile.gettempdir())):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8")
+        except OSError:
+            continue
+        return f"The log is {folder / name}."
+    return f"No log could be written; it would say: {text!r}."
 
 
 def _last_line() -> str:
     kind, value, _ = sys.exc_info()
-    return f"{kind.__name__ if kind else 'unknown'}: {value}".splitlines()[0]
+    return f"{kind.__name__ if kind else 'unknown'}: {value}".strip().splitlines()[0]
