@@ -1,0 +1,63 @@
+"""The main job, as a person would run it: everything, twice, and on the other architecture."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import ROOT
+
+from qlutattn_patch.workspace import Workspace
+
+
+def job(*argv: str) -> tuple[dict[str, Any], str]:
+    """Run a command that ends in align's report: its JSON, and what it said of its progress."""
+    argv = (sys.executable, "-m", "qlutattn_patch", *argv, "--json")
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout[-4000:]
+    return json.loads(done.stdout), done.stderr
+
+
+def program(preset: str) -> Path:
+    return Workspace.find().build_dir(preset) / "bin" / "align_attn"
+
+
+@pytest.mark.compiler
+def test_the_main_job_twice() -> None:
+    report, said = job("run")
+    assert (report["ok"], report["failed"], report["preset"]) == (True, 0, "native")
+    assert report["passed"] == len(report["cases"]) > 100
+    assert all(f"[{number}/5]" in said for number in range(1, 6))
+    built = program("native").stat().st_mtime_ns
+    again, said = job("run")
+    assert "configuring" not in said
+    assert program("native").stat().st_mtime_ns == built
+    assert again["series"] == report["series"]
+
+
+@pytest.mark.compiler
+def test_without_simd() -> None:
+    report, _ = job("run", "--preset", "scalar")
+    assert report["ok"]
+    commands = (Workspace.find().build_dir("scalar") / "build.ninja").read_text(encoding="utf-8")
+    assert "-mavx" not in commands
+    assert "-march=native" not in commands
+
+
+@pytest.mark.compiler
+def test_the_sanitizers_find_nothing() -> None:
+    report, _ = job("run", "--preset", "asan")
+    assert report["ok"]
+    assert "-fsanitize=address,undefined" in (Workspace.find().build_dir("asan") / "build.ninja").read_text("utf-8")
+
+
+@pytest.mark.qemu
+def test_the_main_job_on_arm64() -> None:
+    report, _ = job("run", "--preset", "arm64")
+    assert (report["ok"], report["failed"], report["preset"]) == (True, 0, "arm64")
+    assert report["passed"] > 100
+    assert program("arm64").read_bytes()[18:20] == b"\xb7\x00"  # EM_AARCH64
