@@ -102,9 +102,6 @@ std::vector<align_case> choose(const options & o) {
             chosen.push_back(c);
         }
     }
-    if (chosen.empty()) {
-        throw usage_error("no case matches '" + o.filter + "'; align_attn --list prints their ids");
-    }
     return chosen;
 }
 
@@ -143,6 +140,9 @@ int run(const options & o, const std::vector<align_case> & cases) {
     }
     r.seconds = now() - start;
     print_summary(stdout, r);
+    if (cases.empty()) {
+        fprintf(stderr, "align_attn: no case matches '%s'; align_attn --list prints their ids\n", o.filter.c_str());
+    }
 
     if (!o.json.empty()) {
         save(write_json(r, o.json), o.json);

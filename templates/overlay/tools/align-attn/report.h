@@ -10,7 +10,7 @@ struct report {
     double                   seconds = 0;
 
     int  failed() const;
-    bool ok() const { return failed() == 0; }
+    bool ok() const { return failed() == 0 && !verdicts.empty(); }
 };
 
 std::string repeat_command(const std::string & id);
