@@ -33,9 +33,8 @@ function(align_attn_find_torch)
         return()
     endif()
     message(STATUS "align_attn: comparing with libtorch ${version}")
-    set_source_files_properties(torch.cpp PROPERTIES
-        COMPILE_DEFINITIONS ALIGN_ATTN_TORCH
-        INCLUDE_DIRECTORIES "${root}/include;${root}/include/torch/csrc/api/include")
+    set_source_files_properties(torch.cpp PROPERTIES COMPILE_DEFINITIONS ALIGN_ATTN_TORCH)
+    target_include_directories(align_attn SYSTEM PRIVATE "${root}/include" "${root}/include/torch/csrc/api/include")
     target_link_libraries(align_attn PRIVATE "${ALIGN_ATTN_TORCH_CPU}" "${ALIGN_ATTN_TORCH_C10}")
 endfunction()
 
