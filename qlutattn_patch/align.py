@@ -151,6 +151,9 @@ def exactly(case_id: str) -> str:
 def _own_results(results: Path, status: int, lines: list[str]) -> tuple[dict[str, Any], list[str]]:
     """What align_attn reports of itself, and what is wrong with that."""
     nothing: dict[str, Any] = {"isa": [], "cases": []}
+    if status == 2:
+        said = next((line for line in reversed(lines) if line.strip()), "align_attn refuses its arguments")
+        raise ExpectedError(said.removesuffix(".") + ".", "give another --filter, or none")
     if status not in (0, 1):
         console.show(lines[-_TAIL:])
         return nothing, [f"align_attn {_ending(status)}; its last words are above"]

@@ -76,9 +76,7 @@ def int8_attention(problem: Problem) -> np.ndarray:
                 for at in range(0, channels, width):
                     lanes = slice((first + at) % SIZE, (first + at) % SIZE + width)
                     v = one(segment.packed.v, b, (first + at) // SIZE, tile)
-                    total[:, at : at + width] += rounded_product(
-                        v, x, segment.packed.kernel_v, slice(0, SIZE), lanes
-                    )
+                    total[:, at : at + width] += rounded_product(v, x, segment.packed.kernel_v, slice(0, SIZE), lanes)
         weight = p.sum(axis=1, keepdims=True)
         out[b, :, h] = total / np.where(weight == 0, 1, weight)
     return out

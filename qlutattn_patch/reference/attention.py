@@ -108,7 +108,8 @@ def bias(problem: Problem, segment: Segment, b: int, h: int) -> Double:
 def _head_rows(problem: Problem, b: int, h: int) -> HeadRows:
     kv = problem.kv_head(h)
     q = problem.q[b, h]
-    scores, visible, values = [], [], []
+    scores, visible = [np.zeros((len(q), 0))], [np.zeros((len(q), 0), np.bool_)]
+    values = [np.zeros((0, q.shape[1]))]
     for segment in problem.segments:
         added = bias(problem, segment, b, h)
         scores.append(_capped(q @ segment.keys[b, kv].T, problem) + added)
