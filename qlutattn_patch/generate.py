@@ -13,7 +13,7 @@ from qlutattn_patch.docs import formats_page, patches_page
 from qlutattn_patch.errors import ExpectedError
 from qlutattn_patch.files import write_atomically
 from qlutattn_patch.formats import Formats, load_formats
-from qlutattn_patch.git import Entry, Repository
+from qlutattn_patch.git import IDENTITY, MAIL, Entry, Repository
 from qlutattn_patch.hooks import TEMPLATE_SUFFIX, PatchSpec, Templates, load_templates
 from qlutattn_patch.render import Placer, Renderer
 from qlutattn_patch.series import SERIES, SUFFIX, Patch, Series
@@ -29,30 +29,32 @@ _ENDS_A_MESSAGE = re.compile(r"^(---|diff -|Index: |From )")
 class Drift:
     """A generated file that is not what the templates say."""
 
-    kind: str  # missing, changed or orphaned
+    kind: str  # missing, changed, orphaned, or foreign: a patch that neither the series nor this program knows
     path: Path
 
 
 @dataclass(frozen=True)
 class Generated:
-    """Everything that `generate` writes: contents by path, and the generated files that have no source any more."""
+    """Everything that `generate` writes: contents by path, and the folder in which nothing else belongs."""
 
     series: Series
     files: Mapping[Path, bytes]
-    orphans: tuple[Path, ...]
+    folder: Path
 
     def drift(self) -> list[Drift]:
         """How the files on disk differ from what was generated."""
         found = [Drift(_kind(path, data), path) for path, data in self.files.items() if _kind(path, data) != "same"]
-        return found + [Drift("orphaned", path) for path in self.orphans]
+        there = sorted(self.folder.glob(f"*{SUFFIX}")) + sorted(self.folder.glob(".*.new"))
+        strays = [path for path in there if path not in self.files]
+        return found + [Drift("orphaned" if _is_generated(path) else "foreign", path) for path in strays]
 
     def write(self) -> list[Drift]:
-        """Write what differs and remove orphans; returns what there was to do."""
+        """Write what differs and remove orphans; returns what there was to do. Foreign patches are left alone."""
         drift = self.drift()
         for item in drift:
             if item.kind == "orphaned":
                 item.path.unlink()
-            else:
+            elif item.kind != "foreign":
                 write_atomically(item.path, self.files[item.path])
         return drift
 
@@ -69,8 +71,7 @@ def generate(workspace: Workspace, repository: Repository) -> Generated:
         page: formats_page(read_text(page), formats, page).encode(),
         workspace.root / "docs" / "patches.md": patches_page(templates.patches, series).encode(),
     }
-    there = sorted(workspace.patches.iterdir()) if workspace.patches.is_dir() else []
-    return Generated(series, files, tuple(path for path in there if path not in files and path.is_file()))
+    return Generated(series, files, workspace.patches)
 
 
 def make_series(formats: Formats, templates: Templates, repository: Repository) -> Series:
@@ -167,6 +168,11 @@ def _message(patch: PatchSpec) -> str:
                 f"templates/hooks/{patch.name}.toml: git am would end the message at the line '{line}'."
             )
     return message
+
+
+def _is_generated(path: Path) -> bool:
+    """Whether a file in patches/ was made by this program, or is what a killed run left of one."""
+    return path.suffix == ".new" or f"\nFrom: {IDENTITY} <{MAIL}>\n".encode() in path.read_bytes()[:200]
 
 
 def _kind(path: Path, data: bytes) -> str:

@@ -166,6 +166,8 @@ class Transaction:
         target = self.top / path
         now = _digest(target)
         if now == wanted:
+            if wanted is None:
+                _remove_empty_folders(target.parent, self.top)
             return
         if now is not None and now != found:
             raise ExpectedError(
@@ -224,6 +226,8 @@ def _remove_empty_folders(folder: Path, top: Path) -> None:
     while folder != top:
         try:
             folder.rmdir()
-        except OSError:
+        except FileNotFoundError:
+            pass
+        except OSError:  # it still has something in it
             return
         folder = folder.parent

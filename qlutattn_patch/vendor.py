@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from qlutattn_patch.upstream import LANDMARKS
 from qlutattn_patch.workspace import Workspace, cache_dir
 
 _NEW, _OLD = ".new-", ".old-"
+_ATTEMPTS = 10
 _FROM = "name a checkout, folder or archive of it: qlutattn vendor --from PATH"
 
 Fill = Callable[[Path], None]
@@ -34,7 +36,7 @@ def vendor(workspace: Workspace, given: Path | None = None) -> bool:
             if _is_at_pin(workspace, pin):
                 return False
             _refuse_to_lose_work(workspace)
-        built = folder / f"{_NEW}{os.getpid()}"
+        built = folder / f"{_NEW}{_unique()}"
         try:
             _fill(built, pin, given)
             _make_repository(built, pin)
@@ -69,9 +71,23 @@ def _refuse_to_lose_work(workspace: Workspace) -> None:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    for pattern in (f"{_NEW}*", f"{_OLD}*"):
-        for leftover in folder.glob(pattern):
-            shutil.rmtree(leftover)
+    """Remove what killed runs left; a git that such a run started may still be writing for a moment."""
+    for leftover in [*folder.glob(f"{_NEW}*"), *folder.glob(f"{_OLD}*")]:
+        for attempt in range(_ATTEMPTS):
+            try:
+                shutil.rmtree(leftover)
+                break
+            except OSError as failure:
+                if attempt == _ATTEMPTS - 1:
+                    raise ExpectedError(
+                        f"What an earlier run left in {leftover} cannot be removed: {failure.strerror}.",
+                        "remove it, then: qlutattn vendor",
+                    ) from None
+                time.sleep(0.5)
+
+
+def _unique() -> str:
+    return f"{os.getpid()}-{time.time_ns():x}"
 
 
 # --- the files
@@ -181,5 +197,5 @@ def _make_repository(built: Path, pin: Pin) -> None:
 def _put_in_place(built: Path, target: Path) -> None:
     if target.exists():
         # verified above to hold nothing but what can be made again
-        target.rename(target.with_name(f"{_OLD}{os.getpid()}"))
+        target.rename(target.with_name(f"{_OLD}{_unique()}"))
     built.rename(target)

@@ -10,7 +10,7 @@ from qlutattn_patch import console
 from qlutattn_patch.commands.options import tree_option
 from qlutattn_patch.errors import CheckFailed
 from qlutattn_patch.generate import Drift, generate
-from qlutattn_patch.tree import open_tree
+from qlutattn_patch.tree import held
 from qlutattn_patch.workspace import Workspace
 
 
@@ -20,8 +20,9 @@ from qlutattn_patch.workspace import Workspace
 def command(check: bool, tree: Path | None) -> None:
     """Make patches/ and the generated docs from templates/ and the pristine upstream."""
     workspace = Workspace.find(tree)
-    generated = generate(workspace, open_tree(workspace))
-    drift = generated.drift() if check else generated.write()
+    with held(workspace) as work_tree:
+        generated = generate(workspace, work_tree.repository)
+        drift = generated.drift() if check else generated.write()
     for item in drift:
         console.out(_line(workspace, item, check))
     if check and drift:
@@ -32,4 +33,5 @@ def command(check: bool, tree: Path | None) -> None:
 
 def _line(workspace: Workspace, item: Drift, check: bool) -> str:
     kind = item.kind if check else {"missing": "created", "orphaned": "removed"}.get(item.kind, item.kind)
-    return f"{kind:8} {item.path.relative_to(workspace.root).as_posix()}"
+    note = " (not generated: move it away)" if item.kind == "foreign" else ""
+    return f"{kind:8} {item.path.relative_to(workspace.root).as_posix()}{note}"

@@ -1,0 +1,23 @@
+"""Fixtures that several test modules use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from helpers import Project, make_project
+
+
+@pytest.fixture(autouse=True)
+def own_cache(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+):
+    """No fast test sees or fills the user's cache."""
+    if not any(request.node.get_closest_marker(name) for name in ("vendored", "compiler", "qemu")):
+        monkeypatch.setenv("QLUTATTN_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A small project beside a small upstream, at a path with a space and a letter that is not ASCII."""
+    return make_project(tmp_path / "Größe 1")

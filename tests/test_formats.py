@@ -1,0 +1,75 @@
+"""`templates/formats.toml` is checked, and what follows from it is right."""
+
+from __future__ import annotations
+
+import pytest
+from helpers import ROOT
+
+from qlutattn_patch.errors import ExpectedError
+from qlutattn_patch.formats import load_formats
+
+FILE = ROOT / "templates" / "formats.toml"
+
+
+def test_the_six_types():
+    types = load_formats(FILE).types
+    assert [(t.name, t.id, t.bits, t.lanes) for t in types] == [
+        ("qlutattn_k1_128x128", 48, 1, "token"),
+        ("qlutattn_k2_128x128", 49, 2, "token"),
+        ("qlutattn_k4_128x128", 50, 4, "token"),
+        ("qlutattn_v1_128x128", 51, 1, "channel"),
+        ("qlutattn_v2_128x128", 52, 2, "channel"),
+        ("qlutattn_v4_128x128", 53, 4, "channel"),
+    ]
+
+
+@pytest.mark.parametrize(("bits", "tile_bytes", "bpw"), [(1, 2560, 1.25), (2, 4608, 2.25), (4, 8704, 4.25)])
+def test_sizes(bits, tile_bytes, bpw):
+    for found in load_formats(FILE).types:
+        if found.bits == bits:
+            assert (found.tile_bytes, found.type_size, found.bpw) == (tile_bytes, tile_bytes // 128, bpw)
+            assert found.code_bytes == 2048 * bits
+            assert found.saving == 1 - bpw / 16
+
+
+def test_the_constant_keeps_the_shape_as_it_is_written():
+    assert load_formats(FILE).types[2].enum == "GGML_TYPE_QLUTATTN_K4_128x128"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("id = 49", "id = 48", "the id 48 of 'qlutattn_k2_128x128' is that of 'qlutattn_k1_128x128'"),
+        ("id = 48", "id = 42", "the id 42 is upstream's"),
+        ("levels = [-64, 64]", "levels = [64, -64]", "rise strictly"),
+        ("levels = [-64, 64]", "levels = [-64, 0, 64]", "1-bit codes need 2 levels, not 3"),
+        ("levels = [-64, 64]", "levels = [-64, 128]", "fit in an int8"),
+        ("levels = [-64, 64]", "levels = [-64, 6.5]", "list of integers"),
+        ('layout = "dot"', 'layout = "row"', "'layout' must be one of lookup, dot"),
+        ("[codebook.4]", "[codebook.3]", "the bit width must be one of 1, 2, 4"),
+        ("bits = 4", "bits = 3", "there is no \\[codebook.3\\]"),
+        ('side = "k"', 'side = "q"', "'side' must be 'k' or 'v'"),
+        ("qlutattn_k2_128x128", "qlutattn_k2_64x64", "the name must be 'qlutattn_k2_128x128'"),
+        ("qlutattn_k2_128x128", "Qlutattn", "the name must be"),
+        ("pack_size = 128", "pack_size = 100", "power of two"),
+        ("level_unit = 64", "level_unit = 0", "'level_unit' must be"),
+        ("rms_to_scale = 0.7978846", "rms_to_scale = -1", "small positive number"),
+        ('metadata = ["scale", "offset"]', 'metadata = ["scale", "scale"]', "name each kind once"),
+        ("schema = 1", "schema = 1\ncolour = 3", "unknown key 'colour'"),
+        ("bits = 4", "bits = 4\nrows = 3", "unknown key 'rows'"),
+    ],
+)
+def test_a_wrong_format_is_told_in_one_sentence(tmp_path, old, new, said):
+    text = FILE.read_text()
+    assert old in text
+    (tmp_path / "formats.toml").write_text(text.replace(old, new, 1))
+    with pytest.raises(ExpectedError, match=said) as told:
+        load_formats(tmp_path / "formats.toml")
+    assert "\n" not in told.value.cause
+
+
+def test_a_name_used_twice_is_told(tmp_path):
+    again = '\n[[type]]\nname = "qlutattn_k1_128x128"\nid = 60\nside = "k"\nbits = 1\n'
+    (tmp_path / "formats.toml").write_text(FILE.read_text() + again)
+    with pytest.raises(ExpectedError, match="is used twice"):
+        load_formats(tmp_path / "formats.toml")

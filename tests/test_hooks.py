@@ -1,0 +1,79 @@
+"""The patch specifications fit together, or it is said what does not."""
+
+from __future__ import annotations
+
+import pytest
+from helpers import edit
+
+from qlutattn_patch.errors import ExpectedError
+from qlutattn_patch.hooks import load_templates
+
+
+@pytest.fixture
+def templates(project):
+    return project.workspace.templates
+
+
+def test_reads_the_specifications(templates):
+    found = load_templates(templates)
+    assert [patch.name for patch in found.patches] == ["types", "align"]
+    types = found.patches[0]
+    assert types.why == "The tables need them."
+    assert types.hooks[0].file == "ggml/include/ggml.h"
+    assert types.hooks[0].anchor == "        GGML_TYPE_COUNT   = 43,\n"
+    assert types.hooks[1].count == 1
+    assert found.overlay["ggml/src/qlutattn/traits.inc"].name == "traits.inc.j2"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('until = "Types can be registered."', "", "'until' is missing"),
+        ('until = "Types can be registered."', 'until = " "', "'until' is empty"),
+        ('subject = "ggml: add the types"', 'subject = "a\\nb"', "'subject' must be one line"),
+        ('place = "after"', 'place = "over"', "'place' must be 'after', 'before' or 'replace'"),
+        ('place = "after"', 'place = "after"\ncount = 0', "'count' must be 1 or more"),
+        ('place = "after"', 'place = "after"\nregex = true', "unknown key 'regex'"),
+        ('file = "ggml/src/ggml.c"', 'file = "../ggml.c"', "not a plain relative path"),
+        ('anchor = "#include \\"ggml.h\\"\\n"', 'anchor = "\\n"', "'anchor' is empty"),
+    ],
+)
+def test_a_wrong_specification_is_told(templates, old, new, said):
+    edit(templates / "hooks" / "types.toml", old, new)
+    with pytest.raises(ExpectedError, match=said) as told:
+        load_templates(templates)
+    assert "types.toml" in told.value.cause
+
+
+def test_everything_that_does_not_fit_together_is_told_at_once(templates):
+    (templates / "overlay" / "stray.h").write_text("stray\n")
+    (templates / "hooks" / "lost.toml").write_text("")
+    edit(templates / "hooks" / "align.toml", '["tools/', '["nowhere.c", "ggml/src/qlutattn/qlutattn.c", "tools/')
+    with pytest.raises(ExpectedError) as told:
+        load_templates(templates)
+    assert told.value.cause.splitlines() == [
+        "The templates do not fit together:",
+        "  templates/hooks/lost.toml is not named in templates/hooks/series",
+        "  nowhere.c is brought by 'align', but templates/overlay does not have it",
+        "  ggml/src/qlutattn/qlutattn.c is brought by 'types' and again by 'align'",
+        "  templates/overlay/stray.h is not brought by any patch",
+    ]
+
+
+def test_a_name_in_the_series_without_a_specification_is_told(templates):
+    edit(templates / "hooks" / "series", "align\n", "align\nnothing\n")
+    with pytest.raises(ExpectedError, match=r"There is no file .*nothing\.toml"):
+        load_templates(templates)
+
+
+@pytest.mark.parametrize(("line", "said"), [("types", "listed twice"), ("../x", "not a plain file name")])
+def test_a_wrong_series_is_told(templates, line, said):
+    edit(templates / "hooks" / "series", "align\n", f"align\n{line}\n")
+    with pytest.raises(ExpectedError, match=said):
+        load_templates(templates)
+
+
+def test_a_source_and_its_template_at_once_are_told(templates):
+    (templates / "overlay/ggml/src/qlutattn/traits.inc").write_text("x\n")
+    with pytest.raises(ExpectedError, match=r"traits\.inc is in templates/overlay both"):
+        load_templates(templates)

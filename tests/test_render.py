@@ -1,0 +1,107 @@
+"""Texts are rendered strictly, anchors are found and counted, and everything that fails is told at once."""
+
+from __future__ import annotations
+
+import pytest
+from helpers import ROOT
+
+from qlutattn_patch.errors import ExpectedError
+from qlutattn_patch.formats import load_formats
+from qlutattn_patch.hooks import Hook
+from qlutattn_patch.render import Placer, Renderer
+
+TEXT = "int first(void);\nint second(void);\nint second_again(void);\n"
+
+
+@pytest.fixture(scope="module")
+def renderer():
+    return Renderer(load_formats(ROOT / "templates" / "formats.toml"))
+
+
+def hook(anchor: str, text: str = "new;\n", place: str = "after", count: int = 1, file: str = "a.h", where: str = "h"):
+    return Hook(where, file, anchor, place, text, count)
+
+
+def test_renders_types_tile_and_codebooks(renderer):
+    template = (
+        "{% for t in types %}\n{{ t.id }}\n{% endfor %}\n{{ tile.pack_size }} {{ codebooks[1].levels | join(' ') }}\n"
+    )
+    assert renderer.text(template, "here") == "48\n49\n50\n51\n52\n53\n128 -64 64\n"
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ nothing }}", "here: the template fails: 'nothing' is undefined"),
+        ("{{ types[0].colour }}", "has no attribute 'colour'"),
+        ("a\n{% for %}", "here, line 2"),
+        ("{{ 1 / 0 }}", "division by zero"),
+        ("{{ codebooks[3].levels }}", "here: the template fails"),
+    ],
+)
+def test_a_wrong_template_is_told(renderer, template, said):
+    with pytest.raises(ExpectedError, match=said):
+        renderer.text(template, "here")
+
+
+@pytest.mark.parametrize(
+    ("place", "result"),
+    [
+        ("after", "int first(void);\nnew;\nint second(void);\nint second_again(void);\n"),
+        ("before", "new;\nint first(void);\nint second(void);\nint second_again(void);\n"),
+        ("replace", "new;\nint second(void);\nint second_again(void);\n"),
+    ],
+)
+def test_places_a_hook(renderer, place, result):
+    placer = Placer(renderer)
+    assert placer.place(hook("int first(void);\n", place=place), {"a.h": TEXT}) == result
+    placer.check("upstream")
+
+
+def test_an_anchor_may_be_wanted_several_times(renderer):
+    placed = Placer(renderer).place(hook("int second", "X", "before", count=2), {"a.h": TEXT})
+    assert placed == "int first(void);\nXint second(void);\nXint second_again(void);\n"
+
+
+def test_an_anchor_of_several_lines(renderer):
+    placed = Placer(renderer).place(hook("first(void);\nint sec", "X", "replace"), {"a.h": TEXT})
+    assert placed == "int Xond(void);\nint second_again(void);\n"
+
+
+def test_the_text_is_a_template_and_the_anchor_is_not(renderer):
+    placed = Placer(renderer).place(hook("{{ a }}", "{{ tile.pack_size }}", "replace"), {"a.h": "{{ a }}\n"})
+    assert placed == "128\n"
+
+
+def told(placer: Placer) -> list[str]:
+    with pytest.raises(ExpectedError) as failure:
+        placer.check("upstream X")
+    return failure.value.cause.splitlines()
+
+
+def test_every_failure_is_told_at_once_with_the_nearest_lines(renderer):
+    placer = Placer(renderer)
+    texts = {"a.h": TEXT}
+    assert placer.place(hook("int frist(void);\n", where="one"), texts) is None
+    assert placer.place(hook("int second", where="two"), texts) is None
+    assert placer.place(hook("x", file="b.h", where="three"), texts) is None
+    assert placer.place(hook("int first", where="four"), texts) is not None
+    lines = told(placer)
+    assert lines[0] == "3 hooks do not fit upstream X:"
+    assert lines[1] == "  one: a.h: the anchor 'int frist(void);' must be there once, and is there 0 times"
+    assert lines[2] == "      near it, line 1: int first(void);"
+    assert "  two: a.h: the anchor 'int second' must be there once, and is there 2 times" in lines
+    assert "  three: b.h: there is no such file" in lines
+
+
+def test_what_follows_from_an_earlier_failure_is_told_apart(renderer):
+    placer = Placer(renderer)
+    placer.place(hook("gone", "brought;\n", where="one"), {"a.h": TEXT})
+    placer.place(hook("brought;", where="two"), {"a.h": TEXT})
+    placer.place(hook("x", file="b.h", where="three"), {"a.h": TEXT})
+    placer.place(hook("y", file="b.h", where="four"), {"a.h": TEXT})
+    lines = told(placer)
+    follow = lines.index("  These follow from the ones above:")
+    assert [line.split(":")[0].strip() for line in lines[1:follow]] == ["one", "three"]
+    assert [line.split(":")[0].strip() for line in lines[follow + 1 :]] == ["two", "four"]
+    assert lines[follow + 1].endswith("(follows from one)")
