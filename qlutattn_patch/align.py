@@ -79,7 +79,7 @@ COLUMNS = ("K", "V", "kernel", "cases", "failed", "error/tol", "numpy", "nmse co
 RIGHT = COLUMNS[3:]
 
 
-def align(workspace: Workspace, preset: str, filter: str | None = None) -> Report:
+def align(workspace: Workspace, preset: str, filter: str | None = None, quick: bool = False) -> Report:
     """Run the align_attn of a preset's build, and check its dump."""
     build = workspace.build_dir(preset)
     program = build / "bin" / "align_attn"
@@ -95,6 +95,7 @@ def align(workspace: Workspace, preset: str, filter: str | None = None) -> Repor
         results, dump = Path(folder) / "align.json", Path(folder) / "dump.gguf"
         argv: list[str | Path] = [*runner, program, "--json", results, "--dump", dump]
         argv += ["--filter", filter] if filter else []
+        argv += ["--quick"] if quick else []
         lines: list[str] = []
         with console.progress(f"running align_attn ({preset})") as moved:
 

@@ -14,7 +14,7 @@ from qlutattn_patch.workspace import Workspace
 _STEPS = ("vendor", "generate", "apply", "build", "align")
 
 
-def run(workspace: Workspace, preset: str, jobs: int | None = None) -> align.Report:
+def run(workspace: Workspace, preset: str, jobs: int | None = None, quick: bool = False) -> align.Report:
     """Bring everything up to date and run align_attn; what is done already is not done again."""
     with _step("vendor", "llama.cpp as pinned"):
         if workspace.is_vendored:
@@ -26,7 +26,7 @@ def run(workspace: Workspace, preset: str, jobs: int | None = None) -> align.Rep
     with _step("build", f"align_attn, preset {preset}"):
         cmake.build(workspace, preset, jobs=jobs)
     with _step("align", "every case, checked by align_attn and by numpy"):
-        return align.align(workspace, preset)
+        return align.align(workspace, preset, quick=quick)
 
 
 def _warn_of_drift(workspace: Workspace) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from qlutattn_patch.align import align, junit
-from qlutattn_patch.commands.options import json_option, tree_option
+from qlutattn_patch.commands.options import json_option, quick_option, tree_option
 from qlutattn_patch.commands.output import end_with
 from qlutattn_patch.errors import ExpectedError
 from qlutattn_patch.presets import PRESETS
@@ -18,11 +18,14 @@ from qlutattn_patch.workspace import Workspace
 @click.option("--preset", type=click.Choice(list(PRESETS)), default="native", show_default=True, help="Which build.")
 @click.option("--filter", metavar="REGEX", help="Run only the cases whose id matches.")
 @click.option("--junit", "junit_file", metavar="FILE", type=click.Path(path_type=Path), help="Write JUnit XML too.")
+@quick_option
 @json_option
 @tree_option
-def command(preset: str, filter: str | None, junit_file: Path | None, as_json: bool, tree: Path | None) -> None:
+def command(
+    preset: str, filter: str | None, junit_file: Path | None, quick: bool, as_json: bool, tree: Path | None
+) -> None:
     """Run the built align_attn, and check the tiles and results that it dumps in numpy."""
-    report = align(Workspace.find(tree), preset, filter)
+    report = align(Workspace.find(tree), preset, filter, quick)
     if junit_file:
         try:
             junit_file.write_bytes(junit(report))

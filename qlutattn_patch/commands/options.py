@@ -12,4 +12,5 @@ tree_option = click.option(
     type=click.Path(path_type=Path),
     help="Your own git checkout of llama.cpp, in place of vendor/llama.cpp.",
 )
+quick_option = click.option("--quick", is_flag=True, help="Leave out align_attn's large cases.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
