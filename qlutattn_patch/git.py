@@ -44,6 +44,7 @@ _PLAIN = {
     "GIT_COMMITTER_EMAIL": MAIL,
     "GIT_COMMITTER_DATE": DATE,
 }
+_SETTINGS = {"core.autocrlf": "false", "core.safecrlf": "false", "gc.auto": "0"}
 _ALWAYS = {"LC_ALL": "C", "TZ": "UTC", "GIT_TERMINAL_PROMPT": "0", "GIT_PAGER": "cat", "GIT_OPTIONAL_LOCKS": "0"}
 
 
@@ -100,17 +101,22 @@ class Repository:
     def create(cls, git_dir: Path, work_tree: Path | None = None, sha256: bool = False) -> Repository:
         """Make an empty repository that needs no settings of its user."""
         repository = cls(git_dir, work_tree, plain=True)
-        repository.run("init", "--quiet", "--template=", f"--object-format={'sha256' if sha256 else 'sha1'}")
-        repository.run("symbolic-ref", "HEAD", "refs/heads/base")
-        for key, value in (("core.autocrlf", "false"), ("core.safecrlf", "false"), ("gc.auto", "0")):
-            repository.run("config", key, value)
+        object_format = f"--object-format={'sha256' if sha256 else 'sha1'}"
+        repository.run("init", "--quiet", "--template=", "--initial-branch=base", object_format)
         return repository
+
+    def keep_settings(self) -> None:
+        """Write down, for those who use the repository later, that files are kept byte for byte."""
+        for key, value in _SETTINGS.items():
+            self.run("config", key, value)
 
     # --- running
 
     def call(self, *args: str, stdin: bytes | None = None) -> Output:
         """Run a git command and return what it left, whatever its status."""
         command = ["git", "-c", "core.fsmonitor=false", "-c", "core.quotePath=false", f"--git-dir={self.git_dir}"]
+        if self.plain:
+            command += [word for key, value in _SETTINGS.items() for word in ("-c", f"{key}={value}")]
         if self.work_tree is not None:
             command.append(f"--work-tree={self.work_tree}")
         folder = self.work_tree or self.git_dir

@@ -182,6 +182,7 @@ def _check_out(repository: Repository, revision: str, target: Path) -> None:
 def _make_repository(built: Path, pin: Pin) -> None:
     """Make the files a git work tree with one base commit, the same on every machine, if they are the pinned ones."""
     repository = Repository.create(built / ".git", built)
+    repository.keep_settings()
     console.step("Verifying the files.")
     repository.run("add", "--all", "--force", ".")
     tree = repository.write_tree()

@@ -241,16 +241,16 @@ def upstream_tar(path: Path, prefix: str = "llama.cpp-1") -> Path:
     return make_tar(path, {f"{prefix}/{name}": text.encode() for name, text in UPSTREAM.items()}, (".sh",))
 
 
-def killed_at(count: int, below: Path, work: Callable[[], object]) -> bool:
+def killed_at(count: int, below: Path, work: Callable[[], object], programs: bool = False) -> bool:
     """Do work in a child process that is killed just before its `count`-th step on disk; False if it had fewer.
 
-    A step is anything below `below` that is opened for writing, renamed, removed or made, any fsync, and the
-    start of any program.
+    A step is anything below `below` that is opened for writing, renamed, removed or made, any fsync, and
+    (`programs`) the start of any program.
     """
     child = os.fork()
     if child == 0:
         try:
-            _kill_before_step(count, str(below))
+            _kill_before_step(count, str(below), programs)
             work()
             os._exit(0)
         except BaseException:
@@ -261,7 +261,7 @@ def killed_at(count: int, below: Path, work: Callable[[], object]) -> bool:
     return status == signal.SIGKILL
 
 
-def _kill_before_step(count: int, below: str) -> None:
+def _kill_before_step(count: int, below: str, programs: bool) -> None:
     left = count
 
     def step() -> None:
@@ -272,7 +272,8 @@ def _kill_before_step(count: int, below: str) -> None:
 
     def audit(event: str, args: tuple[object, ...]) -> None:
         if event == "subprocess.Popen":
-            step()
+            if programs:
+                step()
         elif event == "open":
             path, _, flags = args
             writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)

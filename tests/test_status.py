@@ -110,7 +110,7 @@ def test_a_file_of_the_patches_is_gone(applied):
 def test_an_interrupted_apply(made):
     series = load_series(made.workspace.patches)
     journal = made.tree / ".git/qlutattn/txn/journal.json"
-    for count in range(1, 300):
+    for count in range(1, 300, 4):
         if not killed_at(count, made.tree, lambda: apply(made.workspace, series)) or journal.exists():
             break
     assert journal.exists()
