@@ -169,12 +169,17 @@ static void add_special(std::vector<align_case> & cases) {
         cases.push_back(c);
         n++;
     }
+    c.n_tiles   = 1;
+    c.group     = 8;
+    c.n_f16     = 1;
+    c.n_threads = 2;
+    cases.push_back(c);
 }
 
 std::vector<align_case> make_cases() {
     std::vector<align_case> cases;
-    add_cover(cases, 1);
-    add_cover(cases, 2);
+    add_cover(cases, 1, 35000000);
+    add_cover(cases, 2, 10000000);
     add_onehot(cases);
     add_poison(cases);
     add_special(cases);

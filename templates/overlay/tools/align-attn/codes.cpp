@@ -92,6 +92,10 @@ int fit_scale(const double * r, int bits, int swap, double & scale) {
         scale = 0.0;
         return 0;
     }
+    double midpoints[15];
+    for (int k = 0; k + 1 < n_levels(bits); ++k) {
+        midpoints[k] = (level_of(bits, k) + level_of(bits, k + 1)) / 2;
+    }
     int    n_near = 0;
     double rl     = 0;
     double ll     = 0;
@@ -100,9 +104,8 @@ int fit_scale(const double * r, int bits, int swap, double & scale) {
         int          code = 0;
         bool         near = false;
         for (int k = 0; k + 1 < n_levels(bits); ++k) {
-            const double midpoint = (level_of(bits, k) + level_of(bits, k + 1)) / 2;
-            code += midpoint < u;
-            near |= std::fabs(midpoint - u) < 2e-6;
+            code += midpoints[k] < u;
+            near |= std::fabs(midpoints[k] - u) < 2e-6;
         }
         if (near && n_near < 4) {
             if (swap >> n_near & 1) {
@@ -145,8 +148,10 @@ std::string check_lane(const double * x, int bits, const uint8_t * code, double 
     bool   fits   = false;
     int    n_near = fit_scale(r, bits, 0, want);
     for (int swap = 0; swap < 1 << n_near && !fits; ++swap) {
-        double other = 0;
-        fit_scale(r, bits, swap, other);
+        double other = want;
+        if (swap > 0) {
+            fit_scale(r, bits, swap, other);
+        }
         fits = std::fabs(scale - other) <= half_step(scale) * 1.001 + 2e-6 * std::fabs(other);
     }
     if (!fits) {
@@ -159,9 +164,13 @@ std::string check_lane(const double * x, int bits, const uint8_t * code, double 
     for (int i = 0; i < 128; ++i) {
         const double u    = r[i] / scale;
         const double got  = std::fabs(u - level_of(bits, code[i]));
-        double       best = INFINITY;
-        for (int k = 0; k < n_levels(bits); ++k) {
-            best = std::min(best, std::fabs(u - level_of(bits, k)));
+        // the levels rise, so that looking at both neighbours is enough
+        double       best = got;
+        if (code[i] > 0) {
+            best = std::min(best, std::fabs(u - level_of(bits, code[i] - 1)));
+        }
+        if (code[i] + 1 < n_levels(bits)) {
+            best = std::min(best, std::fabs(u - level_of(bits, code[i] + 1)));
         }
         if (got > best + 1e-5 * (1 + std::fabs(u))) {
             snprintf(text, sizeof(text), "code %d at depth %d is not the nearest to %.6g (scale %.6g, offset %.6g)", code[i], i, x[i], scale, offset);

@@ -7,7 +7,7 @@
 
 namespace {
 
-constexpr int64_t MAX_COST = 7e7; // larger cases are few and written by hand
+constexpr int64_t MAX_VALUES = 1200000; // in each of K and V
 
 struct parameter {
     int                                    n_values;
@@ -71,22 +71,23 @@ std::vector<parameter> make_parameters() {
     };
 }
 
-bool possible(const align_case & c) {
+bool possible(const align_case & c, int64_t max_cost) {
     if (c.n_kv() == 0 || (c.alibi && c.mask == mask_kind::none) || (c.mask_heads && c.mask == mask_kind::none)) {
         return false;
     }
     if (c.empty && c.n_tiles > 0 && c.n_f16 > 0) {
         return false; // both segments are there: nothing is empty
     }
-    return c.n_embd() % 128 == 0 && c.cost() <= MAX_COST;
+    return c.n_embd() % 128 == 0 && c.cost() <= max_cost && c.n_batch * c.n_kv() * c.n_embd() <= MAX_VALUES;
 }
 
 struct cover {
     std::vector<parameter>                     params = make_parameters();
     std::vector<std::vector<std::vector<int>>> open; // open[a][b][va*n_b + vb] for a < b: 1 while the two have not met
     rng                                        random;
+    int64_t                                    max_cost;
 
-    explicit cover(uint64_t seed) : random(seed) {
+    cover(uint64_t seed, int64_t max_cost) : random(seed), max_cost(max_cost) {
         open.resize(params.size(), std::vector<std::vector<int>>(params.size()));
         for (size_t a = 0; a < params.size(); ++a) {
             for (size_t b = a + 1; b < params.size(); ++b) {
@@ -148,13 +149,13 @@ struct cover {
         int best_gain = 0;
         for (int attempt = 0; attempt < 40; ++attempt) {
             std::vector<int> row = grow(a, va, b, vb);
-            for (int i = 0; i < 60 && !possible(build(row)); ++i) {
+            for (int i = 0; i < 60 && !possible(build(row), max_cost); ++i) {
                 const size_t p = random.below((uint32_t) params.size());
                 if (p != a && p != b) {
                     row[p] = (int) random.below((uint32_t) params[p].n_values);
                 }
             }
-            if (possible(build(row)) && gain(row) > best_gain) {
+            if (possible(build(row), max_cost) && gain(row) > best_gain) {
                 best_gain = gain(row);
                 best      = row;
             }
@@ -186,6 +187,6 @@ struct cover {
 
 } // namespace
 
-void add_cover(std::vector<align_case> & cases, uint64_t seed) {
-    cover(seed).run(cases);
+void add_cover(std::vector<align_case> & cases, uint64_t seed, int64_t max_cost) {
+    cover(seed, max_cost).run(cases);
 }
