@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV   := .venv
 # Through `python -m`, so that a folder that was renamed, or has spaces in its name, works.
 PY     := $(VENV)/bin/python
+# An interrupted venv has no pip: make it anew.
+WHOLE := $(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 OVERLAY := $(shell find templates/overlay -name '*.h' -o -name '*.c' -o -name '*.cpp')
 
 .PHONY: run test check arm64 format clean help
@@ -49,10 +51,12 @@ $(PY):
 
 $(VENV)/.installed: pyproject.toml | $(PY)
 	@echo "· installing qlutattn into $(VENV)" >&2
+	@$(WHOLE)
 	@$(PY) -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(PY)
 	@echo "· installing qlutattn and its development tools into $(VENV)" >&2
+	@$(WHOLE)
 	@$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@ $(VENV)/.installed

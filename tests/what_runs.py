@@ -1,4 +1,4 @@
-"""A pytest plugin for `make test`: runs every marker that can run here, quick tests first, and says what it left out."""
+"""For `make test`: run every marker that can run here, quick tests first, and say what was left out."""
 
 from __future__ import annotations
 
