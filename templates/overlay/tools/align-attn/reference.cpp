@@ -1,5 +1,7 @@
 #include "reference.h"
 
+#include "head-values.h"
+
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -7,177 +9,87 @@
 
 namespace {
 
-// Everything that belongs to one kv head of one batch, packed tokens first.
-struct head_values {
-    std::vector<double> k;       // [n_kv][head_dim]
-    std::vector<double> v;       // likewise
-    std::vector<double> v_size;  // |scale*level| + |offset|: what binary32 rounds, also where the two cancel; |v| in the f16 segment
-    std::vector<double> k_norm;  // [n_kv]
-    std::vector<double> k_noise; // [part][n_packed]: variance of a token's score per squared rounding step of that part of the query
-    std::vector<double> v_noise; // [tile][head_dim]: variance of a channel per squared rounding step of that tile's weights
-};
+// The squared rounding step that a kernel takes for x, in units of x; 0 where docs/align.md calls it exact.
+template <typename T> double squared_step(const T * x, int64_t n, int bits, kernel_kind kernel) {
+    double largest = 0;
+    double nibble  = 0;
+    bool   alike   = true; // all that is not 0 has the same size,
+    bool   alone   = true; // and stands alone in its nibble
+    for (int64_t i = 0; i < n; ++i) {
+        largest = std::max(largest, (double) std::fabs(x[i]));
+    }
+    for (int64_t g = 0; g < n; g += 4 / bits) {
+        double sum   = 0;
+        int    count = 0;
+        for (int64_t i = g; i < g + 4 / bits; ++i) {
+            sum += std::fabs(x[i]);
+            count += x[i] != 0;
+            alike &= x[i] == 0 || std::fabs(x[i]) == largest;
+        }
+        alone &= count <= 1;
+        nibble = std::max(nibble, sum);
+    }
+    if (alike && (alone || kernel == kernel_kind::dot)) {
+        return 0.0;
+    }
+    const double step = (kernel == kernel_kind::dot ? largest : nibble * level_of(bits, n_levels(bits) - 1)) / 127;
+    return step * step;
+}
+
+double squared_norm(const double * x, int64_t n) {
+    double sum = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        sum += x[i] * x[i];
+    }
+    return sum;
+}
 
 struct attention {
     const align_case & c;
     const case_data &  data;
-    bool               on_codes;
     kernel_kind        kernel_k = kernel_kind::lut;
     kernel_kind        kernel_v = kernel_kind::lut;
 
     std::vector<head_values> heads; // [n_batch][n_head_kv]
     reference                ref;
 
+    attention(const align_case & c, const case_data & data) : c(c), data(data) {}
+
     int64_t d() const { return c.head_dim; }
-    int64_t part_depth() const { return std::min<int64_t>(c.head_dim, 128); } // a kv head of 256 has two parts, each a tile of its own
-    int64_t n_parts() const { return d() / part_depth(); }
 
-    attention(const align_case & c, const case_data & data, bool on_codes) : c(c), data(data), on_codes(on_codes) {}
+    // One row at work: a query of a head.
+    struct row {
+        const head_values * head;
+        const float *       q;
+        const float *       mask; // or nullptr
+        double              slope;
+        double              sink; // its logit, -inf when there is none
+        double *            out;
 
-    void load_values() {
-        heads.resize(c.n_batch * c.n_head_kv);
-        for (int64_t b = 0; b < c.n_batch; ++b) {
-            for (int64_t h = 0; h < c.n_head_kv; ++h) {
-                head_values & head = heads[b * c.n_head_kv + h];
-                for (int64_t t = 0; t < c.n_kv(); ++t) {
-                    const bool    packed = t < c.n_packed();
-                    const int64_t row    = packed ? b * c.n_packed() + t : b * c.n_f16 + t - c.n_packed();
-                    const float * k      = (packed ? data.kp : data.k).data() + row * c.n_embd() + h * d();
-                    const float * v      = (packed ? data.vp : data.v).data() + row * c.n_embd() + h * d();
-                    head.k.insert(head.k.end(), k, k + d());
-                    head.v.insert(head.v.end(), v, v + d());
-                }
-                for (double x : head.v) {
-                    head.v_size.push_back(std::fabs(x));
-                }
-            }
-        }
-    }
-
-    void finish_values() {
-        for (head_values & head : heads) {
-            for (int64_t t = 0; t < c.n_kv(); ++t) {
-                double sum = 0;
-                for (int64_t i = 0; i < d(); ++i) {
-                    sum += head.k[t * d() + i] * head.k[t * d() + i];
-                }
-                head.k_norm.push_back(std::sqrt(sum));
-            }
-        }
-    }
-
-    // Replaces the packed tokens by what their codes stand for, and notes how much a rounding step counts.
-    void load_codes(const packed_side & k, const packed_side & v) {
-        const int64_t depth = part_depth();
-        for (int64_t b = 0; b < c.n_batch; ++b) {
-            for (int64_t h = 0; h < c.n_head_kv; ++h) {
-                head_values & head = heads[b * c.n_head_kv + h];
-                head.k_noise.assign(n_parts() * c.n_packed(), 0.0);
-                head.v_noise.assign(c.n_tiles * d(), 0.0);
-                for (int64_t tile = 0; tile < c.n_tiles; ++tile) {
-                    for (int64_t part = 0; part < n_parts(); ++part) {
-                        const int64_t      channel = h * d() + part * depth;
-                        const int64_t      index   = (b * c.n_cols() + channel / 128) * c.n_tiles + tile;
-                        const tile_codes & kt      = k.tiles[index];
-                        const tile_codes & vt      = v.tiles[index];
-                        for (int64_t token = 0; token < 128; ++token) {
-                            double squares = 0;
-                            for (int64_t i = 0; i < depth; ++i) {
-                                const int64_t at    = (tile * 128 + token) * d() + part * depth + i;
-                                const int     lane  = (int) ((channel + i) % 128);
-                                const double  level = level_of(k.bits, kt.code[token][lane]);
-                                head.k[at]          = kt.scale[token] * level + kt.offset[token];
-                                const double spread = vt.scale[lane] * level_of(v.bits, vt.code[lane][token]);
-                                head.v[at]          = spread + vt.offset[lane];
-                                head.v_size[at]     = std::fabs(spread) + std::fabs(vt.offset[lane]);
-                                squares += level * level;
-                            }
-                            const double n                                         = kernel_k == kernel_kind::dot ? squares : depth * k.bits / 4.0;
-                            head.k_noise[part * c.n_packed() + tile * 128 + token] = kt.scale[token] * kt.scale[token] * n / 12;
-                        }
-                        for (int64_t i = 0; i < depth; ++i) {
-                            const int lane    = (int) ((channel + i) % 128);
-                            double    squares = 0;
-                            for (int token = 0; token < 128; ++token) {
-                                const double level = level_of(v.bits, vt.code[lane][token]);
-                                squares += level * level;
-                            }
-                            const double n                              = kernel_v == kernel_kind::dot ? squares : 128 * v.bits / 4.0;
-                            head.v_noise[tile * d() + part * depth + i] = vt.scale[lane] * vt.scale[lane] * n / 12;
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    // How much of the result's error a unit of relative squared error in the lanes of K and V makes.
-    void load_spread() {
-        for (int64_t b = 0; b < c.n_batch; ++b) {
-            for (int64_t h = 0; h < c.n_head_kv; ++h) {
-                head_values & head = heads[b * c.n_head_kv + h];
-                head.k_noise.assign(n_parts() * c.n_packed(), 0.0);
-                head.v_noise.assign(c.n_tiles * d(), 0.0);
-                for (int64_t tile = 0; tile < c.n_tiles; ++tile) {
-                    for (int64_t part = 0; part < n_parts(); ++part) {
-                        const int64_t channel = h * part_depth() * n_parts() + part * part_depth();
-                        for (int64_t token = 0; token < 128; ++token) {
-                            head.k_noise[part * c.n_packed() + tile * 128 + token] =
-                                variance(data.kp, (b * c.n_packed() + tile * 128 + token) * c.n_embd() + channel / 128 * 128, 1);
-                        }
-                        for (int64_t i = 0; i < part_depth(); ++i) {
-                            head.v_noise[tile * d() + part * part_depth() + i] =
-                                variance(data.vp, (b * c.n_packed() + tile * 128) * c.n_embd() + channel + i, c.n_embd());
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    static double variance(const std::vector<float> & x, int64_t from, int64_t step) {
-        double sum     = 0;
-        double squares = 0;
-        for (int i = 0; i < 128; ++i) {
-            sum += x[from + i * step];
-        }
-        for (int i = 0; i < 128; ++i) {
-            const double r = x[from + i * step] - sum / 128;
-            squares += r * r;
-        }
-        return squares / 128;
-    }
-
-    struct row_scratch {
-        std::vector<double>  score, p, weight, w1, w2, mean_size, first, second;
         std::vector<int64_t> tokens; // the visible ones
-    };
+        std::vector<double>  score;
+        std::vector<double>  p;
+        double               p_sink;
+        double               log_sum; // of exp(score), so that log p = score - log_sum
 
-    // The squared rounding step that a kernel takes for x, in units of x; 0 where docs/align.md calls it exact.
-    template <typename T> static double squared_step(const T * x, int64_t n, int bits, kernel_kind kernel) {
-        double largest = 0;
-        double nibble  = 0;
-        bool   alike   = true; // all that is not 0 has the same size,
-        bool   alone   = true; // and stands alone in its nibble
-        for (int64_t i = 0; i < n; ++i) {
-            largest = std::max(largest, (double) std::fabs(x[i]));
-        }
-        for (int64_t g = 0; g < n; g += 4 / bits) {
-            double sum   = 0;
-            int    count = 0;
-            for (int64_t i = g; i < g + 4 / bits; ++i) {
-                sum += std::fabs(x[i]);
-                count += x[i] != 0;
-                alike &= x[i] == 0 || std::fabs(x[i]) == largest;
-            }
-            alone &= count <= 1;
-            nibble = std::max(nibble, sum);
-        }
-        if (alike && (alone || kernel == kernel_kind::dot)) {
-            return 0.0;
-        }
-        const double step = (kernel == kernel_kind::dot ? largest : nibble * level_of(bits, n_levels(bits) - 1)) / 127;
-        return step * step;
-    }
+        std::vector<double> size;     // [head_dim] sum of p * v_size
+        std::vector<double> first;    // [head_dim] sum of w1 * (v - out)^2
+        std::vector<double> second;   // [head_dim] sum of w2 * |v - out|
+        std::vector<double> reach;    // [head_dim] largest |v - out|
+        std::vector<double> weight;   // [head_dim] what the weights of V bring
+        std::vector<double> w1, w2;
+
+        explicit row(const align_case & c) :
+            score(c.n_kv()),
+            p(c.n_kv()),
+            size(c.head_dim),
+            first(c.head_dim),
+            second(c.head_dim),
+            reach(c.head_dim),
+            weight(c.head_dim),
+            w1(c.n_kv()),
+            w2(c.n_kv()) {}
+    };
 
     double score_of(const float * q, const double * k) const {
         double sum[4] = { 0, 0, 0, 0 };
@@ -190,155 +102,188 @@ struct attention {
         return c.softcap ? (double) c.logit_softcap() * std::tanh(s / (double) c.logit_softcap()) : s;
     }
 
-    void compute_row(int64_t row, row_scratch & s) {
-        const int64_t i = row % c.n_q;
-        const int64_t h = row / c.n_q % c.n_head();
-        const int64_t b = row / c.n_q / c.n_head();
-        const float * q = data.q.data() + row * d();
-        const float * mask =
-            data.mask.empty() ? nullptr : data.mask.data() + ((b % data.mask_batches * data.mask_heads + h % data.mask_heads) * c.n_q + i) * c.n_kv();
-        const double  slope = slope_of(c, h);
-        const int64_t at    = ((b * c.n_q + i) * c.n_head() + h) * d();
-
-        const head_values & head = heads[b * c.n_head_kv + h / c.group];
-
-        // the scores of the visible keys, and their largest
-        double largest = c.sinks ? (double) data.sinks[h] : (double) -INFINITY;
+    // Scores, weights and the result. Returns false when nothing is visible.
+    bool attend(row & r) const {
+        double largest = r.sink;
         bool   nan     = false;
-        s.tokens.clear();
+        r.tokens.clear();
         for (int64_t t = 0; t < c.n_kv(); ++t) {
-            if (mask && mask[t] == -INFINITY) {
+            if (r.mask && r.mask[t] == -INFINITY) {
                 continue;
             }
-            s.score[t] = score_of(q, head.k.data() + t * d()) + (mask ? slope * (double) mask[t] : 0.0);
-            nan |= std::isnan(s.score[t]);
-            largest = std::max(largest, s.score[t]);
-            s.tokens.push_back(t);
+            r.score[t] = score_of(r.q, r.head->k.data() + t * d()) + (r.mask ? r.slope * (double) r.mask[t] : 0.0);
+            nan |= std::isnan(r.score[t]);
+            largest = std::max(largest, r.score[t]);
+            r.tokens.push_back(t);
         }
-        ref.seen[at / d()] = !s.tokens.empty();
-        if (s.tokens.empty()) {
-            return; // zeros
+        if (r.tokens.empty()) {
+            return false;
         }
-        double sum = c.sinks ? std::exp((double) data.sinks[h] - largest) : 0.0;
-        std::fill(s.p.begin(), s.p.end(), 0.0);
-        for (int64_t t : s.tokens) {
-            s.p[t] = nan ? (double) NAN : std::exp(s.score[t] - largest);
-            sum += s.p[t];
+        double sum = r.p_sink = std::exp(r.sink - largest);
+        std::fill(r.p.begin(), r.p.end(), 0.0);
+        for (int64_t t : r.tokens) {
+            r.p[t] = nan ? (double) NAN : std::exp(r.score[t] - largest);
+            sum += r.p[t];
         }
-        double * out = ref.out.data() + at;
-        std::fill(s.mean_size.begin(), s.mean_size.end(), 0.0);
-        for (int64_t t : s.tokens) {
-            s.p[t] /= sum;
-            const double   p = s.p[t];
-            const double * v = head.v.data() + t * d();
-            const double * z = head.v_size.data() + t * d();
+        for (int64_t t : r.tokens) {
+            r.p[t] /= sum;
+            const double * v = r.head->v.data() + t * d();
             for (int64_t x = 0; x < d(); ++x) {
-                out[x] += p * v[x];
-                s.mean_size[x] += p * z[x];
+                r.out[x] += r.p[t] * v[x];
             }
         }
+        r.p_sink /= sum;
+        r.log_sum = largest + std::log(sum);
+        return true;
+    }
 
-        // the error of each score: its variance w1, and what is bounded absolutely, w2
-        double norm_q = 0;
-        for (int64_t x = 0; x < d(); ++x) {
-            norm_q += (double) q[x] * q[x];
-        }
-        double       step[2]     = { 0, 0 };
-        const double scale       = c.scale();
-        double       largest_var = 0;
-        for (int64_t part = 0; part < n_parts(); ++part) {
-            const float * x = q + part * part_depth();
-            if (on_codes) {
-                step[part] = squared_step(x, part_depth(), c.bits_k, kernel_k);
-            } else {
-                for (int64_t j = 0; j < part_depth(); ++j) {
-                    step[part] += (double) x[j] * x[j];
-                }
-            }
-        }
-        for (int64_t t : s.tokens) {
-            double var = 0;
-            for (int64_t part = 0; part < n_parts() && t < c.n_packed(); ++part) {
-                var += step[part] * head.k_noise[part * c.n_packed() + t];
-            }
-            s.w1[t]     = scale * scale * var;
-            largest_var = std::max(largest_var, s.w1[t]);
-        }
-        const double sigma3 = 3 * std::sqrt(largest_var);
-        const double curve  = std::min(2.0, std::exp(sigma3) - 1 - sigma3);
-        for (int64_t t : s.tokens) {
-            const double binary32 = 0x1p-21 * (scale * std::sqrt(norm_q) * head.k_norm[t] + (mask ? std::fabs(slope * (double) mask[t]) : 0.0));
-            s.w1[t] *= s.p[t] * s.p[t];
-            s.w2[t] = s.p[t] == 0 ? 0.0 : s.p[t] * (curve + binary32);
-        }
-        std::fill(s.first.begin(), s.first.end(), 0.0);
-        std::fill(s.second.begin(), s.second.end(), 0.0);
-        for (int64_t t : s.tokens) {
-            if (!on_codes && t >= c.n_packed()) {
-                break;
-            }
-            const double   w1 = s.w1[t];
-            const double   w2 = s.w2[t];
-            const double * v  = head.v.data() + t * d();
-            for (int64_t x = 0; x < d(); ++x) {
-                const double away = v[x] - out[x];
-                s.first[x] += w1 * away * away;
-                s.second[x] += w2 * std::fabs(away);
-            }
-        }
-
-        // the error of the weights
-        std::fill(s.weight.begin(), s.weight.end(), 0.0);
+    // The variance that V's lanes have for one tile's weights after the other; `square` gives that of the weights.
+    template <typename F> void add_v_noise(row & r, F square) const {
+        std::fill(r.weight.begin(), r.weight.end(), 0.0);
         for (int64_t tile = 0; tile < c.n_tiles; ++tile) {
-            const double * p = s.p.data() + tile * 128;
-            double         e = 0;
-            if (on_codes) {
-                e = squared_step(p, 128, c.bits_v, kernel_v);
-            } else {
-                for (int t = 0; t < 128; ++t) {
-                    e += p[t] * p[t];
-                }
-            }
-            if (e != 0) {
-                for (int64_t x = 0; x < d(); ++x) {
-                    s.weight[x] += e * head.v_noise[tile * d() + x];
-                }
-            }
-        }
-        for (int64_t x = 0; x < d(); ++x) {
-            if (on_codes) {
-                ref.noise[at + x]     = s.first[x] + s.weight[x];
-                ref.tolerance[at + x] = 6 * std::sqrt(ref.noise[at + x]) + 2e-5 * (std::fabs(out[x]) + s.mean_size[x]) + s.second[x];
-            } else {
-                ref.k_error[at + x] = s.first[x];
-                ref.v_error[at + x] = s.weight[x];
+            const double   e     = square(r.p.data() + tile * 128);
+            const double * noise = r.head->v_noise.data() + tile * d();
+            for (int64_t x = 0; e != 0 && x < d(); ++x) {
+                r.weight[x] += e * noise[x];
             }
         }
     }
 
-    reference run() {
+    // (a): docs/align.md derives it.
+    void add_tolerance(row & r, int64_t at) {
+        double       step[2]     = { 0, 0 };
+        double       size[2]     = { 0, 0 };
+        const double scale       = std::fabs((double) c.scale());
+        double       largest_var = 0;
+        for (int64_t part = 0; part < n_parts(c); ++part) {
+            const float * x = r.q + part * part_depth(c);
+            step[part]      = squared_step(x, part_depth(c), c.bits_k, kernel_k);
+            for (int64_t i = 0; i < part_depth(c); ++i) {
+                size[part] += std::fabs((double) x[i]);
+            }
+        }
+        for (int64_t t : r.tokens) {
+            double var    = 0;
+            double summed = 0; // magnitudes that binary32 sums up to the score
+            for (int64_t part = 0; part < n_parts(c); ++part) {
+                var += t < c.n_packed() ? step[part] * r.head->k_noise[part * c.n_packed() + t] : 0.0;
+                summed += size[part] * r.head->k_size[part * c.n_kv() + t];
+            }
+            const double binary32 = 0x1p-22 * (scale * summed + (r.mask ? std::fabs(r.slope * (double) r.mask[t]) : 0.0));
+
+            r.w1[t]     = std::isfinite(binary32) ? scale * scale * var + binary32 * binary32 : 0.0;
+            largest_var = std::max(largest_var, r.w1[t]);
+        }
+        const double sigma  = std::sqrt(largest_var);
+        const double bound  = 3 * sigma * (1 + 2 * std::min(1.0, sigma));
+        const auto   excess = [&](double p, double score) { // p * (exp(bound) - 1 - bound), also where p is 0 in binary64
+            return bound < 1 ? p * (std::expm1(bound) - bound) :
+                                 std::max(0.0, std::exp(std::min(score - r.log_sum + bound, 300.0)) - p * (1 + bound));
+        };
+        for (int64_t t : r.tokens) {
+            r.w1[t] *= r.p[t] * r.p[t];
+            r.w2[t] = excess(r.p[t], r.score[t]);
+        }
+        const double w2_sink = excess(r.p_sink, r.sink); // the sink is one more token, of value 0
+        for (int64_t x = 0; x < d(); ++x) {
+            r.size[x]   = 0;
+            r.first[x]  = 0;
+            r.second[x] = c.sinks ? w2_sink * std::fabs(r.out[x]) : 0.0;
+            r.reach[x]  = c.sinks ? std::fabs(r.out[x]) : 0.0;
+        }
+        for (int64_t t : r.tokens) {
+            const double   p  = r.p[t];
+            const double   w1 = r.w1[t];
+            const double   w2 = r.w2[t];
+            const double * v  = r.head->v.data() + t * d();
+            const double * z  = r.head->v_size.data() + t * d();
+            for (int64_t x = 0; x < d(); ++x) {
+                const double away = std::fabs(v[x] - r.out[x]);
+                r.size[x] += p * z[x];
+                r.first[x] += w1 * away * away;
+                r.second[x] += w2 * away;
+                r.reach[x] = std::max(r.reach[x], away);
+            }
+        }
+        add_v_noise(r, [&](const double * p) { return squared_step(p, 128, c.bits_v, kernel_v); });
+        for (int64_t x = 0; x < d(); ++x) {
+            const double noise = r.first[x] + r.weight[x];
+
+            ref.noise[at + x]     = noise;
+            ref.tolerance[at + x] = 6 * std::sqrt(noise) + 2e-5 * (std::fabs(r.out[x]) + r.size[x]) + std::min(r.second[x], r.reach[x]);
+        }
+    }
+
+    // (b): to first order, like add_tolerance, but for errors of the values instead of roundings of the vectors.
+    void add_sensitivity(row & r, int64_t at) {
+        const double scale = (double) c.scale();
+        std::fill(r.first.begin(), r.first.end(), 0.0);
+        for (int64_t t : r.tokens) {
+            if (t >= c.n_packed()) {
+                break;
+            }
+            double var = 0;
+            for (int64_t part = 0; part < n_parts(c); ++part) {
+                double squares = 0;
+                for (int64_t i = 0; i < part_depth(c); ++i) {
+                    const double x = r.q[part * part_depth(c) + i];
+                    squares += x * x;
+                }
+                var += squares * r.head->k_noise[part * c.n_packed() + t];
+            }
+            const double   w1 = scale * scale * var * r.p[t] * r.p[t];
+            const double * v  = r.head->v.data() + t * d();
+            for (int64_t x = 0; x < d(); ++x) {
+                r.first[x] += w1 * (v[x] - r.out[x]) * (v[x] - r.out[x]);
+            }
+        }
+        add_v_noise(r, [](const double * p) { return squared_norm(p, 128); });
+        for (int64_t x = 0; x < d(); ++x) {
+            ref.k_error[at + x] = r.first[x];
+            ref.v_error[at + x] = r.weight[x];
+        }
+    }
+
+    reference run(bool on_codes) {
         const size_t n = (size_t) (c.n_rows() * d());
         ref.out.assign(n, 0.0);
-        ref.tolerance.assign(on_codes ? n : 0, 0.0);
-        ref.noise.assign(on_codes ? n : 0, 0.0);
-        ref.k_error.assign(on_codes ? 0 : n, 0.0);
-        ref.v_error.assign(on_codes ? 0 : n, 0.0);
         ref.seen.assign((size_t) c.n_rows(), 0);
+        for (std::vector<double> * v : { &ref.tolerance, &ref.noise }) {
+            v->assign(on_codes ? n : 0, 0.0);
+        }
+        for (std::vector<double> * v : { &ref.k_error, &ref.v_error }) {
+            v->assign(on_codes ? 0 : n, 0.0);
+        }
 
         std::atomic<int64_t> next{ 0 };
         const auto           work = [&] {
-            row_scratch s;
-            for (std::vector<double> * v : { &s.score, &s.p, &s.w1, &s.w2 }) {
-                v->resize(c.n_kv());
-            }
-            for (std::vector<double> * v : { &s.weight, &s.mean_size, &s.first, &s.second }) {
-                v->resize(d());
-            }
-            for (int64_t row = next++; row < c.n_rows(); row = next++) {
-                compute_row(row, s);
+            row r(c);
+            for (int64_t index = next++; index < c.n_rows(); index = next++) {
+                const int64_t i  = index % c.n_q;
+                const int64_t h  = index / c.n_q % c.n_head();
+                const int64_t b  = index / c.n_q / c.n_head();
+                const int64_t at = ((b * c.n_q + i) * c.n_head() + h) * d();
+                const int64_t m  = (b % data.mask_batches * data.mask_heads + h % data.mask_heads) * c.n_q + i;
+
+                r.head  = &heads[b * c.n_head_kv + h / c.group];
+                r.q     = data.q.data() + index * d();
+                r.mask  = data.mask.empty() ? nullptr : data.mask.data() + m * c.n_kv();
+                r.slope = slope_of(c, h);
+                r.sink  = c.sinks ? (double) data.sinks[h] : (double) -INFINITY;
+                r.out   = ref.out.data() + at;
+                if (!attend(r)) {
+                    continue; // zeros, and no tolerance
+                }
+                ref.seen[at / d()] = 1;
+                if (on_codes) {
+                    add_tolerance(r, at);
+                } else {
+                    add_sensitivity(r, at);
+                }
             }
         };
-        const int64_t            n_threads = c.cost() < 1000000 ? 1 : std::min<int64_t>(std::max(1u, std::thread::hardware_concurrency()), 8);
+        const int64_t            n_cpus    = std::min<int64_t>(std::max(1u, std::thread::hardware_concurrency()), 8);
+        const int64_t            n_threads = c.cost() < 1000000 ? 1 : n_cpus;
         std::vector<std::thread> threads;
         for (int64_t i = 1; i < n_threads; ++i) {
             threads.emplace_back(work);
@@ -364,19 +309,19 @@ double slope_of(const align_case & c, int64_t head) {
 
 reference attention_on_codes(const align_case & c, const case_data & data, const packed_side & k, const packed_side & v, kernel_kind kernel_k,
                              kernel_kind kernel_v) {
-    attention a(c, data, true);
+    attention a(c, data);
     a.kernel_k = kernel_k;
     a.kernel_v = kernel_v;
-    a.load_values();
-    a.load_codes(k, v);
-    a.finish_values();
-    return a.run();
+    for (int64_t i = 0; i < c.n_batch * c.n_head_kv; ++i) {
+        a.heads.push_back(decoded_values(c, data, k, v, kernel_k, kernel_v, i / c.n_head_kv, i % c.n_head_kv));
+    }
+    return a.run(true);
 }
 
 reference attention_on_values(const align_case & c, const case_data & data) {
-    attention a(c, data, false);
-    a.load_values();
-    a.load_spread();
-    a.finish_values();
-    return a.run();
+    attention a(c, data);
+    for (int64_t i = 0; i < c.n_batch * c.n_head_kv; ++i) {
+        a.heads.push_back(original_values(c, data, i / c.n_head_kv, i % c.n_head_kv));
+    }
+    return a.run(false);
 }
