@@ -16,11 +16,9 @@ from qlutattn_patch.errors import ExpectedError
 from qlutattn_patch.reference.attention import Packed, Problem, Segment, check_kinds
 from qlutattn_patch.reference.quantise import pack, unpack
 from qlutattn_patch.reference.tile import SIZE, Kind, from_bytes
-from qlutattn_patch.reference.tolerance import judged
+from qlutattn_patch.reference.tolerance import STEPS, arithmetic, judged
 
 VERSION = 1
-_KERNELS = ("lut", "dot")
-
 T = TypeVar("T", str, int, float)
 
 
@@ -129,7 +127,7 @@ def _as_stored(name: str, data: NDArray[Any]) -> NDArray[Any]:
 def _problem(case: DumpCase, verdict: Verdict) -> Problem:
     kinds = check_kinds(case.type_k, case.type_v)
     for kernel in (case.kernel_k, case.kernel_v):
-        if kernel not in _KERNELS:
+        if arithmetic(kernel) not in STEPS:
             raise ValueError(f"the kernel '{kernel}' is not known")
     have = case.tensors
     q = _double(_need(case, "q"))

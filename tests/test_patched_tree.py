@@ -130,8 +130,13 @@ MUTANTS = {
     ),
     "one level of 4 bits": (CONFIG, "-75, -58, ", "-75, -57, "),
     "one level of 2 bits": (CONFIG, "-38, 38, ", "-38, 39, "),
-    "one code that attention reads": (TBL, "+ lane] = nibble;", "+ lane] = nibble ^ (g == 3 && lane == 5);"),
-    "one scale that attention reads": (TBL, "y[i] += ", "y[i] += (lane0 + i == 5 ? 1.02f : 1.0f) * "),
+    "one code that attention reads": (
+        TBL,
+        "    alignas(64) qlutattn_acc acc;\n",
+        "    alignas(64) qlutattn_acc acc;\n    alignas(64) uint8_t damaged[8704];\n"
+        "    memcpy(damaged, tile, config.tile_bytes());\n    damaged[777] ^= 1;\n    tile = damaged;\n",
+    ),
+    "one scale that attention reads": (TBL, "+= scales[i] *", "+= (span.lane0 + i == 5 ? 1.02f : 1.0f) * scales[i] *"),
 }
 
 

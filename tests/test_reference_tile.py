@@ -110,7 +110,7 @@ def said_dot(codes: np.ndarray, bits: int) -> np.ndarray:
                 for k in range(4):
                     for i in range(8 // bits):
                         code = codes[16 * lanes + lane, block * (32 // bits) + 4 * i + k]
-                        data[64 * (8 * block + lanes) + 4 * lane + k] |= code << (bits * i)
+                        data[64 * (4 * bits * lanes + block) + 4 * lane + k] |= code << (bits * i)
     return data
 
 

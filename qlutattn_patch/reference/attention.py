@@ -15,7 +15,7 @@ from qlutattn_patch.reference.tile import Double, Kind, Tiles
 
 @dataclass(frozen=True)
 class Packed:
-    """What a segment was decoded from, and the kernels ("lut" or "dot") that read it: this bounds the error."""
+    """What a segment was decoded from, and the kernels ("lut", "dot7-avx2", …) that read it: this bounds the error."""
 
     k: Tiles
     v: Tiles

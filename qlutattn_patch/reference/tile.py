@@ -108,17 +108,17 @@ def _lookup_codes(data: Bytes, bits: int) -> Codes:
 
 
 def _dot_bytes(codes: Codes, bits: int) -> Bytes:
-    # Chunk 8B + L, byte 4l + k: lane 16L + l; bits b*i.. hold depth B*(32/b) + 4i + k.
+    # Chunk 4b*L + B, byte 4l + k: lane 16L + l; bits b*i.. hold depth B*(32/b) + 4i + k.
     per = 8 // bits
     view = codes.reshape(*codes.shape[:-2], 8, 16, SIZE // (4 * per), per, 4)  # [..., L, l, B, i, k]
     joined = _join(view.swapaxes(-1, -2), bits)  # [..., L, l, B, k]
-    return _flat(np.moveaxis(joined, -2, -4), 4)
+    return _flat(joined.swapaxes(-2, -3), 4)
 
 
 def _dot_codes(data: Bytes, bits: int) -> Codes:
     per = 8 // bits
-    view = data.reshape(*data.shape[:-1], SIZE // (4 * per), 8, 16, 4)  # [..., B, L, l, k]
-    split = _split(np.moveaxis(view, -4, -2), bits, per).swapaxes(-1, -2)  # [..., L, l, B, i, k]
+    view = data.reshape(*data.shape[:-1], 8, SIZE // (4 * per), 16, 4)  # [..., L, B, l, k]
+    split = _split(view.swapaxes(-2, -3), bits, per).swapaxes(-1, -2)  # [..., L, l, B, i, k]
     return np.ascontiguousarray(split).reshape(*data.shape[:-1], SIZE, SIZE)
 
 

@@ -9,6 +9,8 @@ import numpy as np
 from qlutattn_patch.reference.attention import HeadRows, Packed, Problem, Segment, bias, each_head
 from qlutattn_patch.reference.tile import LEVELS, SIZE, UNIT, Double, Tiles
 
+# The integers up to which each kind of kernel rounds: table entries (lut), or x itself in 8 bits (dot) or 7 (dot7).
+STEPS = {"lut": 127, "dot": 127, "dot7": 64}
 SIGMAS = 6.0
 FLOAT_TERM = 2e-5
 SCORE_EPS = 2.0**-22
@@ -25,23 +27,29 @@ def judged(problem: Problem) -> tuple[Double, Double]:
     return out, allowed
 
 
+def arithmetic(kernel: str) -> str:
+    """The kind of a kernel: "lut-avx2" is a "lut"."""
+    return kernel.partition("-")[0]
+
+
 def step(x: Double, bits: int, kernel: str) -> Double:
     """The rounding step of a tile's vectors x [..., depth]; 0 for the exact ones, whose rounding changes nothing."""
     size: Double = np.abs(x)
     top: Double = np.asarray(size.max(axis=-1))
     same = ((size == 0) | (size >= top[..., None] * (1 - EQUAL))).all(axis=-1)
-    if kernel == "dot":
-        return np.where(same, 0.0, top / 127)
+    kind = arithmetic(kernel)
+    if kind != "lut":
+        return np.where(same, 0.0, top / STEPS[kind])
     groups = size.reshape(*x.shape[:-1], -1, 4 // bits)
     alone = ((groups > 0).sum(axis=-1) <= 1).all(axis=-1)
     entry = groups.sum(axis=-1).max(axis=-1) * LEVELS[bits][-1] / UNIT
-    return np.where(same & alone, 0.0, entry / 127)
+    return np.where(same & alone, 0.0, entry / STEPS[kind])
 
 
 def lane_variance(tiles: Tiles, kernel: str, depth: slice) -> Double:
     """The variance of each lane's sum [..., lane] over a part of the depth, for a rounding step of 1."""
     scale = np.nan_to_num(tiles.scale.astype(np.float64))
-    if kernel == "dot":
+    if arithmetic(kernel) != "lut":
         squares = np.square(np.asarray(LEVELS[tiles.bits], np.float64) / UNIT)
         terms = squares[tiles.codes[..., depth]].sum(axis=-1)
     else:

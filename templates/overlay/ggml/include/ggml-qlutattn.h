@@ -24,6 +24,7 @@ GGML_API bool ggml_is_qlutattn(enum ggml_type type);
 //
 // score = scale*(q.k), softcapped when logit_softcap is not 0, plus the ALiBi slope (1 when max_bias is 0) times the mask.
 // head_dim is 64, 128 or 256; n_head is a multiple of n_head_kv. A row with no visible key gives zeros.
+// clang-format off
 GGML_API struct ggml_tensor * ggml_flash_attn_ext_mixed(
         struct ggml_context * ctx,
         struct ggml_tensor  * q,
@@ -38,6 +39,7 @@ GGML_API struct ggml_tensor * ggml_flash_attn_ext_mixed(
         float                 scale,
         float                 max_bias,
         float                 logit_softcap);
+// clang-format on
 
 // Whether a graph node may run on a device: nodes without packed tensors may; packed tensors go through ggml_cpy from f16 or f32,
 // views, and ggml_flash_attn_ext_mixed, on the CPU. Says in words, through the log, what it refuses.

@@ -30,8 +30,7 @@ static bool is_copy(const struct ggml_tensor * op) {
 }
 
 static bool is_view(const struct ggml_tensor * op) {
-    return op->op == GGML_OP_NONE || op->op == GGML_OP_VIEW || op->op == GGML_OP_RESHAPE || op->op == GGML_OP_PERMUTE ||
-           op->op == GGML_OP_TRANSPOSE;
+    return op->op == GGML_OP_NONE || op->op == GGML_OP_VIEW || op->op == GGML_OP_RESHAPE || op->op == GGML_OP_PERMUTE || op->op == GGML_OP_TRANSPOSE;
 }
 
 bool ggml_qlutattn_supports_op(const struct ggml_tensor * op, bool is_cpu) {

@@ -32,6 +32,7 @@ static void check_packed(const struct ggml_tensor * t, const struct ggml_tensor 
     GGML_ASSERT(t->ne[2] * PACKED_TILE == n_head_kv * q->ne[0] && t->ne[3] == q->ne[3]);
 }
 
+// clang-format off
 struct ggml_tensor * ggml_flash_attn_ext_mixed(
         struct ggml_context * ctx,
         struct ggml_tensor  * q,
@@ -46,6 +47,7 @@ struct ggml_tensor * ggml_flash_attn_ext_mixed(
         float                 scale,
         float                 max_bias,
         float                 logit_softcap) {
+    // clang-format on
     const int64_t n_kv     = k ? k->ne[1] : 0;
     const int64_t n_packed = kp ? kp->ne[1] : 0;
 

@@ -35,10 +35,10 @@ static int read_lookup(const uint8_t * bytes, int bits, int lane, int depth) {
     return nibble >> bits * (depth % per_nibble) & ((1 << bits) - 1);
 }
 
-// 4 bits: chunk 8*B + L holds 8 depths of 16 lanes, four bytes a lane.
+// 4 bits: chunk 16*L + B holds 8 depths of 16 lanes, four bytes a lane.
 static int read_dot(const uint8_t * bytes, int bits, int lane, int depth) {
     const int per_chunk = 32 / bits;
-    const int chunk     = 8 * (depth / per_chunk) + lane / 16;
+    const int chunk     = lane / 16 * (128 / per_chunk) + depth / per_chunk;
     const int byte      = bytes[64 * chunk + 4 * (lane % 16) + depth % 4];
     return byte >> bits * (depth % per_chunk / 4) & ((1 << bits) - 1);
 }

@@ -26,7 +26,7 @@ device::device() {
 
 std::string device::kernel_name(ggml_type type) const {
     const char * name = name_of_kernel(type);
-    if (!name || (strcmp(name, "lut") != 0 && strcmp(name, "dot") != 0)) {
+    if (!name || (strncmp(name, "lut-", 4) != 0 && strncmp(name, "dot-", 4) != 0 && strncmp(name, "dot7-", 5) != 0)) {
         throw std::runtime_error(std::string("the CPU backend names no known kernel for ") + ggml_type_name(type));
     }
     return name;

@@ -88,7 +88,7 @@ head_values decoded_values(const align_case & c, const case_data & data, const p
                 }
             }
             for (int64_t token = 0; token < 128; ++token) {
-                const double  n     = kernel_k == kernel_kind::dot ? k_levels[token] : depth * k.bits / 4.0;
+                const double  n     = kernel_k != kernel_kind::lut ? k_levels[token] : depth * k.bits / 4.0;
                 const double  scale = kt.scale[token];
                 const int64_t t     = tile * 128 + token;
 
@@ -96,7 +96,7 @@ head_values decoded_values(const align_case & c, const case_data & data, const p
                 head.k_size[part * c.n_kv() + t]      = 2 * scale + std::fabs(kt.offset[token]);
             }
             for (int64_t i = 0; i < depth; ++i) {
-                const double n     = kernel_v == kernel_kind::dot ? v_levels[i] : 128 * v.bits / 4.0;
+                const double n     = kernel_v != kernel_kind::lut ? v_levels[i] : 128 * v.bits / 4.0;
                 const double scale = vt.scale[(channel + i) % 128];
 
                 head.v_noise[tile * c.head_dim + part * depth + i] = scale * scale * n / 12;

@@ -98,7 +98,8 @@ void forget_blind_rows(const align_case & c, const reference & ref, std::vector<
 }
 
 kernel_kind kind_of(const std::string & name) {
-    return name == "lut" ? kernel_kind::lut : kernel_kind::dot;
+    const std::string arithmetic = name.substr(0, name.find('-'));
+    return arithmetic == "lut" ? kernel_kind::lut : arithmetic == "dot" ? kernel_kind::dot : kernel_kind::dot7;
 }
 
 } // namespace

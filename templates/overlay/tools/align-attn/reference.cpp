@@ -29,10 +29,11 @@ template <typename T> double squared_step(const T * x, int64_t n, int bits, kern
         alone &= count <= 1;
         nibble = std::max(nibble, sum);
     }
-    if (alike && (alone || kernel == kernel_kind::dot)) {
+    if (alike && (alone || kernel != kernel_kind::lut)) {
         return 0.0;
     }
-    const double step = (kernel == kernel_kind::dot ? largest : nibble * level_of(bits, n_levels(bits) - 1)) / 127;
+    const double top  = kernel != kernel_kind::lut ? largest : nibble * level_of(bits, n_levels(bits) - 1);
+    const double step = top / (kernel == kernel_kind::dot7 ? 64 : 127);
     return step * step;
 }
 

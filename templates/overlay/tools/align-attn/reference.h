@@ -5,7 +5,8 @@
 #include "data.h"
 
 // The kernel that multiplies a packed tile with a vector decides which rounding errors are allowed.
-enum class kernel_kind { lut, dot };
+// lut rounds table entries to int8; dot rounds x to 8 bits, dot7 to 7 bits
+enum class kernel_kind { lut, dot, dot7 };
 
 // One value per element of the result, [head_dim, n_head, n_q, n_batch], innermost first.
 struct reference {

@@ -32,8 +32,8 @@ struct qlutattn_kernel_config {
     bool                 lane_is_token; // K: lane = token, depth = head dimension; V: lane = channel, depth = token
     int                  bits;
     enum qlutattn_layout layout;
-    const int8_t *       levels;        // [1 << bits], ascending, symmetric
-    float                rms_to_scale;  // where the encoder starts: scale per root mean square of a lane
+    const int8_t *       levels;       // [1 << bits], ascending, symmetric
+    float                rms_to_scale; // where the encoder starts: scale per root mean square of a lane
 
     int    depths_per_nibble() const { return 4 / bits; }
     size_t code_bytes() const { return (size_t) PACK_SIZE * PACK_SIZE * bits / 8; }
@@ -48,9 +48,3 @@ struct qlutattn_kernel_config {
 
 // the configuration of a type, or NULL when the type is none of GGML_TYPE_QLUTATTN_*
 const qlutattn_kernel_config * qlutattn_get_kernel_config(enum ggml_type type);
-
-// the kernel that attention uses for a type: the default of the build, or what GGML_QLUTATTN_KERNEL=lut|dot in the environment forces
-enum qlutattn_kernel qlutattn_get_kernel(enum ggml_type type);
-
-// "lut" or "dot", or NULL when the type is not packed; reached through ggml_backend_reg_get_proc_address
-extern "C" const char * ggml_qlutattn_kernel_name(enum ggml_type type);

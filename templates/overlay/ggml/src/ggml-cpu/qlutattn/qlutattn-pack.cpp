@@ -92,16 +92,17 @@ static inline void put_code(const qlutattn_kernel_config & config, uint8_t * cod
     }
     const int per_chunk = 32 / bits;
     const int in_chunk  = depth % per_chunk;
-    codes[(depth / per_chunk * 8 + lane / 16) * PACK_CHUNK_SIZE + lane % 16 * 4 + in_chunk % 4] |= code << (in_chunk / 4 * bits);
+    const int chunk     = lane / 16 * (PACK_SIZE / per_chunk) + depth / per_chunk;
+    codes[chunk * PACK_CHUNK_SIZE + lane % 16 * 4 + in_chunk % 4] |= code << (in_chunk / 4 * bits);
 }
 
-void qlutattn_pack_weights(
-    const qlutattn_kernel_config & config, const float * lanes, const ggml_fp16_t * scales, const ggml_fp16_t * offsets, uint8_t * codes) {
+void qlutattn_pack_weights(const qlutattn_kernel_config & config, const float * lanes, const ggml_fp16_t * scales, const ggml_fp16_t * offsets,
+                           uint8_t * codes) {
     memset(codes, 0, config.code_bytes());
     for (int lane = 0; lane < PACK_SIZE; lane++) {
         const float scale = GGML_CPU_FP16_TO_FP32(scales[lane]);
         if (scale == 0.0f || scales[lane] == F16_NAN) {
-            continue; // all codes 0
+            continue;                                      // all codes 0
         }
         const float inverse = QLUTATTN_LEVEL_UNIT / scale; // 6
         const float centre  = GGML_CPU_FP16_TO_FP32(offsets[lane]);

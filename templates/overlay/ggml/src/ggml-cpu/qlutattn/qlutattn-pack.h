@@ -10,8 +10,8 @@
 void qlutattn_pack_scales(const qlutattn_kernel_config & config, const float * lanes, ggml_fp16_t * scales, ggml_fp16_t * offsets);
 
 // choose the codes of a tile, given the scales and offsets, and store them in the order of the type; codes has config.code_bytes()
-void qlutattn_pack_weights(
-    const qlutattn_kernel_config & config, const float * lanes, const ggml_fp16_t * scales, const ggml_fp16_t * offsets, uint8_t * codes);
+void qlutattn_pack_weights(const qlutattn_kernel_config & config, const float * lanes, const ggml_fp16_t * scales, const ggml_fp16_t * offsets,
+                           uint8_t * codes);
 
 // ggml_cpy from f16 (or f32) to a packed type: src and dst have the shape [128, n_tokens, n_cols, n_batch]; src may have any strides
 void ggml_compute_forward_dup_f16_qlutattn(const struct ggml_compute_params * params, struct ggml_tensor * dst);

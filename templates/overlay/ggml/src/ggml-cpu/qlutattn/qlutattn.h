@@ -11,7 +11,7 @@ extern "C" {
 void ggml_compute_forward_flash_attn_ext_mixed(const struct ggml_compute_params * params, struct ggml_tensor * dst);
 
 // bytes of params->wdata that the op needs
-size_t ggml_flash_attn_ext_mixed_work_size(int n_threads);
+size_t ggml_flash_attn_ext_mixed_work_size(const struct ggml_tensor * op, int n_threads);
 
 #ifdef __cplusplus
 }

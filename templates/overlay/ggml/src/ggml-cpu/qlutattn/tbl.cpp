@@ -1,135 +1,182 @@
-// The scalar kernels, for every bit width and either order of the codes: the ones that the tests trust.
+// Preparing x, choosing an implementation, and the last step in float.
 // The lookup of sums of products follows T-MAC; accumulating bytes in 16 bits follows FAISS's 4-bit fast scan.
 
 #include "tbl.h"
 
+#include "ggml-cpu.h"
 #include "ggml-impl.h"
-#include "simd-mappings.h"
+#include "tbl-acc.h"
 
-#include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
+#include <string>
 
-// below this x counts as zero, so that 127/max stays finite
+// the kernel named in the environment, if this build has it
+static const std::string & forced_kernel() {
+    static const std::string name = [] {
+        const char *      env = getenv("GGML_QLUTATTN_KERNEL");
+        const std::string wanted(env ? env : "");
+        if (wanted.empty() || wanted == "dot" || wanted == "dot-scalar") {
+            return wanted;
+        }
+#ifdef GGML_USE_TMAC
+        if (wanted == "lut" || wanted == "lut-scalar") {
+            return wanted;
+        }
+#endif
+        GGML_LOG_WARN("qlutattn: this build has no kernel '%s', GGML_QLUTATTN_KERNEL is ignored\n", env);
+        return std::string();
+    }();
+    return name;
+}
+
+static bool is_scalar_forced() {
+    static const bool forced = forced_kernel().find("-scalar") != std::string::npos;
+    return forced;
+}
+
+qlutattn_kernel qlutattn_get_kernel(enum ggml_type type) {
+    const std::string & forced = forced_kernel();
+    if (!forced.empty()) {
+        return forced[0] == 'l' ? QLUTATTN_KERNEL_LUT : QLUTATTN_KERNEL_DOT;
+    }
+#ifdef GGML_USE_TMAC
+    return qlutattn_get_kernel_config(type)->layout == QLUTATTN_LAYOUT_LOOKUP ? QLUTATTN_KERNEL_LUT : QLUTATTN_KERNEL_DOT;
+#else
+    GGML_UNUSED(type);
+    return QLUTATTN_KERNEL_DOT;
+#endif
+}
+
+extern "C" const char * ggml_qlutattn_kernel_name(enum ggml_type type) {
+    const qlutattn_kernel_config * config = qlutattn_get_kernel_config(type);
+    if (!config) {
+        return nullptr;
+    }
+    const qlutattn_kernel    kernel      = qlutattn_get_kernel(type);
+    const bool               is_simd     = !is_scalar_forced() && qlutattn_has_simd(*config, kernel);
+    static const std::string simd        = qlutattn_simd_name() ? qlutattn_simd_name() : "scalar";
+    static const std::string dot         = QLUTATTN_DOT_MAX < 127 ? "dot7-" : "dot-";
+    static const std::string names[2][2] = {
+        { "lut-scalar",   "lut-" + simd },
+        { dot + "scalar", dot + simd    }
+    };
+    return names[kernel == QLUTATTN_KERNEL_DOT][is_simd].c_str();
+}
+
+// below this x counts as zero, so that the inverse of the step stays finite
 static constexpr float QLUTATTN_TINY = 1e-30f;
 
-// the code of one lane at one depth
-static inline uint8_t code_at(const qlutattn_kernel_config & config, const uint8_t * codes, int lane, int depth) {
-    const int bits = config.bits;
-    const int mask = (1 << bits) - 1;
-
-    if (config.layout == QLUTATTN_LAYOUT_LOOKUP) {
-        const int     per_nibble = config.depths_per_nibble();
-        const uint8_t byte       = codes[depth / per_nibble * PACK_CHUNK_SIZE + lane % 64];
-        return byte >> (lane / 64 * 4 + depth % per_nibble * bits) & mask;
-    }
-    const int     per_chunk = 32 / bits; // depths of a chunk
-    const int     in_chunk  = depth % per_chunk;
-    const uint8_t byte      = codes[(depth / per_chunk * 8 + lane / 16) * PACK_CHUNK_SIZE + lane % 16 * 4 + in_chunk % 4];
-    return byte >> (in_chunk / 4 * bits) & mask;
-}
-
-void qlutattn_unpack(
-    const qlutattn_kernel_config & config, enum qlutattn_kernel kernel, const void * tile, qlutattn_span span, qlutattn_unpacked & unpacked) {
-    const uint8_t * codes = (const uint8_t *) tile;
-
-    if (kernel == QLUTATTN_KERNEL_DOT) {
-        for (int d = 0; d < span.n_depth; d++) {
-            for (int lane = 0; lane < PACK_SIZE; lane++) {
-                unpacked.at[d * PACK_SIZE + lane] = (uint8_t) config.levels[code_at(config, codes, lane, span.depth0 + d)];
-            }
-        }
-        return;
-    }
-    const int per_nibble = config.depths_per_nibble();
-    for (int g = 0; g < span.n_depth / per_nibble; g++) {
-        for (int lane = 0; lane < PACK_SIZE; lane++) {
-            uint8_t nibble = 0;
-            for (int i = 0; i < per_nibble; i++) {
-                nibble |= code_at(config, codes, lane, span.depth0 + g * per_nibble + i) << (i * config.bits);
-            }
-            unpacked.at[g * PACK_SIZE + lane] = nibble;
+// the largest magnitude of n values, n a multiple of 16; NaN or infinite values give a result that is not finite
+static float max_magnitude(const float * values, int n) {
+    float max[16] = { 0 }; // 16 independent maxima, so that compilers vectorise
+    float sum[16] = { 0 }; // stays 0 as long as values are finite
+    for (int i = 0; i < n; i += 16) {
+        for (int j = 0; j < 16; j++) {
+            const float magnitude = std::fabs(values[i + j]);
+            max[j]                = magnitude > max[j] ? magnitude : max[j];
+            sum[j] += values[i + j] * 0.0f;
         }
     }
+    for (int j = 1; j < 16; j++) {
+        max[0] = max[j] > max[0] ? max[j] : max[0];
+        sum[0] += sum[j];
+    }
+    return max[0] + sum[0];
 }
 
-// round values to int8 with one step for all; returns the step
-static float quantise(const float * values, int n, int8_t * units) {
-    float max    = 0.0f;
-    bool  finite = true;
+// round values to integers of magnitude up to top, with one step for all, and add the bias; returns the step
+static float quantise(const float * values, int n, float top, int bias, uint8_t * units) {
+    const float max = max_magnitude(values, n);
+    if (!(max >= QLUTATTN_TINY) || std::isinf(max)) {
+        memset(units, bias, n);
+        return max < QLUTATTN_TINY ? 0.0f : NAN;
+    }
+    // adding and subtracting 1.5*2^23 rounds to the nearest integer, ties to even
+    const float round   = 12582912.0f;
+    const float inverse = top / max;
     for (int i = 0; i < n; i++) {
-        max    = std::max(max, std::fabs(values[i]));
-        finite = finite && std::isfinite(values[i]);
+        units[i] = (uint8_t) ((int32_t) ((values[i] * inverse + round) - round) + bias);
     }
-    if (!finite || max < QLUTATTN_TINY) {
-        memset(units, 0, n);
-        return finite ? 0.0f : NAN;
-    }
-    const float inverse = 127.0f / max;
-    for (int i = 0; i < n; i++) {
-        units[i] = (int8_t) lrintf(values[i] * inverse);
-    }
-    return max / 127.0f;
+    return max / top;
 }
 
-void qlutattn_tbl_build(const qlutattn_kernel_config & config, enum qlutattn_kernel kernel, const float * x, int n_depth, qlutattn_tbl & tbl) {
-    tbl.sum = 0.0f;
-    for (int d = 0; d < n_depth; d++) {
-        tbl.sum += x[d];
-    }
-    if (kernel == QLUTATTN_KERNEL_DOT) {
-        tbl.step = quantise(x, n_depth, tbl.units) / QLUTATTN_LEVEL_UNIT;
-        return;
-    }
-    // entry n of nibble g: the sum over its depths of level[code] * x, the codes being the bit fields of n
-    const int per_nibble = config.depths_per_nibble();
-    const int n_nibbles  = n_depth / per_nibble;
-    const int mask       = (1 << config.bits) - 1;
-
-    float entries[PACK_SIZE * 16];
-    for (int g = 0; g < n_nibbles; g++) {
+// the table entries of x: entry n of nibble g is the sum of level*x over the nibble's depths, their codes being the bit fields of n
+template <int bits> static void fill_entries(const int8_t * levels, const float * x, int n_depth, float * entries) {
+    constexpr int per_nibble = 4 / bits;
+    float         of[per_nibble][16]; // the level that field i of n selects
+    for (int i = 0; i < per_nibble; i++) {
         for (int n = 0; n < 16; n++) {
-            float entry = 0.0f;
-            for (int i = 0; i < per_nibble; i++) {
-                entry += config.levels[n >> (i * config.bits) & mask] * x[g * per_nibble + i];
+            of[i][n] = levels[n >> (i * bits) & ((1 << bits) - 1)];
+        }
+    }
+    for (int g = 0; g < n_depth / per_nibble; g++) {
+        for (int n = 0; n < 16; n++) {
+            float entry = of[0][n] * x[g * per_nibble];
+            for (int i = 1; i < per_nibble; i++) {
+                entry += of[i][n] * x[g * per_nibble + i];
             }
             entries[g * 16 + n] = entry;
         }
     }
-    tbl.step = quantise(entries, n_nibbles * 16, tbl.units) / QLUTATTN_LEVEL_UNIT;
 }
 
-void qlutattn_tbl_mul(
-    const qlutattn_kernel_config & config,
-    enum qlutattn_kernel           kernel,
-    const void *                   tile,
-    const qlutattn_unpacked &      unpacked,
-    const qlutattn_tbl &           tbl,
-    int                            n_depth,
-    int                            lane0,
-    int                            n_lanes,
-    float *                        y) {
-    int32_t acc[PACK_SIZE] = { 0 };
-
-    if (kernel == QLUTATTN_KERNEL_DOT) {
-        const int8_t * levels = (const int8_t *) unpacked.at;
-        for (int d = 0; d < n_depth; d++) {
-            for (int i = 0; i < n_lanes; i++) {
-                acc[i] += levels[d * PACK_SIZE + lane0 + i] * tbl.units[d];
-            }
-        }
-    } else {
-        const int n_nibbles = n_depth / config.depths_per_nibble();
-        for (int g = 0; g < n_nibbles; g++) {
-            for (int i = 0; i < n_lanes; i++) {
-                acc[i] += tbl.units[g * 16 + unpacked.at[g * PACK_SIZE + lane0 + i]];
-            }
+void qlutattn_tbl_build(const qlutattn_kernel_config & config, qlutattn_kernel kernel, const float * x, int n_depth, qlutattn_tbl & tbl) {
+    float sum[16] = { 0 };
+    for (int d = 0; d < n_depth; d += 16) {
+        for (int j = 0; j < 16; j++) {
+            sum[j] += x[d + j];
         }
     }
+    tbl.sum = 0.0f;
+    for (int j = 0; j < 16; j++) {
+        tbl.sum += sum[j];
+    }
 
-    const ggml_fp16_t * scales  = config.scales(tile) + lane0;
-    const ggml_fp16_t * offsets = config.offsets(tile) + lane0;
-    for (int i = 0; i < n_lanes; i++) {
-        y[i] += GGML_CPU_FP16_TO_FP32(scales[i]) * (tbl.step * acc[i]) + GGML_CPU_FP16_TO_FP32(offsets[i]) * tbl.sum;
+    if (kernel == QLUTATTN_KERNEL_DOT) {
+        tbl.step      = quantise(x, n_depth, QLUTATTN_DOT_MAX, 0, tbl.units) / QLUTATTN_LEVEL_UNIT;
+        tbl.units_sum = 0;
+        for (int d = 0; d < n_depth; d++) {
+            tbl.units_sum += (int8_t) tbl.units[d];
+        }
+        return;
+    }
+    alignas(64) float entries[PACK_SIZE * 16];
+    switch (config.bits) {
+        case 1:
+            fill_entries<1>(config.levels, x, n_depth, entries);
+            break;
+        case 2:
+            fill_entries<2>(config.levels, x, n_depth, entries);
+            break;
+        case 4:
+            fill_entries<4>(config.levels, x, n_depth, entries);
+            break;
+    }
+    tbl.step = quantise(entries, n_depth / config.depths_per_nibble() * 16, 127.0f, QLUTATTN_LUT_BIAS, tbl.units) / QLUTATTN_LEVEL_UNIT;
+}
+
+void qlutattn_tbl_mul(const qlutattn_kernel_config & config, qlutattn_kernel kernel, const void * tile, const qlutattn_span & span,
+                      const qlutattn_tbl * const * tbls, int n_rows, float * const * y) {
+    GGML_ASSERT(n_rows <= QLUTATTN_ROWS);
+    alignas(64) qlutattn_acc acc;
+
+    if (!is_scalar_forced() && qlutattn_has_simd(config, kernel)) {
+        qlutattn_acc_simd(config, kernel, (const uint8_t *) tile, span, tbls, n_rows, acc);
+    } else {
+        qlutattn_acc_scalar(config, kernel, (const uint8_t *) tile, span, tbls, n_rows, acc);
+    }
+
+    alignas(64) float scales[PACK_SIZE];
+    alignas(64) float offsets[PACK_SIZE];
+    ggml_cpu_fp16_to_fp32(config.scales(tile) + span.lane0, scales, span.n_lanes);
+    ggml_cpu_fp16_to_fp32(config.offsets(tile) + span.lane0, offsets, span.n_lanes);
+    for (int r = 0; r < n_rows; r++) {
+        const float step = tbls[r]->step;
+        const float sum  = tbls[r]->sum;
+        for (int i = 0; i < span.n_lanes; i++) {
+            y[r][i] += scales[i] * (step * acc[r][i]) + offsets[i] * sum;
+        }
     }
 }
