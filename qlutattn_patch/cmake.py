@@ -23,7 +23,8 @@ DEFAULT_TARGET = "align_attn"
 _STAMP = "qlutattn-build.json"
 _PATIENCE = 3600.0  # seconds that a second build waits for the first
 # Targets that need nothing but ggml and llama: a tree for these alone configures in seconds.
-_SMALL_TARGETS = ("align_attn", "llama", "ggml", "ggml-base", "ggml-cpu")
+_OURS = frozenset((DEFAULT_TARGET, "bench_attn"))
+_SMALL_TARGETS = (*_OURS, "llama", "ggml", "ggml-base", "ggml-cpu")
 _LARGE = (
     "LLAMA_BUILD_COMMON",
     "LLAMA_BUILD_TESTS",
@@ -238,11 +239,12 @@ def _check_source(workspace: Workspace, targets: Sequence[str]) -> None:
             f"There is no llama.cpp in {workspace.tree}.",
             "give --tree a llama.cpp checkout" if here else "qlutattn vendor",
         )
-    if DEFAULT_TARGET in targets and not (workspace.tree / "tools" / "align-attn").is_dir():
-        here = "" if workspace.is_vendored else f" --tree {process.shown([workspace.tree])}"
-        raise ExpectedError(
-            f"The tree {workspace.tree} is not patched: it has no {DEFAULT_TARGET} to build.", f"qlutattn apply{here}"
-        )
+    for target in _OURS.intersection(targets):
+        if not (workspace.tree / "tools" / target.replace("_", "-")).is_dir():
+            here = "" if workspace.is_vendored else f" --tree {process.shown([workspace.tree])}"
+            raise ExpectedError(
+                f"The tree {workspace.tree} is not patched: it has no {target} to build.", f"qlutattn apply{here}"
+            )
 
 
 def _spoken(key: str) -> str:

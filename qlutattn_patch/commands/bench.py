@@ -1,0 +1,44 @@
+"""`qlutattn bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from qlutattn_patch import bench_plot, console
+from qlutattn_patch.bench import RIGHT, Settings, bench
+from qlutattn_patch.commands.options import json_option, tree_option
+from qlutattn_patch.presets import PRESETS
+from qlutattn_patch.workspace import Workspace
+
+
+@click.command()
+@click.option("--preset", type=click.Choice(list(PRESETS)), default="native", show_default=True, help="Which build.")
+@click.option("--work", metavar="LIST", help="Of decode, prefill and pack (default: all).")
+@click.option("--keys", metavar="LIST", help="How many keys (default: 512 to 131072, prefill to 8192).")
+@click.option("--threads", metavar="LIST", help="How many threads (default: 1 and all).")
+@click.option("--heads", metavar="Q/KV/D", help="Query heads, key/value heads, head size (default: 32/8/128).")
+@click.option("--types", metavar="LIST", help="Of f16, q8_0, q4_0, K4V2 and its like, K4V4+w512, w512.")
+@click.option("--filter", metavar="REGEX", help="Only the rows whose id matches, such as decode-8192-t2-K4V4.")
+@click.option("--cold", is_flag=True, help="Empty the caches before each run; else each follows one of its own row.")
+@click.option("--quick", is_flag=True, help="A few short rows, and not for long.")
+@click.option("--instructions", is_flag=True, help="Count instructions too, by callgrind: one thread, 512 keys.")
+@click.option("--plot", "picture", metavar="FILE.svg|png", type=click.Path(path_type=Path), help="Draw it, too.")
+@json_option
+@tree_option
+def command(
+    preset: str, instructions: bool, picture: Path | None, as_json: bool, tree: Path | None, **choice: str | bool | None
+) -> None:
+    """Time attention over packed keys and values beside upstream's f16, q8_0 and q4_0, in turns, in one run."""
+    if picture:
+        bench_plot.check(picture)
+    result = bench(Workspace.find(tree), preset, Settings(**choice), instructions)  # type: ignore[arg-type]
+    if picture:
+        bench_plot.plot(result, picture)
+    if as_json:
+        console.out_json(result.json)
+        return
+    console.out_table(result.columns, result.table(), right=RIGHT)
+    for line in result.summary():
+        console.out(line)

@@ -1,0 +1,45 @@
+#pragma once
+
+#include "machine.h"
+#include "row.h"
+
+#include <map>
+
+// The same random keys and values of one length, in every type that somebody asks for.
+class caches {
+  public:
+    caches(machine & m, const geometry & shape, int64_t n_kv);
+
+    // Stock types: [n_embd_kv, n_kv], as llama.cpp stores them. Packed ones: [128, n_kv, n_embd_kv/128].
+    ggml_tensor * keys(ggml_type type) { return made(type, false); }
+
+    ggml_tensor * values(ggml_type type) { return made(type, true); }
+
+    // f16 keys (or values) as packing takes them: [128, n_kv, n_embd_kv/128]
+    ggml_tensor * source(ggml_context * ctx, bool is_value);
+
+    // a new tensor as keys() and values() give them
+    ggml_tensor * like(ggml_context * ctx, ggml_type type) const;
+
+    // The copy, in ctx, of the f16 keys or values to such a tensor.
+    ggml_tensor * conversion(ggml_context * ctx, ggml_tensor * to, bool is_value);
+
+    const geometry shape;
+    const int64_t  n_kv;
+
+  private:
+    struct entry {
+        ggml_context_ptr        ctx;
+        ggml_backend_buffer_ptr buffer;
+        ggml_tensor *           tensor;
+    };
+
+    ggml_tensor * made(ggml_type type, bool is_value);
+    void          fill(ggml_tensor * t, uint64_t seed) const;
+
+    machine &                                   m;
+    std::map<std::pair<ggml_type, bool>, entry> entries;
+};
+
+// random values of about unit variance, the same on every machine
+std::vector<float> random_values(uint64_t seed, size_t n);

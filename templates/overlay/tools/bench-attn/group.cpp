@@ -1,0 +1,218 @@
+#include "group.h"
+
+#include "ggml-qlutattn.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+
+static constexpr int    MAX_ROUNDS = 51;
+static constexpr double LONG_RUN   = 0.1; // seconds; what such a run finds in the caches does not matter
+
+namespace {
+
+// a row with its graph
+struct job {
+    bench_row *   row;
+    ggml_cgraph * graph;
+    sweep         floor;
+};
+
+ggml_tensor * heads_of(ggml_context * ctx, ggml_tensor * t, const geometry & shape, int64_t first, int64_t n) {
+    return ggml_view_3d(ctx, t, shape.head_dim, n, shape.n_head_kv, t->nb[1], ggml_row_size(t->type, shape.head_dim), first * t->nb[1]);
+}
+
+span whole(const ggml_tensor * t) {
+    return { (const char *) t->data, ggml_nbytes(t) };
+}
+
+// The tensors and graphs of a group.
+class group {
+  public:
+    group(machine & m, caches & kv, const std::vector<bench_row *> & rows) : kv(kv) {
+        const size_t     n      = rows.size();
+        ggml_init_params params = { ggml_tensor_overhead() * (16 * n + 16) + n * ggml_graph_overhead_custom(8, false), nullptr, true };
+        owner.reset(ggml_init(params));
+        ctx                     = owner.get();
+        const bench_row & first = *rows[0];
+        n_q                     = first.n_q();
+        if (first.work == work_kind::pack) {
+            copied = ggml_new_tensor_2d(ctx, GGML_TYPE_F16, kv.shape.n_embd_kv(), kv.n_kv);
+        } else {
+            q = ggml_new_tensor_3d(ctx, GGML_TYPE_F32, kv.shape.head_dim, kv.shape.n_head, n_q); // permuted below, as llama.cpp has it
+        }
+        for (bench_row * row : rows) {
+            job           j   = { row, ggml_new_graph_custom(ctx, 8, false), {} };
+            ggml_tensor * out = row->work == work_kind::pack ? packing(*row, j.floor) : attention(*row, j.floor);
+            ggml_build_forward_expand(j.graph, out);
+            row->kernel = kernel_of(m, row->cache, kv.n_kv);
+            jobs.push_back(j);
+        }
+        buffer.reset(ggml_backend_alloc_ctx_tensors(ctx, m.get()));
+        if (!buffer) {
+            throw std::runtime_error("there is not enough memory for " + first.group());
+        }
+        for (const job & j : jobs) {
+            for (int i = 0; i < ggml_graph_n_nodes(j.graph); ++i) {
+                if (!ggml_backend_supports_op(m.get(), ggml_graph_node(j.graph, i))) {
+                    throw std::runtime_error("the CPU backend refuses " + j.row->id());
+                }
+            }
+        }
+        fill();
+    }
+
+    std::vector<job> jobs;
+
+  private:
+    // Newest tokens as f16, older ones packed; either may be all of them.
+    ggml_tensor * attention(const bench_row & row, sweep & floor) {
+        const cache_kind & c        = row.cache;
+        const geometry &   shape    = kv.shape;
+        const int64_t      n_f16    = c.is_upstream() ? 0 : std::min(c.window, kv.n_kv);
+        const int64_t      n_packed = c.is_window() ? 0 : kv.n_kv - n_f16;
+        const float        scale    = 1.0f / std::sqrt((float) shape.head_dim);
+        ggml_tensor *      queries  = ggml_permute(ctx, q, 0, 2, 1, 3);
+
+        if (c.is_upstream()) {
+            ggml_tensor * k = kv.keys(c.type_k);
+            ggml_tensor * v = kv.values(c.type_v);
+            floor.spans     = { whole(k), whole(v) };
+            return ggml_flash_attn_ext(ctx, queries, heads_of(ctx, k, shape, 0, kv.n_kv), heads_of(ctx, v, shape, 0, kv.n_kv), mask(0, kv.n_kv),
+                                       scale, 0, 0);
+        }
+        ggml_tensor * k  = nullptr;
+        ggml_tensor * v  = nullptr;
+        ggml_tensor * kp = nullptr;
+        ggml_tensor * vp = nullptr;
+        if (n_f16 > 0) {
+            k = f16_window(kv.keys(GGML_TYPE_F16), n_f16, floor);
+            v = f16_window(kv.values(GGML_TYPE_F16), n_f16, floor);
+        }
+        if (n_packed > 0) {
+            kp = tiles(kv.keys(c.type_k), n_packed, floor);
+            vp = tiles(kv.values(c.type_v), n_packed, floor);
+        }
+        return ggml_flash_attn_ext_mixed(ctx, queries, k, v, n_f16 > 0 ? mask(kv.n_kv - n_f16, n_f16) : nullptr, kp, vp,
+                                         n_packed > 0 ? mask(0, n_packed) : nullptr, nullptr, shape.n_head_kv, scale, 0, 0);
+    }
+
+    ggml_tensor * f16_window(ggml_tensor * t, int64_t n, sweep & floor) {
+        floor.spans.push_back({ (const char *) t->data + (kv.n_kv - n) * t->nb[1], n * t->nb[1] });
+        return heads_of(ctx, t, kv.shape, kv.n_kv - n, n);
+    }
+
+    ggml_tensor * tiles(ggml_tensor * t, int64_t n, sweep & floor) {
+        for (int64_t column = 0; column < t->ne[2]; ++column) {
+            floor.spans.push_back({ (const char *) t->data + column * t->nb[2], n * t->nb[1] });
+        }
+        return ggml_view_3d(ctx, t, 128, n, t->ne[2], t->nb[1], t->nb[2], 0);
+    }
+
+    // Copying the source takes the floor's part.
+    ggml_tensor * packing(const bench_row & row, sweep & floor) {
+        const bool      is_value = row.cache.type_k == GGML_TYPE_COUNT;
+        const ggml_type type     = is_value ? row.cache.type_v : row.cache.type_k;
+        floor.spans              = { whole(is_value ? kv.values(GGML_TYPE_F16) : kv.keys(GGML_TYPE_F16)) };
+        return kv.conversion(ctx, type == GGML_TYPE_F16 ? copied : kv.like(ctx, type), is_value);
+    }
+
+    // The queries are the newest n_q tokens: of the keys [first, first + n), each sees those up to its own. One mask for all rows that can share it.
+    ggml_tensor * mask(int64_t first, int64_t n) {
+        ggml_tensor *& t = masks[{ first, n }];
+        if (!t) {
+            t = ggml_new_tensor_2d(ctx, GGML_TYPE_F16, n, n_q);
+        }
+        return t;
+    }
+
+    void fill() {
+        if (q) {
+            const std::vector<float> values = random_values(3, ggml_nelements(q));
+            std::copy(values.begin(), values.end(), (float *) q->data);
+        }
+        const ggml_fp16_t visible = ggml_fp32_to_fp16(0.0f);
+        const ggml_fp16_t masked  = ggml_fp32_to_fp16(-INFINITY);
+        for (const auto & [range, t] : masks) {
+            for (int64_t i = 0; i < n_q; ++i) {
+                const int64_t seen = std::clamp<int64_t>(kv.n_kv - n_q + i + 1 - range.first, 0, range.second);
+                ggml_fp16_t * at   = (ggml_fp16_t *) t->data + i * range.second;
+                std::fill(at, at + seen, visible);
+                std::fill(at + seen, at + range.second, masked);
+            }
+        }
+        for (job & j : jobs) {
+            j.floor.to   = copied ? (char *) copied->data : nullptr;
+            j.row->bytes = j.floor.bytes();
+        }
+    }
+
+    static std::string kernel_of(const machine & m, const cache_kind & c, int64_t n_kv) {
+        if (c.is_upstream()) {
+            return "upstream";
+        }
+        if (c.is_window() || c.window >= n_kv) {
+            return "f16"; // the mixed op's own
+        }
+        if (c.type_k == GGML_TYPE_COUNT || c.type_v == GGML_TYPE_COUNT) {
+            return "pack";
+        }
+        const std::string k = m.kernel_name(c.type_k);
+        const std::string v = m.kernel_name(c.type_v);
+        return k == v ? k : k + "+" + v;
+    }
+
+    caches &                                             kv;
+    ggml_context_ptr                                     owner;
+    ggml_context *                                       ctx;
+    ggml_backend_buffer_ptr                              buffer;
+    int64_t                                              n_q;
+    ggml_tensor *                                        q      = nullptr;
+    ggml_tensor *                                        copied = nullptr; // where memcpy goes
+    std::map<std::pair<int64_t, int64_t>, ggml_tensor *> masks;
+};
+
+double once(machine & m, const job & j, bool is_cold, double expected) {
+    if (is_cold) {
+        m.flush();
+    } else if (expected < LONG_RUN) {
+        m.compute(j.graph);
+    }
+    return m.compute(j.graph);
+}
+
+double floor_once(machine & m, const job & j, bool is_cold) {
+    if (is_cold) {
+        m.flush();
+    } else {
+        m.run(j.floor);
+    }
+    return m.run(j.floor);
+}
+
+} // namespace
+
+void measure_group(machine & m, caches & kv, const std::vector<bench_row *> & rows, const effort & e) {
+    group g(m, kv, rows);
+    if (e.count_only) {
+        for (const job & j : g.jobs) {
+            bench_attn_counted(&m, j.graph);
+        }
+        return;
+    }
+    std::vector<double> expected;
+    double              round = 0;
+    for (const job & j : g.jobs) {
+        const double first = m.compute(j.graph); // touches memory for the first time
+        expected.push_back(first < LONG_RUN ? m.compute(j.graph) : first);
+        round += expected.back() * (expected.back() < LONG_RUN && !e.is_cold ? 2 : 1);
+    }
+    const int n_rounds = (int) std::clamp(e.seconds / round, (double) e.min_rounds, (double) MAX_ROUNDS);
+    for (int i = 0; i < n_rounds; ++i) {
+        for (size_t r = 0; r < g.jobs.size(); ++r) {
+            const job & j = g.jobs[r];
+            j.row->seconds.push_back(once(m, j, e.is_cold, expected[r]));
+            j.row->floor.push_back(floor_once(m, j, e.is_cold));
+        }
+    }
+}

@@ -1,0 +1,191 @@
+#include "machine.h"
+
+#include "row.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <stdexcept>
+
+#ifdef __linux__
+#    include <unistd.h>
+#endif
+
+static constexpr size_t MIB = 1024 * 1024;
+
+static double now() {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// Four times the largest cache, since caches do not forget in order.
+static size_t flush_size() {
+    long cache = 0;
+#ifdef _SC_LEVEL3_CACHE_SIZE
+    cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
+#endif
+    return std::max<size_t>(256 * MIB, cache > 0 ? 4 * (size_t) cache : 0);
+}
+
+size_t sweep::bytes() const {
+    size_t n = 0;
+    for (const span & s : spans) {
+        n += s.size;
+    }
+    return n;
+}
+
+// Sums are kept, so that the reading is not optimised away.
+static std::atomic<uint64_t> g_sink;
+
+static uint64_t sum_of(const char * data, size_t size) {
+    constexpr int N      = 16; // independent sums, so that compilers vectorise
+    uint64_t      sum[N] = { 0 };
+    for (size_t i = 0; i + sizeof(sum) <= size; i += sizeof(sum)) {
+        uint64_t words[N];
+        memcpy(words, data + i, sizeof(words));
+        for (int j = 0; j < N; ++j) {
+            sum[j] += words[j];
+        }
+    }
+    uint64_t total = 0;
+    for (uint64_t s : sum) {
+        total += s;
+    }
+    return total;
+}
+
+// Each thread takes a contiguous share of all the bytes.
+static void sweep_share(ggml_tensor * dst, int ith, int nth, void * userdata) {
+    const sweep & s     = *(const sweep *) userdata;
+    const size_t  share = (s.bytes() / nth + 127) / 128 * 128;
+    const size_t  first = share * ith;
+    const size_t  last  = ith == nth - 1 ? s.bytes() : std::min(s.bytes(), first + share);
+    size_t        at    = 0;
+    uint64_t      total = 0;
+    for (const span & part : s.spans) {
+        const size_t from = std::max(first, at);
+        const size_t to   = std::min(last, at + part.size);
+        if (from < to && s.to) {
+            memcpy(s.to + from, part.data + (from - at), to - from);
+        } else if (from < to) {
+            total += sum_of(part.data + (from - at), to - from);
+        }
+        at += part.size;
+    }
+    g_sink += total;
+    (void) dst;
+}
+
+machine::machine() {
+    if (!ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU)) {
+        ggml_backend_load_all(); // a build whose backends are libraries to load
+    }
+    backend.reset(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr));
+    if (!backend) {
+        throw std::runtime_error("ggml has no CPU backend here");
+    }
+    reg             = ggml_backend_dev_backend_reg(ggml_backend_get_device(backend.get()));
+    const auto find = [&](auto & function, const char * name) {
+        function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(ggml_backend_reg_get_proc_address(reg, name));
+        if (!function) {
+            throw std::runtime_error(std::string("the CPU backend has no ") + name + ": was it built with GGML_QLUTATTN?");
+        }
+    };
+    find(pool_new, "ggml_threadpool_new");
+    find(pool_free, "ggml_threadpool_free");
+    find(pool_set, "ggml_backend_cpu_set_threadpool");
+    find(set_threads, "ggml_backend_set_n_threads");
+    find(name_of_kernel, "ggml_qlutattn_kernel_name");
+}
+
+machine::~machine() {
+    if (pool) {
+        pool_set(backend.get(), nullptr);
+        pool_free(pool);
+    }
+}
+
+void machine::set_n_threads(int n) {
+    if (pool) {
+        pool_set(backend.get(), nullptr);
+        pool_free(pool);
+    }
+    ggml_threadpool_params params = ggml_threadpool_params_default(n);
+    pool                          = pool_new(&params);
+    if (!pool) {
+        throw std::runtime_error("ggml cannot start " + std::to_string(n) + " threads");
+    }
+    set_threads(backend.get(), n);
+    pool_set(backend.get(), pool);
+}
+
+double machine::compute(ggml_cgraph * graph) {
+    const double start = now();
+    if (ggml_backend_graph_compute(backend.get(), graph) != GGML_STATUS_SUCCESS) {
+        throw std::runtime_error("the CPU backend failed to compute a graph");
+    }
+    return now() - start;
+}
+
+double machine::run(const sweep & s) {
+    ggml_init_params params = { ggml_tensor_overhead() * 4 + ggml_graph_overhead_custom(4, false) + 1024, nullptr, false };
+    ggml_context_ptr ctx(ggml_init(params));
+    ggml_cgraph *    graph = ggml_new_graph_custom(ctx.get(), 4, false);
+    ggml_build_forward_expand(graph, ggml_custom_4d(ctx.get(), GGML_TYPE_F32, 1, 1, 1, 1, nullptr, 0, sweep_share, GGML_N_TASKS_MAX, (void *) &s));
+    return compute(graph);
+}
+
+void machine::reserve_scratch() {
+    if (scratch.empty()) {
+        scratch.assign(flush_size(), 1);
+    }
+}
+
+void machine::flush() {
+    reserve_scratch();
+    run({ { { scratch.data(), scratch.size() } } });
+}
+
+bandwidth machine::measure_bandwidth(int n_threads) {
+    reserve_scratch();
+    set_n_threads(n_threads);
+    const size_t        half = scratch.size() / 2;
+    const sweep         all  = { { { scratch.data(), scratch.size() } } };
+    const sweep         copy = { { { scratch.data(), half } }, scratch.data() + half };
+    std::vector<double> read_seconds, copy_seconds;
+    run(all);
+    for (int i = 0; i < 7; ++i) {
+        read_seconds.push_back(run(all));
+        copy_seconds.push_back(run(copy));
+    }
+    return { n_threads, scratch.size() / quantile(read_seconds, 0.5), half / quantile(copy_seconds, 0.5) };
+}
+
+std::string machine::kernel_name(ggml_type type) const {
+    const char * name = name_of_kernel(type);
+    if (!name) {
+        throw std::runtime_error(std::string("the CPU backend names no kernel for ") + ggml_type_name(type));
+    }
+    return name;
+}
+
+std::vector<std::string> machine::features() const {
+    std::vector<std::string> names;
+    const auto               get = (ggml_backend_get_features_t) ggml_backend_reg_get_proc_address(reg, "ggml_backend_get_features");
+    for (const ggml_backend_feature * f = get ? get(reg) : nullptr; f && f->name; ++f) {
+        if (strcmp(f->value, "0") != 0) {
+            names.push_back(strcmp(f->value, "1") == 0 ? f->name : std::string(f->name) + "=" + f->value);
+        }
+    }
+    return names;
+}
+
+extern "C"
+#ifdef __GNUC__
+    __attribute__((noinline))
+#endif
+    void
+    bench_attn_counted(machine * m, ggml_cgraph * graph) {
+    m->compute(graph);
+}

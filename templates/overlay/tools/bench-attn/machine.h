@@ -1,0 +1,69 @@
+#pragma once
+
+#include "ggml-backend.h"
+#include "ggml-cpp.h"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+// bytes in memory
+struct span {
+    const char * data;
+    size_t       size;
+};
+
+// What to do with memory, on all threads: read it, or copy it to `to`.
+struct sweep {
+    std::vector<span> spans;
+    char *            to = nullptr;
+
+    size_t bytes() const;
+};
+
+// bytes per second, out of caches
+struct bandwidth {
+    int    n_threads;
+    double read;
+    double copy; // of source bytes
+};
+
+// The CPU backend with threads of its own, which stay from one graph to the next.
+class machine {
+  public:
+    machine();
+    ~machine();
+
+    machine(const machine &)             = delete;
+    machine & operator=(const machine &) = delete;
+
+    void set_n_threads(int n);
+
+    double compute(ggml_cgraph * graph); // returns the seconds that it took
+    double run(const sweep & s);         // likewise
+    void   flush();                      // leaves the caches with bytes that nobody wants
+
+    bandwidth measure_bandwidth(int n_threads);
+
+    std::string              kernel_name(ggml_type type) const;
+    std::vector<std::string> features() const;
+
+    ggml_backend_t get() const { return backend.get(); }
+
+  private:
+    void reserve_scratch();
+
+    ggml_backend_ptr  backend;
+    ggml_threadpool * pool = nullptr;
+    std::vector<char> scratch;
+
+    ggml_backend_reg_t reg                                  = nullptr;
+    ggml_threadpool * (*pool_new)(ggml_threadpool_params *) = nullptr;
+    void (*pool_free)(ggml_threadpool *)                    = nullptr;
+    void (*pool_set)(ggml_backend_t, ggml_threadpool *)     = nullptr;
+    ggml_backend_set_n_threads_t set_threads                = nullptr;
+    const char * (*name_of_kernel)(ggml_type)               = nullptr;
+};
+
+// One run of a graph, under a name that an instruction counter can be told (callgrind --toggle-collect).
+extern "C" void bench_attn_counted(machine * m, ggml_cgraph * graph);

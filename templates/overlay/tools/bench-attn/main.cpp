@@ -1,0 +1,300 @@
+// bench_attn: times attention over QLUTATTN caches beside upstream's, in turns. docs/performance.md says how.
+
+#include "group.h"
+#include "result.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <regex>
+#include <sstream>
+#include <stdexcept>
+#include <thread>
+
+static constexpr int64_t MIN_KEYS = 512;
+static constexpr int64_t MAX_KEYS = 131072;
+
+namespace {
+
+struct usage_error : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+struct options {
+    std::vector<work_kind>  work = { work_kind::decode, work_kind::prefill, work_kind::pack };
+    std::vector<int64_t>    keys; // empty: KEYS, or for prefill those that end before the day does
+    std::vector<int>        threads;
+    std::vector<cache_kind> caches;
+    geometry                shape;
+    std::string             filter = ".*";
+    std::string             json;
+    effort                  how;
+    bool                    quick = false;
+    bool                    list  = false;
+    bool                    help  = false;
+};
+
+const std::vector<int64_t> KEYS               = { 512, 2048, 8192, 32768, 131072 };
+const std::vector<int64_t> KEYS_PREFILL       = { 512, 2048, 8192 };
+const std::vector<int64_t> KEYS_QUICK         = { 512, 2048 };
+const std::vector<int64_t> KEYS_PREFILL_QUICK = { 512 };
+const char * const         CACHES             = "f16,q8_0,q4_0,K4V4,K4V2,K2V2,K1V1,K4V4+w512";
+
+const char * const HELP =
+    "usage: bench_attn [options]\n"
+    "\n"
+    "Times attention over packed keys and values beside upstream's over f16, q8_0 and q4_0, and packing beside memcpy.\n"
+    "\n"
+    "  --work LIST     of decode (1 query), prefill (512 queries, causal), pack; default: all\n"
+    "  --keys LIST     how many keys, multiples of 128 from 512 to 131072; default: 512,2048,8192,32768,131072, prefill up to 8192\n"
+    "  --threads LIST  default: 1 and all\n"
+    "  --heads Q/KV/D  query heads, key/value heads, head size; default: 32/8/128\n"
+    "  --types LIST    of f16, q8_0, q4_0, K4V2 (bits), K4V4+w512 (the newest 512 tokens as f16), w512 (these alone)\n"
+    "                  default: f16,q8_0,q4_0,K4V4,K4V2,K2V2,K1V1,K4V4+w512\n"
+    "  --filter REGEX  only the rows whose id matches\n"
+    "  --cold          empty the caches before each run; default: each run follows one of the same row\n"
+    "  --quick         512 and 2048 keys, prefill 512, and not for long\n"
+    "  --list          print the ids of the rows and stop\n"
+    "  --count         run each row once, inside bench_attn_counted(), for an instruction counter; no times\n"
+    "  --json FILE     write the results as JSON\n"
+    "  --help          print this text and stop\n";
+
+std::vector<std::string> split(const std::string & list, char separator) {
+    std::vector<std::string> items;
+    std::istringstream       in(list);
+    for (std::string item; std::getline(in, item, separator);) {
+        items.push_back(item);
+    }
+    return items;
+}
+
+int64_t number(const std::string & option, const std::string & text, int64_t min, int64_t max) {
+    char *        end;
+    const int64_t n = strtoll(text.c_str(), &end, 10);
+    if (text.empty() || *end || n < min || n > max) {
+        throw usage_error(option + " needs numbers from " + std::to_string(min) + " to " + std::to_string(max) + ", not '" + text + "'");
+    }
+    return n;
+}
+
+geometry heads(const std::string & text) {
+    const std::vector<std::string> parts = split(text, '/');
+    if (parts.size() != 3) {
+        throw usage_error("--heads needs query heads/key-value heads/head size, as 32/8/128, not '" + text + "'");
+    }
+    geometry g;
+    g.n_head    = number("--heads", parts[0], 1, 1024);
+    g.n_head_kv = number("--heads", parts[1], 1, 1024);
+    g.head_dim  = number("--heads", parts[2], 64, 256);
+    if (g.n_head % g.n_head_kv != 0) {
+        throw usage_error("--heads " + text + ": the query heads are no multiple of the key-value heads");
+    }
+    if ((g.head_dim != 64 && g.head_dim != 128 && g.head_dim != 256) || g.n_embd_kv() % 128 != 0) {
+        throw usage_error("--heads " + text + ": the head size must be 64, 128 or 256, and key-value heads times head size a multiple of 128");
+    }
+    return g;
+}
+
+template <typename T> void take(std::vector<T> & items, const std::string & option, const std::string & list, T (*read)(const std::string &)) {
+    items.clear();
+    for (const std::string & item : split(list, ',')) {
+        items.push_back(read(item));
+    }
+    if (items.empty()) {
+        throw usage_error(option + " needs a list");
+    }
+}
+
+work_kind read_work(const std::string & text) {
+    work_kind work;
+    if (!work_of(text, work)) {
+        throw usage_error("--work needs decode, prefill or pack, not '" + text + "'");
+    }
+    return work;
+}
+
+int64_t read_keys(const std::string & text) {
+    const int64_t n = number("--keys", text, MIN_KEYS, MAX_KEYS);
+    if (n % 128 != 0) {
+        throw usage_error("--keys needs multiples of 128, not '" + text + "'");
+    }
+    return n;
+}
+
+int read_threads(const std::string & text) {
+    return (int) number("--threads", text, 1, 512);
+}
+
+cache_kind read_cache(const std::string & text) {
+    cache_kind cache;
+    if (!cache_of(text, cache)) {
+        throw usage_error("--types needs f16, q8_0, q4_0, or the likes of K4V2, K4V4+w512 (a multiple of 128) and w512, not '" + text + "'");
+    }
+    return cache;
+}
+
+options parse(int argc, char ** argv) {
+    options o;
+    take<cache_kind>(o.caches, "--types", CACHES, read_cache);
+    for (int i = 1; i < argc; ++i) {
+        const std::string name  = argv[i];
+        const auto        value = [&]() -> std::string {
+            if (i + 1 >= argc) {
+                throw usage_error(name + " needs a value");
+            }
+            return argv[++i];
+        };
+        if (name == "--work") {
+            take<work_kind>(o.work, name, value(), read_work);
+        } else if (name == "--keys") {
+            take<int64_t>(o.keys, name, value(), read_keys);
+        } else if (name == "--threads") {
+            take<int>(o.threads, name, value(), read_threads);
+        } else if (name == "--types") {
+            take<cache_kind>(o.caches, name, value(), read_cache);
+        } else if (name == "--heads") {
+            o.shape = heads(value());
+        } else if (name == "--filter") {
+            o.filter = value();
+        } else if (name == "--json") {
+            o.json = value();
+        } else if (name == "--cold") {
+            o.how.is_cold = true;
+        } else if (name == "--quick") {
+            o.quick          = true;
+            o.how.seconds    = 1;
+            o.how.min_rounds = 3;
+        } else if (name == "--count") {
+            o.how.count_only = true;
+        } else if (name == "--list") {
+            o.list = true;
+        } else if (name == "--help" || name == "-h") {
+            o.help = true;
+        } else {
+            throw usage_error("unknown argument '" + name + "'; bench_attn --help lists what there is");
+        }
+    }
+    if (o.threads.empty()) {
+        o.threads     = { 1 };
+        const int all = std::max(1u, std::thread::hardware_concurrency());
+        if (all > 1) {
+            o.threads.push_back(all);
+        }
+    }
+    return o;
+}
+
+const std::vector<int64_t> & keys_of(const options & o, work_kind work) {
+    if (!o.keys.empty()) {
+        return o.keys;
+    }
+    const bool is_prefill = work == work_kind::prefill;
+    return o.quick ? (is_prefill ? KEYS_PREFILL_QUICK : KEYS_QUICK) : (is_prefill ? KEYS_PREFILL : KEYS);
+}
+
+// Rows of one length stand together, so that its caches are made once; rows of one group do, within.
+std::vector<bench_row> choose(const options & o) {
+    std::regex pattern;
+    try {
+        pattern = std::regex(o.filter);
+    } catch (const std::regex_error &) {
+        throw usage_error("--filter needs a regular expression, not '" + o.filter + "'");
+    }
+    std::vector<int64_t> lengths;
+    for (work_kind work : o.work) {
+        lengths.insert(lengths.end(), keys_of(o, work).begin(), keys_of(o, work).end());
+    }
+    std::sort(lengths.begin(), lengths.end());
+    lengths.erase(std::unique(lengths.begin(), lengths.end()), lengths.end());
+
+    std::vector<bench_row> rows;
+    for (int64_t n_kv : lengths) {
+        for (work_kind work : o.work) {
+            const std::vector<int64_t> & keys = keys_of(o, work);
+            if (std::find(keys.begin(), keys.end(), n_kv) == keys.end()) {
+                continue;
+            }
+            for (int n_threads : o.threads) {
+                for (const cache_kind & cache : work == work_kind::pack ? packed_kinds(o.caches) : o.caches) {
+                    bench_row row = { work, n_kv, n_threads, cache, "", 0, {}, {} };
+                    if (std::regex_search(row.id(), pattern)) {
+                        rows.push_back(row);
+                    }
+                }
+            }
+        }
+    }
+    return rows;
+}
+
+void print_row(const bench_row & row) {
+    printf("%-32s %-24s %10.3f ms  min %10.3f  floor %10.3f\n", row.id().c_str(), row.kernel.c_str(), quantile(row.seconds, 0.5) * 1e3,
+           quantile(row.seconds, 0) * 1e3, quantile(row.floor, 0.5) * 1e3);
+}
+
+int run(const options & o, std::vector<bench_row> rows) {
+    machine      m;
+    bench_result result;
+    result.isa     = m.features();
+    result.is_cold = o.how.is_cold;
+
+    if (!o.how.count_only) {
+        fprintf(stderr, "[0/%zu] read bandwidth\n", rows.size());
+        for (int n_threads : o.threads) {
+            result.bandwidths.push_back(m.measure_bandwidth(n_threads));
+        }
+    }
+    std::unique_ptr<caches> kv;
+    for (size_t first = 0; first < rows.size();) {
+        std::vector<bench_row *> group;
+        for (size_t i = first; i < rows.size() && rows[i].group() == rows[first].group(); ++i) {
+            group.push_back(&rows[i]);
+        }
+        fprintf(stderr, "[%zu/%zu] %s\n", first + group.size(), rows.size(), rows[first].group().c_str());
+        m.set_n_threads(rows[first].n_threads);
+        if (!kv || kv->n_kv != rows[first].n_kv) {
+            kv.reset(); // before there is another
+            kv = std::make_unique<caches>(m, o.shape, rows[first].n_kv);
+        }
+        measure_group(m, *kv, group, o.how);
+        for (const bench_row * row : group) {
+            print_row(*row);
+        }
+        fflush(stdout);
+        first += group.size();
+    }
+    result.rows = std::move(rows);
+    if (!o.json.empty() && !write_json(result, o.json)) {
+        throw std::runtime_error("cannot write " + o.json);
+    }
+    return 0;
+}
+
+} // namespace
+
+int main(int argc, char ** argv) {
+    try {
+        const options o = parse(argc, argv);
+        if (o.help) {
+            printf("%s", HELP);
+            return 0;
+        }
+        std::vector<bench_row> rows = choose(o);
+        if (o.list) {
+            for (const bench_row & row : rows) {
+                printf("%s\n", row.id().c_str());
+            }
+            return 0;
+        }
+        if (rows.empty()) {
+            throw usage_error("no row matches '" + o.filter + "'; ids look like decode-8192-t2-K4V4");
+        }
+        return run(o, std::move(rows));
+    } catch (const usage_error & e) {
+        fprintf(stderr, "bench_attn: %s\n", e.what());
+        return 2;
+    } catch (const std::exception & e) {
+        fprintf(stderr, "bench_attn: %s\n", e.what());
+        return 3;
+    }
+}

@@ -1,0 +1,15 @@
+#pragma once
+
+#include "machine.h"
+#include "row.h"
+
+// Everything that a run found out.
+struct bench_result {
+    std::vector<std::string> isa;
+    std::vector<bandwidth>   bandwidths;
+    std::vector<bench_row>   rows;
+    bool                     is_cold = false;
+};
+
+// Returns false when the file cannot be written.
+bool write_json(const bench_result & r, const std::string & path);

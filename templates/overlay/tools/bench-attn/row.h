@@ -1,0 +1,63 @@
+#pragma once
+
+#include "ggml.h"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+// Sizes of a model's attention. The default is Llama-3-8B's.
+struct geometry {
+    int64_t n_head    = 32;
+    int64_t n_head_kv = 8;
+    int64_t head_dim  = 128;
+
+    int64_t n_embd_kv() const { return n_head_kv * head_dim; } // K or V of a token
+};
+
+enum class work_kind {
+    decode,  // one query
+    prefill, // PREFILL_QUERIES queries, causal
+    pack,    // f16 -> the type
+};
+
+static constexpr int64_t PREFILL_QUERIES = 512;
+
+const char * work_name(work_kind work);
+bool         work_of(const std::string & name, work_kind & work);
+
+// What the keys and values are: f16, q8_0, q4_0, K<bits>V<bits>, K<bits>V<bits>+w<tokens>, w<tokens>.
+// Of a pack row, the one type that is made: f16, q8_0, q4_0, K<bits>, V<bits>.
+struct cache_kind {
+    std::string name;
+    ggml_type   type_k = GGML_TYPE_COUNT; // COUNT: none, in a pack row
+    ggml_type   type_v = GGML_TYPE_COUNT;
+    int64_t     window = 0;               // the newest tokens, as f16
+
+    bool is_upstream() const;             // stock types by stock ops
+    bool is_window() const { return window > 0 && type_k == GGML_TYPE_F16; }
+};
+
+bool cache_of(const std::string & name, cache_kind & cache);
+
+// The types that packing makes for these caches, one after another.
+std::vector<cache_kind> packed_kinds(const std::vector<cache_kind> & caches);
+
+// One line of the result: what is timed, and what it came to.
+struct bench_row {
+    work_kind  work;
+    int64_t    n_kv;
+    int        n_threads;
+    cache_kind cache;
+
+    std::string         kernel;
+    size_t              bytes = 0; // that the op has to read: the cache, or the source of packing
+    std::vector<double> seconds;   // of each round
+    std::vector<double> floor;     // of reading (pack: copying) those bytes and no more, in the same rounds
+
+    int64_t     n_q() const { return work == work_kind::decode ? 1 : work == work_kind::prefill ? PREFILL_QUERIES : 0; }
+    std::string group() const; // rows of a group are timed in turns
+    std::string id() const;
+};
+
+double quantile(std::vector<double> values, double at);
