@@ -1,4 +1,4 @@
-"""The whole job: get llama.cpp, check the patches, apply them, build, prove. What is done and unchanged is not done again."""
+"""The whole job: get llama.cpp, check the patches, apply them, build, prove; nothing is done twice for the same."""
 
 from __future__ import annotations
 
