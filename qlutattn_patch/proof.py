@@ -1,4 +1,4 @@
-"""A report that passed is remembered, and stands while what it proved is unchanged: the built files, the checker, the machine."""
+"""A report that passed stands while what it proved is unchanged: the built files, the checker, the machine."""
 
 from __future__ import annotations
 
