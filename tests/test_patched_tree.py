@@ -14,7 +14,7 @@ from qlutattn_patch.workspace import Workspace
 
 pytestmark = pytest.mark.compiler
 
-DIGEST_SOURCE = Path(__file__).parent / "native" / "stock_digest.cpp"
+NATIVE = Path(__file__).parent / "native"
 SMALL = [f"-DLLAMA_BUILD_{part}=OFF" for part in ("COMMON", "TESTS", "TOOLS", "EXAMPLES", "SERVER", "APP", "UI")] + [
     "-DLLAMA_USE_PREBUILT_UI=OFF"
 ]
@@ -55,12 +55,12 @@ def build(tree: Path, build_dir: Path, targets: list[str], definitions: list[str
     run(cmake, "--build", build_dir, "--target", *targets, "-j2", env=env)
 
 
-def stock_digest(tree: Path, build_dir: Path) -> str:
-    """What the stock operations of a build compute."""
-    program = build_dir / "stock_digest"
+def run_native(source: str, tree: Path, build_dir: Path) -> str:
+    """Compile one of our test programs against a build of ggml, and run it."""
+    program = build_dir / Path(source).stem
     libraries = [f"-l{name}" for name in ("ggml", "ggml-cpu", "ggml-base")]
     where = [f"-I{tree / 'ggml' / 'include'}", f"-L{build_dir / 'bin'}", f"-Wl,-rpath,{build_dir / 'bin'}"]
-    run(os.environ.get("CXX", "c++"), "-std=c++17", "-O1", DIGEST_SOURCE, *where, *libraries, "-o", program)
+    run(os.environ.get("CXX", "c++"), "-std=c++17", "-O1", NATIVE / source, *where, *libraries, "-o", program)
     return run(program)
 
 
@@ -87,25 +87,32 @@ def series(workspace: Workspace) -> list[Path]:
 
 def test_each_patch_compiles_on_its_own(workspace: Workspace, tmp_path: Path) -> None:
     tree = clone(workspace, tmp_path / "llama.cpp")
+    fast = ["-DCMAKE_BUILD_TYPE=None", "-DCMAKE_C_FLAGS=-O0", "-DCMAKE_CXX_FLAGS=-O0", "-DGGML_LLAMAFILE=OFF"]
     for patch in series(workspace):
         run("git", "am", "-q", patch, cwd=tree)
         changed = run("git", "diff", "--name-only", "HEAD~1", cwd=tree).split()
-        outside = [
-            f"{tree / name}^"
-            for name in changed
-            if name.endswith(".cpp") and not name.startswith(("ggml/", "tools/align"))
-        ]
-        build(tree, tmp_path / "build", ["ggml", *outside], ["-DLLAMA_BUILD_UI=OFF", "-DLLAMA_USE_PREBUILT_UI=OFF"])
+        ours = ("ggml/", "tools/align-attn/")
+        outside = [f"{tree / name}^" for name in changed if name.endswith(".cpp") and not name.startswith(ours)]
+        targets = ["ggml", *outside, *(["align_attn"] if patch.stem == "align-attn" else [])]
+        build(tree, tmp_path / "build", targets, ["-DLLAMA_BUILD_UI=OFF", "-DLLAMA_USE_PREBUILT_UI=OFF", *fast])
 
 
 def test_stock_operations_are_bit_identical(workspace: Workspace, patched: Path, tmp_path: Path) -> None:
     pristine = clone(workspace, tmp_path / "llama.cpp")
     build(pristine, tmp_path / "pristine", ["ggml"], SMALL)
-    expected = stock_digest(pristine, tmp_path / "pristine")
+    expected = run_native("stock_digest.cpp", pristine, tmp_path / "pristine")
     assert expected.count("\n") > 100
     for state in ("OFF", "ON"):
         build(patched, tmp_path / state, ["ggml"], [*SMALL, f"-DGGML_QLUTATTN={state}"])
-        assert stock_digest(patched, tmp_path / state) == expected, f"GGML_QLUTATTN={state}"
+        assert run_native("stock_digest.cpp", patched, tmp_path / state) == expected, f"GGML_QLUTATTN={state}"
+        refusals = run_native("refusals.cpp", patched, tmp_path / state).splitlines()
+        assert len(refusals) == 8
+        for line in refusals:
+            packs = state == "ON" and line.startswith("cpy ")
+            assert line.endswith("supports=1 status=0 words=0" if packs else "supports=0 status=-1 words=1"), (
+                state,
+                line,
+            )
     assert not list((tmp_path / "OFF").rglob("*align*.o"))
 
 

@@ -140,7 +140,7 @@ def test_worked_example_of_the_specification() -> None:
     tile = pack(source, kind)
 
     expected = np.zeros(kind.tile_bytes, np.uint8)
-    expected[3:4096:64] = [int(word, 16) for word in data.split()]
+    expected[:512].reshape(8, 64)[:, 12:16] = np.reshape([int(word, 16) for word in data.split()], (8, 4))
     for at, first, second in re.findall(r"byte (\d+) \(`(..) (..)`\)", text):
         expected[int(at) : int(at) + 2] = int(first, 16), int(second, 16)
     np.testing.assert_array_equal(tile[0, 0, 0], expected)

@@ -19,7 +19,7 @@ LEVELS = {
     2: (-127, -38, 38, 127),
     4: (-127, -96, -75, -58, -44, -31, -18, -6, 6, 18, 31, 44, 58, 75, 96, 127),
 }
-LAYOUT = {1: "lookup", 2: "lookup", 4: "dot"}
+LAYOUT = {1: "lookup", 2: "dot", 4: "dot"}
 
 Codes = NDArray[np.uint8]
 Bytes = NDArray[np.uint8]

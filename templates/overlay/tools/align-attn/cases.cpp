@@ -157,17 +157,14 @@ static void add_special(std::vector<align_case> & cases) {
     }
 
     c         = align_case();
-    c.n_q     = 512;
     c.n_tiles = 32;
-    int n     = 0;
-    for (int k : BITS) { // the big ones
-        c.bits_k    = k;
-        c.bits_v    = k;
-        c.mask      = mask_kind::causal;
-        c.n_f16     = n == 0 ? 0 : n == 1 ? 128 : 511;
-        c.n_threads = n == 0 ? 1 : n == 1 ? 2 : 4;
+    c.mask    = mask_kind::causal;
+    for (int b : BITS) { // the big ones
+        c.bits_k = c.bits_v = b;
+        c.n_q               = b == 4 ? 512 : 128;
+        c.n_f16             = b == 1 ? 0 : b == 2 ? 128 : 511;
+        c.n_threads         = b;
         cases.push_back(c);
-        n++;
     }
     c.n_tiles   = 1;
     c.group     = 8;

@@ -28,14 +28,14 @@ double level_of(int bits, int code) {
     return (bits == 1 ? one : bits == 2 ? two : four)[code] / 64.0;
 }
 
-// 1 and 2 bits: chunk g holds 4/bits depths of all lanes, a nibble a lane.
+// 1 bit: chunk g holds 4/bits depths of all lanes, a nibble a lane.
 static int read_lookup(const uint8_t * bytes, int bits, int lane, int depth) {
     const int per_nibble = 4 / bits;
     const int nibble     = bytes[64 * (depth / per_nibble) + lane % 64] >> (lane < 64 ? 0 : 4);
     return nibble >> bits * (depth % per_nibble) & ((1 << bits) - 1);
 }
 
-// 4 bits: chunk 16*L + B holds 8 depths of 16 lanes, four bytes a lane.
+// 2 and 4 bits: chunk 4*bits*L + B holds 32/bits depths of 16 lanes, four bytes a lane.
 static int read_dot(const uint8_t * bytes, int bits, int lane, int depth) {
     const int per_chunk = 32 / bits;
     const int chunk     = lane / 16 * (128 / per_chunk) + depth / per_chunk;
@@ -46,7 +46,7 @@ static int read_dot(const uint8_t * bytes, int bits, int lane, int depth) {
 void read_tile(const uint8_t * bytes, int bits, tile_codes & tile) {
     for (int lane = 0; lane < 128; ++lane) {
         for (int depth = 0; depth < 128; ++depth) {
-            tile.code[lane][depth] = (uint8_t) (bits == 4 ? read_dot(bytes, bits, lane, depth) : read_lookup(bytes, bits, lane, depth));
+            tile.code[lane][depth] = (uint8_t) (bits > 1 ? read_dot(bytes, bits, lane, depth) : read_lookup(bytes, bits, lane, depth));
         }
         const uint8_t * meta = bytes + 2048 * (size_t) bits + 2 * lane;
         tile.scale[lane]     = f16_value((uint16_t) (meta[0] | meta[1] << 8));

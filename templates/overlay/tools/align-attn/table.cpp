@@ -23,12 +23,12 @@ static void print_number(FILE * file, double x, int width) {
 }
 
 void print_header(FILE * file) {
-    fprintf(file, "%-64s %-7s %8s %8s %8s %8s %8s %8s%s\n", "case", "kernel", "err/tol", "codes", "f32", "bound", "f16", "up/f32",
+    fprintf(file, "%-64s %-18s %8s %8s %8s %8s %8s %8s%s\n", "case", "kernel", "err/tol", "codes", "f32", "bound", "f16", "up/f32",
             torch_version().empty() ? "" : "    torch");
 }
 
 void print_row(FILE * file, const verdict & v) {
-    fprintf(file, "%-64s %-7s", v.c.id.c_str(), v.kernel().c_str());
+    fprintf(file, "%-64s %-18s", v.c.id.c_str(), v.kernel().c_str());
     for (double x : { v.worst_ratio, v.nmse_codes, v.nmse_values, v.bound_values, v.nmse_upstream, v.nmse_sanity }) {
         print_number(file, x, 8);
     }

@@ -23,9 +23,8 @@ void qlutattn_acc_simd(const qlutattn_kernel_config &, qlutattn_kernel, const ui
 
 using namespace qlutattn_simd;
 
-// the dot order of 4 bits: a chunk is 8 depths of 16 lanes, the first four in low nibbles, the last four in high ones
-static constexpr int DOT_DEPTHS = 8;
-static constexpr int DOT_LANES  = 16;
+// the dot order: a chunk is 32/bits depths of 16 lanes; field i of a byte (bits i*bits on) is one of the depths 4*i .. 4*i + 3
+static constexpr int DOT_LANES = 16;
 
 static void unbias(int32_t * sums, int n, int32_t bias) {
     for (int i = 0; i < n; i++) {
@@ -34,32 +33,38 @@ static void unbias(int32_t * sums, int n, int32_t bias) {
 }
 
 // Codes become levels once for all rows; a 32-bit sum takes four neighbouring depths of one lane.
-template <int n_rows>
+template <int bits, int n_rows>
 static void dot_rows(const qlutattn_kernel_config & config, const uint8_t * codes, const qlutattn_span & span, const qlutattn_tbl * const * tbls,
                      qlutattn_acc & acc, int row0) {
-    uint8_t biased[16];
-    for (int i = 0; i < 16; i++) {
-        biased[i] = (uint8_t) (config.levels[i] + LEVEL_BIAS);
+    constexpr int fields = 4 / bits;  // of a nibble
+    constexpr int depths = 32 / bits; // of a chunk
+
+    bytes levels[fields];             // the level of each field, for every nibble
+    for (int f = 0; f < fields; f++) {
+        uint8_t biased[16];
+        for (int n = 0; n < 16; n++) {
+            biased[n] = (uint8_t) (config.levels[n >> (f * bits) & ((1 << bits) - 1)] + LEVEL_BIAS);
+        }
+        levels[f] = table(biased);
     }
-    const bytes levels   = table(biased);
-    const int   n_chunks = span.n_depth / DOT_DEPTHS;
+    const int n_chunks = span.n_depth / depths;
 
     for (int lane = 0; lane < span.n_lanes; lane += WIDTH / 4) {
         const int       at    = span.lane0 + lane;
-        const uint8_t * chunk = codes + (at / DOT_LANES * (PACK_SIZE / DOT_DEPTHS) + span.depth0 / DOT_DEPTHS) * PACK_CHUNK_SIZE + at % DOT_LANES * 4;
+        const uint8_t * chunk = codes + (at / DOT_LANES * (PACK_SIZE / depths) + span.depth0 / depths) * PACK_CHUNK_SIZE + at % DOT_LANES * 4;
 
         sums32 sums[n_rows];
         for (int r = 0; r < n_rows; r++) {
             sums[r] = zero32();
         }
         for (int i = 0; i < n_chunks; i++) {
-            const bytes v     = load(chunk + i * PACK_CHUNK_SIZE);
-            const bytes first = pick(levels, low(v));
-            const bytes last  = pick(levels, high(v));
-            for (int r = 0; r < n_rows; r++) {
-                const uint8_t * x = tbls[row0 + r]->units + i * DOT_DEPTHS;
-                sums[r]           = dot(sums[r], first, four(x));
-                sums[r]           = dot(sums[r], last, four(x + 4));
+            const bytes v          = load(chunk + i * PACK_CHUNK_SIZE);
+            const bytes nibbles[2] = { low(v), high(v) };
+            for (int f = 0; f < 2 * fields; f++) {
+                const bytes l = pick(levels[f % fields], nibbles[f / fields]);
+                for (int r = 0; r < n_rows; r++) {
+                    sums[r] = dot(sums[r], l, four(tbls[row0 + r]->units + i * depths + 4 * f));
+                }
             }
         }
         for (int r = 0; r < n_rows; r++) {
@@ -112,11 +117,21 @@ static void lut_rows(const qlutattn_kernel_config & config, const uint8_t * code
     }
 }
 
-template <int n_rows, typename... Args> static void by_kernel(qlutattn_kernel kernel, Args &... args) {
-    if (kernel == QLUTATTN_KERNEL_DOT) {
-        dot_rows<n_rows>(args...);
-    } else {
+template <int n_rows, typename... Args> static void by_kernel(qlutattn_kernel kernel, int bits, Args &... args) {
+    if (kernel == QLUTATTN_KERNEL_LUT) {
         lut_rows<n_rows>(args...);
+        return;
+    }
+    switch (bits) {
+        case 1:
+            dot_rows<1, n_rows>(args...);
+            break;
+        case 2:
+            dot_rows<2, n_rows>(args...);
+            break;
+        case 4:
+            dot_rows<4, n_rows>(args...);
+            break;
     }
 }
 
@@ -125,7 +140,7 @@ const char * qlutattn_simd_name() {
 }
 
 bool qlutattn_has_simd(const qlutattn_kernel_config & config, qlutattn_kernel kernel) {
-    return kernel == QLUTATTN_KERNEL_DOT ? config.layout == QLUTATTN_LAYOUT_DOT && config.bits == 4 : config.layout == QLUTATTN_LAYOUT_LOOKUP;
+    return kernel == QLUTATTN_KERNEL_DOT ? config.layout == QLUTATTN_LAYOUT_DOT : config.layout == QLUTATTN_LAYOUT_LOOKUP;
 }
 
 void qlutattn_acc_simd(const qlutattn_kernel_config & config, qlutattn_kernel kernel, const uint8_t * codes, const qlutattn_span & span,
@@ -133,13 +148,13 @@ void qlutattn_acc_simd(const qlutattn_kernel_config & config, qlutattn_kernel ke
     const int step = kernel == QLUTATTN_KERNEL_DOT ? DOT_ROWS : LUT_ROWS;
     for (int r = 0; r < n_rows;) {
         if (n_rows - r >= step && step == 4) {
-            by_kernel<4>(kernel, config, codes, span, tbls, acc, r);
+            by_kernel<4>(kernel, config.bits, config, codes, span, tbls, acc, r);
             r += 4;
         } else if (n_rows - r >= 2) {
-            by_kernel<2>(kernel, config, codes, span, tbls, acc, r);
+            by_kernel<2>(kernel, config.bits, config, codes, span, tbls, acc, r);
             r += 2;
         } else {
-            by_kernel<1>(kernel, config, codes, span, tbls, acc, r);
+            by_kernel<1>(kernel, config.bits, config, codes, span, tbls, acc, r);
             r += 1;
         }
     }

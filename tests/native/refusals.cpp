@@ -1,0 +1,60 @@
+// Hands packed tensors to operations that must refuse them, and prints for each whether the CPU backend failed in words, and whether it had
+// said so beforehand (supports_op).
+
+#include "ggml-alloc.h"
+#include "ggml-backend.h"
+#include "ggml-qlutattn.h"
+#include "ggml.h"
+
+#include <cstdio>
+#include <cstring>
+#include <string>
+
+static std::string said;
+
+static void try_op(ggml_backend_t backend, const char * name, ggml_tensor * (*make)(ggml_context * ctx, ggml_tensor * packed, ggml_tensor * rows)) {
+    ggml_init_params params = { ggml_tensor_overhead() * 64 + ggml_graph_overhead(), nullptr, true };
+    ggml_context *   ctx    = ggml_init(params);
+    ggml_tensor *    packed = ggml_new_tensor_2d(ctx, GGML_TYPE_QLUTATTN_K4_128x128, 128, 128);
+    ggml_tensor *    rows   = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, 128, 128);
+    ggml_set_name(packed, "cache_k");
+    ggml_tensor * result = make(ctx, packed, rows);
+
+    ggml_cgraph * graph = ggml_new_graph(ctx);
+    ggml_build_forward_expand(graph, result);
+    ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors(ctx, backend);
+    ggml_backend_buffer_clear(buffer, 0);
+
+    said.clear();
+    const bool        supported = ggml_backend_supports_op(backend, result);
+    const ggml_status status    = ggml_backend_graph_compute(backend, graph);
+    const bool        words     = said.find("qlutattn: ") != std::string::npos;
+    printf("%s supports=%d status=%d words=%d\n", name, supported, status, words);
+    ggml_backend_buffer_free(buffer);
+    ggml_free(ctx);
+}
+
+int main() {
+    ggml_log_set([](enum ggml_log_level, const char * text, void *) { said += text; }, nullptr);
+    ggml_backend_t backend = ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr);
+
+    try_op(backend, "cpy", [](ggml_context * ctx, ggml_tensor * packed, ggml_tensor * rows) { return ggml_cpy(ctx, rows, packed); });
+    try_op(backend, "get_rows", [](ggml_context * ctx, ggml_tensor * packed, ggml_tensor *) {
+        return ggml_get_rows(ctx, packed, ggml_new_tensor_1d(ctx, GGML_TYPE_I32, 1));
+    });
+    try_op(backend, "set_rows", [](ggml_context * ctx, ggml_tensor * packed, ggml_tensor * rows) {
+        return ggml_set_rows(ctx, packed, rows, ggml_new_tensor_1d(ctx, GGML_TYPE_I64, 128));
+    });
+    try_op(backend, "mul_mat", [](ggml_context * ctx, ggml_tensor * packed, ggml_tensor * rows) { return ggml_mul_mat(ctx, packed, rows); });
+    try_op(backend, "add", [](ggml_context * ctx, ggml_tensor * packed, ggml_tensor * rows) { return ggml_add(ctx, packed, rows); });
+    try_op(backend, "unpack", [](ggml_context * ctx, ggml_tensor * packed, ggml_tensor * rows) { return ggml_cpy(ctx, packed, rows); });
+    try_op(backend, "flash_attn_ext", [](ggml_context * ctx, ggml_tensor * packed, ggml_tensor * rows) {
+        return ggml_flash_attn_ext(ctx, rows, packed, packed, nullptr, 1.0f, 0.0f, 0.0f);
+    });
+    try_op(backend, "one_row", [](ggml_context * ctx, ggml_tensor * packed, ggml_tensor * rows) {
+        return ggml_cpy(ctx, ggml_view_2d(ctx, rows, 128, 1, rows->nb[1], 0), ggml_view_2d(ctx, packed, 128, 1, packed->nb[1], 0));
+    });
+
+    ggml_backend_free(backend);
+    return 0;
+}
