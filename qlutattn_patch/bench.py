@@ -33,6 +33,7 @@ class Settings:
     keys: str | None = None
     threads: str | None = None
     heads: str | None = None
+    layout: str | None = None
     types: str | None = None
     filter: str | None = None
     cold: bool = False
@@ -41,7 +42,7 @@ class Settings:
     @property
     def arguments(self) -> list[str]:
         """The same for bench_attn, and for qlutattn bench."""
-        named = ("work", "keys", "threads", "heads", "types", "filter")
+        named = ("work", "keys", "threads", "heads", "layout", "types", "filter")
         given = [(f"--{name}", getattr(self, name)) for name in named]
         flags = [f"--{name}" for name in ("cold", "quick") if getattr(self, name)]
         return [*(word for name, value in given if value is not None for word in (name, value)), *flags]
@@ -80,7 +81,8 @@ class Result:
             f"{rate['threads']} thread(s): read {rate['read_gbps']:.1f} GB/s, memcpy {rate['memcpy_gbps']:.1f} GB/s"
             for rate in self.json["bandwidth"]
         ]
-        return [f"{self.json['cpu']}; {' '.join(self.json['isa'])}; {self.json['caches']} caches", "; ".join(rates)]
+        run = f"{self.json['caches']} caches, stock types by {self.json['layout']}"
+        return [f"{self.json['cpu']}; {' '.join(self.json['isa'])}; {run}", "; ".join(rates)]
 
 
 def bench(workspace: Workspace, preset: str, settings: Settings, instructions: bool = False) -> Result:
@@ -117,7 +119,14 @@ def result_of(own: Mapping[str, Any], preset: str, cpu: str) -> Result:
         for row in own["rows"]
     ]
     widest = max(own["bandwidth"], key=lambda rate: rate["threads"])
-    head = {"schema": 1, "cpu": cpu, "isa": own["isa"], "preset": preset, "caches": own["caches"]}
+    head = {
+        "schema": 1,
+        "cpu": cpu,
+        "isa": own["isa"],
+        "preset": preset,
+        "caches": own["caches"],
+        "layout": own["layout"],
+    }
     rates = {name: widest[name] for name in ("read_gbps", "memcpy_gbps")}
     return Result({**head, **rates, "bandwidth": own["bandwidth"], "rows": rows})
 

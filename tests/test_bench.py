@@ -46,7 +46,14 @@ def row(cache: str, median: float, *, work: str = "decode", n_kv: int = 512, thr
 
 def own_results(*rows: dict[str, Any]) -> dict[str, Any]:
     rates = [{"threads": n, "read_gbps": 10.0 * n, "memcpy_gbps": 5.0 * n} for n in (1, 2)]
-    return {"schema": 1, "caches": "warm", "isa": ["AVX2", "FMA"], "bandwidth": rates, "rows": list(rows)}
+    return {
+        "schema": 1,
+        "caches": "warm",
+        "layout": "tokens",
+        "isa": ["AVX2", "FMA"],
+        "bandwidth": rates,
+        "rows": list(rows),
+    }
 
 
 SOME = own_results(
@@ -159,7 +166,7 @@ def test_bench_prints_a_table(fake: Fake, capsys: pytest.CaptureFixture[str]) ->
     assert cli.run(["bench"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"^decode +512 +1 +K4V4 +dot-avx2 +0\.500 +0\.450 +5\.0% +16\.0 +25%$", out, re.MULTILINE)
-    assert "AVX2 FMA; warm caches" in out
+    assert "AVX2 FMA; warm caches, stock types by heads" in out
 
 
 def test_what_bench_attn_refuses_is_told(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
@@ -272,14 +279,17 @@ def test_without_matplotlib_no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.compiler
-def test_a_quick_real_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("layout", ["heads", "tokens"])
+def test_a_quick_real_run(layout: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = tmp_path / "bench.svg"
     types = "f16,q8_0,q4_0,K4V4,K2V1,K4V4+w128,w256"
     argv = ["bench", "--quick", "--keys", "512", "--threads", "1,2", "--heads", "4/2/64", "--types", types]
+    argv += ["--layout", layout]
     assert cli.run([*argv, "--plot", str(picture), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["read_gbps"] > 0.1
     assert found["isa"]
+    assert found["layout"] == layout
     rows = {one["id"]: one for one in found["rows"]}
     groups = [f"{work}-512-t{n}" for work in ("decode", "prefill") for n in (1, 2)]
     wanted = {f"{group}-{cache}" for group in groups for cache in types.split(",")}

@@ -19,6 +19,11 @@ from qlutattn_patch.workspace import Workspace
 @click.option("--keys", metavar="LIST", help="How many keys (default: 512 to 131072, prefill to 8192).")
 @click.option("--threads", metavar="LIST", help="How many threads (default: 1 and all).")
 @click.option("--heads", metavar="Q/KV/D", help="Query heads, key/value heads, head size (default: 32/8/128).")
+@click.option(
+    "--layout",
+    type=click.Choice(["heads", "tokens"]),
+    help="f16, q8_0, q4_0: each head's tokens side by side (default), or each token's heads, as llama.cpp has it.",
+)
 @click.option("--types", metavar="LIST", help="Of f16, q8_0, q4_0, K4V2 and its like, K4V4+w512, w512.")
 @click.option("--filter", metavar="REGEX", help="Only the rows whose id matches, such as decode-8192-t2-K4V4.")
 @click.option("--cold", is_flag=True, help="Empty the caches before each run; else each follows one of its own row.")

@@ -28,17 +28,22 @@ std::vector<float> random_values(uint64_t seed, size_t n) {
 caches::caches(machine & m, const geometry & shape, int64_t n_kv) : shape(shape), n_kv(n_kv), m(m) {}
 
 ggml_tensor * caches::like(ggml_context * ctx, ggml_type type) const {
-    return ggml_is_qlutattn(type) ? ggml_new_tensor_3d(ctx, type, 128, n_kv, shape.n_embd_kv() / 128) :
-                                    ggml_new_tensor_2d(ctx, type, shape.n_embd_kv(), n_kv);
-}
-
-ggml_tensor * caches::source(ggml_context * ctx, bool is_value) {
-    ggml_tensor * t = made(GGML_TYPE_F16, is_value);
-    return ggml_view_3d(ctx, t, 128, n_kv, shape.n_embd_kv() / 128, t->nb[1], 128 * t->nb[0], 0);
+    if (ggml_is_qlutattn(type)) {
+        return ggml_new_tensor_3d(ctx, type, 128, n_kv, shape.n_embd_kv() / 128);
+    }
+    if (shape.by_head) {
+        return ggml_new_tensor_3d(ctx, type, shape.head_dim, n_kv, shape.n_head_kv);
+    }
+    return ggml_permute(ctx, ggml_new_tensor_3d(ctx, type, shape.head_dim, shape.n_head_kv, n_kv), 0, 2, 1, 3);
 }
 
 ggml_tensor * caches::conversion(ggml_context * ctx, ggml_tensor * to, bool is_value) {
-    return ggml_cpy(ctx, ggml_is_qlutattn(to->type) ? source(ctx, is_value) : made(GGML_TYPE_F16, is_value), to);
+    ggml_tensor * from = source(is_value);
+    const size_t  part = to->ne[0] * from->nb[0]; // of a token, for a head or a column of tiles
+    if (to->view_src) {                           // permuted; ggml quantises to contiguous tensors only
+        return ggml_cpy(ctx, ggml_view_3d(ctx, from, to->ne[0], to->ne[2], to->ne[1], part, from->nb[1], 0), to->view_src);
+    }
+    return ggml_cpy(ctx, ggml_view_3d(ctx, from, to->ne[0], to->ne[1], to->ne[2], from->nb[1], part, 0), to);
 }
 
 // Rows are pieces of one long list of random values, each from another place: as good as new ones, and quicker.
@@ -53,26 +58,33 @@ void caches::fill(ggml_tensor * t, uint64_t seed) const {
     }
 }
 
-ggml_tensor * caches::made(ggml_type type, bool is_value) {
-    const auto key   = std::make_pair(type, is_value);
-    const auto found = entries.find(key);
-    if (found != entries.end()) {
-        return found->second.tensor;
-    }
-    ggml_init_params params = { ggml_tensor_overhead() * 8 + ggml_graph_overhead_custom(4, false), nullptr, true };
-    entry            e;
-    e.ctx.reset(ggml_init(params));
-    e.tensor = like(e.ctx.get(), type);
+void caches::allocate(entry & e) const {
     e.buffer.reset(ggml_backend_alloc_ctx_tensors(e.ctx.get(), m.get()));
     if (!e.buffer) {
-        throw std::runtime_error("there is not enough memory for " + std::to_string(n_kv) + " keys as " + ggml_type_name(type));
+        throw std::runtime_error("there is not enough memory for " + std::to_string(n_kv) + " keys as " + ggml_type_name(e.tensor->type));
     }
-    if (type == GGML_TYPE_F16) {
+}
+
+ggml_tensor * caches::source(bool is_value) {
+    entry & e = sources[is_value];
+    if (!e.tensor) {
+        e.ctx.reset(ggml_init({ ggml_tensor_overhead(), nullptr, true }));
+        e.tensor = ggml_new_tensor_2d(e.ctx.get(), GGML_TYPE_F16, shape.n_embd_kv(), n_kv);
+        allocate(e);
         fill(e.tensor, is_value ? 2 : 1);
-    } else {
-        ggml_cgraph * graph = ggml_new_graph_custom(e.ctx.get(), 4, false);
+    }
+    return e.tensor;
+}
+
+ggml_tensor * caches::made(ggml_type type, bool is_value) {
+    entry & e = entries[{ type, is_value }];
+    if (!e.tensor) {
+        e.ctx.reset(ggml_init({ ggml_tensor_overhead() * 8 + ggml_graph_overhead_custom(8, false), nullptr, true }));
+        e.tensor = like(e.ctx.get(), type);
+        allocate(e);
+        ggml_cgraph * graph = ggml_new_graph_custom(e.ctx.get(), 8, false);
         ggml_build_forward_expand(graph, conversion(e.ctx.get(), e.tensor, is_value));
         m.compute(graph);
     }
-    return entries.emplace(key, std::move(e)).first->second.tensor;
+    return e.tensor;
 }

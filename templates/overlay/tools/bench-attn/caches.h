@@ -10,19 +10,19 @@ class caches {
   public:
     caches(machine & m, const geometry & shape, int64_t n_kv);
 
-    // Stock types: [n_embd_kv, n_kv], as llama.cpp stores them. Packed ones: [128, n_kv, n_embd_kv/128].
+    // Stock types: [head_dim, n_kv, n_head_kv], perhaps a permuted view. Packed ones: [128, n_kv, n_embd_kv/128].
     ggml_tensor * keys(ggml_type type) { return made(type, false); }
 
     ggml_tensor * values(ggml_type type) { return made(type, true); }
-
-    // f16 keys (or values) as packing takes them: [128, n_kv, n_embd_kv/128]
-    ggml_tensor * source(ggml_context * ctx, bool is_value);
 
     // a new tensor as keys() and values() give them
     ggml_tensor * like(ggml_context * ctx, ggml_type type) const;
 
     // The copy, in ctx, of the f16 keys or values to such a tensor.
     ggml_tensor * conversion(ggml_context * ctx, ggml_tensor * to, bool is_value);
+
+    // f16 keys or values as a model makes them, and as packing takes them: [n_embd_kv, n_kv]
+    ggml_tensor * source(bool is_value);
 
     const geometry shape;
     const int64_t  n_kv;
@@ -31,14 +31,16 @@ class caches {
     struct entry {
         ggml_context_ptr        ctx;
         ggml_backend_buffer_ptr buffer;
-        ggml_tensor *           tensor;
+        ggml_tensor *           tensor = nullptr;
     };
 
     ggml_tensor * made(ggml_type type, bool is_value);
+    void          allocate(entry & e) const;
     void          fill(ggml_tensor * t, uint64_t seed) const;
 
     machine &                                   m;
     std::map<std::pair<ggml_type, bool>, entry> entries;
+    entry                                       sources[2];
 };
 
 // random values of about unit variance, the same on every machine

@@ -18,12 +18,21 @@ struct job {
     sweep         floor;
 };
 
-ggml_tensor * heads_of(ggml_context * ctx, ggml_tensor * t, const geometry & shape, int64_t first, int64_t n) {
-    return ggml_view_3d(ctx, t, shape.head_dim, n, shape.n_head_kv, t->nb[1], ggml_row_size(t->type, shape.head_dim), first * t->nb[1]);
+// the tokens [first, first + n)
+ggml_tensor * some_of(ggml_context * ctx, ggml_tensor * t, int64_t first, int64_t n) {
+    return ggml_view_3d(ctx, t, t->ne[0], n, t->ne[2], t->nb[1], t->nb[2], first * t->nb[1]);
 }
 
-span whole(const ggml_tensor * t) {
-    return { (const char *) t->data, ggml_nbytes(t) };
+// Their bytes. Tokens of a permuted tensor lie side by side, all heads of each; else each head (of tiles: each column) has its own place.
+void add_spans(sweep & floor, const ggml_tensor * t, int64_t first, int64_t n) {
+    const char * start = (const char *) t->data + first * t->nb[1];
+    if (t->nb[2] < t->nb[1]) {
+        floor.spans.push_back({ start, n * t->nb[1] });
+        return;
+    }
+    for (int64_t i = 0; i < t->ne[2]; ++i) {
+        floor.spans.push_back({ start + i * t->nb[2], n * t->nb[1] });
+    }
 }
 
 // The tensors and graphs of a group.
@@ -37,7 +46,7 @@ class group {
         const bench_row & first = *rows[0];
         n_q                     = first.n_q();
         if (first.work == work_kind::pack) {
-            copied = ggml_new_tensor_2d(ctx, GGML_TYPE_F16, kv.shape.n_embd_kv(), kv.n_kv);
+            copied = kv.like(ctx, GGML_TYPE_F16);
         } else {
             q = ggml_new_tensor_3d(ctx, GGML_TYPE_F32, kv.shape.head_dim, kv.shape.n_head, n_q); // permuted below, as llama.cpp has it
         }
@@ -75,45 +84,38 @@ class group {
         ggml_tensor *      queries  = ggml_permute(ctx, q, 0, 2, 1, 3);
 
         if (c.is_upstream()) {
-            ggml_tensor * k = kv.keys(c.type_k);
-            ggml_tensor * v = kv.values(c.type_v);
-            floor.spans     = { whole(k), whole(v) };
-            return ggml_flash_attn_ext(ctx, queries, heads_of(ctx, k, shape, 0, kv.n_kv), heads_of(ctx, v, shape, 0, kv.n_kv), mask(0, kv.n_kv),
-                                       scale, 0, 0);
+            return ggml_flash_attn_ext(ctx, queries, part(kv.keys(c.type_k), 0, kv.n_kv, floor), part(kv.values(c.type_v), 0, kv.n_kv, floor),
+                                       mask(0, kv.n_kv), scale, 0, 0);
         }
         ggml_tensor * k  = nullptr;
         ggml_tensor * v  = nullptr;
         ggml_tensor * kp = nullptr;
         ggml_tensor * vp = nullptr;
         if (n_f16 > 0) {
-            k = f16_window(kv.keys(GGML_TYPE_F16), n_f16, floor);
-            v = f16_window(kv.values(GGML_TYPE_F16), n_f16, floor);
+            k = part(kv.keys(GGML_TYPE_F16), kv.n_kv - n_f16, n_f16, floor);
+            v = part(kv.values(GGML_TYPE_F16), kv.n_kv - n_f16, n_f16, floor);
         }
         if (n_packed > 0) {
-            kp = tiles(kv.keys(c.type_k), n_packed, floor);
-            vp = tiles(kv.values(c.type_v), n_packed, floor);
+            kp = part(kv.keys(c.type_k), 0, n_packed, floor);
+            vp = part(kv.values(c.type_v), 0, n_packed, floor);
         }
         return ggml_flash_attn_ext_mixed(ctx, queries, k, v, n_f16 > 0 ? mask(kv.n_kv - n_f16, n_f16) : nullptr, kp, vp,
                                          n_packed > 0 ? mask(0, n_packed) : nullptr, nullptr, shape.n_head_kv, scale, 0, 0);
     }
 
-    ggml_tensor * f16_window(ggml_tensor * t, int64_t n, sweep & floor) {
-        floor.spans.push_back({ (const char *) t->data + (kv.n_kv - n) * t->nb[1], n * t->nb[1] });
-        return heads_of(ctx, t, kv.shape, kv.n_kv - n, n);
-    }
-
-    ggml_tensor * tiles(ggml_tensor * t, int64_t n, sweep & floor) {
-        for (int64_t column = 0; column < t->ne[2]; ++column) {
-            floor.spans.push_back({ (const char *) t->data + column * t->nb[2], n * t->nb[1] });
-        }
-        return ggml_view_3d(ctx, t, 128, n, t->ne[2], t->nb[1], t->nb[2], 0);
+    ggml_tensor * part(ggml_tensor * t, int64_t first, int64_t n, sweep & floor) {
+        add_spans(floor, t, first, n);
+        return some_of(ctx, t, first, n);
     }
 
     // Copying the source takes the floor's part.
     ggml_tensor * packing(const bench_row & row, sweep & floor) {
         const bool      is_value = row.cache.type_k == GGML_TYPE_COUNT;
         const ggml_type type     = is_value ? row.cache.type_v : row.cache.type_k;
-        floor.spans              = { whole(is_value ? kv.values(GGML_TYPE_F16) : kv.keys(GGML_TYPE_F16)) };
+        ggml_tensor *   source   = kv.source(is_value);
+        floor.spans              = {
+            { (const char *) source->data, ggml_nbytes(source) }
+        };
         return kv.conversion(ctx, type == GGML_TYPE_F16 ? copied : kv.like(ctx, type), is_value);
     }
 

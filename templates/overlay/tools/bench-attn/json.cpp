@@ -26,7 +26,8 @@ static std::string type_text(ggml_type type) {
 
 bool write_json(const bench_result & r, const std::string & path) {
     std::ofstream out(path);
-    out << "{\"schema\": 1, \"caches\": " << (r.is_cold ? "\"cold\"" : "\"warm\"") << ", \"isa\": [";
+    out << "{\"schema\": 1, \"caches\": " << (r.is_cold ? "\"cold\"" : "\"warm\"") << ", \"layout\": " << (r.by_head ? "\"heads\"" : "\"tokens\"");
+    out << ", \"isa\": [";
     for (size_t i = 0; i < r.isa.size(); ++i) {
         out << (i ? ", " : "") << text(r.isa[i]);
     }

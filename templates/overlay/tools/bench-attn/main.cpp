@@ -49,6 +49,8 @@ const char * const HELP =
     "  --keys LIST     how many keys, multiples of 128 from 512 to 131072; default: 512,2048,8192,32768,131072, prefill up to 8192\n"
     "  --threads LIST  default: 1 and all\n"
     "  --heads Q/KV/D  query heads, key/value heads, head size; default: 32/8/128\n"
+    "  --layout NAME   of f16, q8_0 and q4_0 caches: heads (each head's tokens side by side, which suits upstream best; the default), or\n"
+    "                  tokens (each token's heads side by side, as llama.cpp has it)\n"
     "  --types LIST    of f16, q8_0, q4_0, K4V2 (bits), K4V4+w512 (the newest 512 tokens as f16), w512 (these alone)\n"
     "                  default: f16,q8_0,q4_0,K4V4,K4V2,K2V2,K1V1,K4V4+w512\n"
     "  --filter REGEX  only the rows whose id matches\n"
@@ -153,7 +155,15 @@ options parse(int argc, char ** argv) {
         } else if (name == "--types") {
             take<cache_kind>(o.caches, name, value(), read_cache);
         } else if (name == "--heads") {
-            o.shape = heads(value());
+            const bool by_head = o.shape.by_head;
+            o.shape            = heads(value());
+            o.shape.by_head    = by_head;
+        } else if (name == "--layout") {
+            const std::string layout = value();
+            if (layout != "tokens" && layout != "heads") {
+                throw usage_error("--layout needs tokens or heads, not '" + layout + "'");
+            }
+            o.shape.by_head = layout == "heads";
         } else if (name == "--filter") {
             o.filter = value();
         } else if (name == "--json") {
@@ -237,6 +247,7 @@ int run(const options & o, std::vector<bench_row> rows) {
     bench_result result;
     result.isa     = m.features();
     result.is_cold = o.how.is_cold;
+    result.by_head = o.shape.by_head;
 
     if (!o.how.count_only) {
         fprintf(stderr, "[0/%zu] read bandwidth\n", rows.size());

@@ -9,6 +9,7 @@ struct bench_result {
     std::vector<bandwidth>   bandwidths;
     std::vector<bench_row>   rows;
     bool                     is_cold = false;
+    bool                     by_head = true;
 };
 
 // Returns false when the file cannot be written.

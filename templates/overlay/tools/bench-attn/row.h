@@ -11,6 +11,7 @@ struct geometry {
     int64_t n_head    = 32;
     int64_t n_head_kv = 8;
     int64_t head_dim  = 128;
+    bool    by_head   = true; // stock caches: each head's tokens side by side; else each token's heads, as llama.cpp stores them
 
     int64_t n_embd_kv() const { return n_head_kv * head_dim; } // K or V of a token
 };
