@@ -4,7 +4,6 @@
 
 #include "ggml-qlutattn.h"
 
-#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 
@@ -93,26 +92,25 @@ void store_tokens(ggml_tensor * t, const std::vector<float> & values, int64_t n_
     }
 }
 
-// queries beyond n_q repeat the last one
-void store_q(ggml_tensor * t, const std::vector<float> & q, int64_t n_q) {
+void store_q(ggml_tensor * t, const std::vector<float> & q) {
+    const float * row = q.data();
     for (int64_t b = 0; b < t->ne[3]; ++b) {
         for (int64_t h = 0; h < t->ne[2]; ++h) {
             for (int64_t i = 0; i < t->ne[1]; ++i) {
-                const float * row = q.data() + ((b * t->ne[2] + h) * n_q + std::min(i, n_q - 1)) * t->ne[0];
                 for (int64_t d = 0; d < t->ne[0]; ++d) {
-                    store(t, d, i, h, b, row[d]);
+                    store(t, d, i, h, b, *row++);
                 }
             }
         }
     }
 }
 
-// the columns [first, first + ne[0]) of the first n_rows rows of the mask, rows beyond n_q repeating the last one
-void store_mask(ggml_tensor * t, const case_data & data, int64_t n_rows, int64_t n_q, int64_t n_kv, int64_t first) {
+// the columns [first, first + ne[0]) of the mask; rows beyond the queries keep what the arena left in them
+void store_mask(ggml_tensor * t, const case_data & data, int64_t n_q, int64_t n_kv, int64_t first) {
     for (int64_t b = 0; b < data.mask_batches; ++b) {
         for (int64_t h = 0; h < data.mask_heads; ++h) {
-            for (int64_t i = 0; i < n_rows; ++i) {
-                const float * row = data.mask.data() + ((b * data.mask_heads + h) * n_q + std::min(i, n_q - 1)) * n_kv + first;
+            for (int64_t i = 0; i < n_q; ++i) {
+                const float * row = data.mask.data() + ((b * data.mask_heads + h) * n_q + i) * n_kv + first;
                 for (int64_t x = 0; x < t->ne[0]; ++x) {
                     store(t, x, i, h, b, row[x]);
                 }
@@ -181,7 +179,7 @@ device_result device::run_mixed(const align_case & c, const case_data & data, in
     }
 
     arena memory(ctx);
-    store_q(q, data.q, c.n_q);
+    store_q(q, data.q);
     if (k) {
         store_tokens(k, data.k, c.n_f16, 0);
         store_tokens(v, data.v, c.n_f16, 0);
@@ -191,10 +189,10 @@ device_result device::run_mixed(const align_case & c, const case_data & data, in
         store_tokens(vsrc, data.vp, c.n_packed(), 0);
     }
     if (mask) {
-        store_mask(mask, data, c.n_q, c.n_q, c.n_kv(), c.n_packed());
+        store_mask(mask, data, c.n_q, c.n_kv(), c.n_packed());
     }
     if (maskp) {
-        store_mask(maskp, data, c.n_q, c.n_q, c.n_kv(), 0);
+        store_mask(maskp, data, c.n_q, c.n_kv(), 0);
     }
     if (sinks) {
         memcpy(sinks->data, data.sinks.data(), data.sinks.size() * sizeof(float));
@@ -220,25 +218,25 @@ std::vector<float> device::run_upstream(const align_case & c, const case_data & 
     ggml_context_ptr owner(ggml_init(params));
     ggml_context *   ctx = owner.get();
 
-    // With fewer queries than a block of its own upstream sums in f16, which long sequences do not survive: fill the block up.
-    const int64_t n_q = c.n_kv() > 512 ? std::max(c.n_q, 64) : c.n_q;
+    // With fewer queries than a block of its own upstream sums in V's type, and long sequences do not survive sums in f16.
+    const ggml_type type_v = c.n_q < 64 && c.n_kv() > 512 ? GGML_TYPE_F32 : GGML_TYPE_F16;
 
-    ggml_tensor * q     = ggml_new_tensor_4d(ctx, GGML_TYPE_F32, c.head_dim, n_q, c.n_head(), c.n_batch);
+    ggml_tensor * q     = ggml_new_tensor_4d(ctx, GGML_TYPE_F32, c.head_dim, c.n_q, c.n_head(), c.n_batch);
     ggml_tensor * k     = ggml_new_tensor_4d(ctx, GGML_TYPE_F16, c.head_dim, c.n_kv(), c.n_head_kv, c.n_batch);
-    ggml_tensor * v     = ggml_new_tensor_4d(ctx, GGML_TYPE_F16, c.head_dim, c.n_kv(), c.n_head_kv, c.n_batch);
-    ggml_tensor * mask  = data.mask.empty() ? nullptr : ggml_new_tensor_4d(ctx, GGML_TYPE_F16, c.n_kv(), n_q, data.mask_heads, data.mask_batches);
+    ggml_tensor * v     = ggml_new_tensor_4d(ctx, type_v, c.head_dim, c.n_kv(), c.n_head_kv, c.n_batch);
+    ggml_tensor * mask  = data.mask.empty() ? nullptr : ggml_new_tensor_4d(ctx, GGML_TYPE_F16, c.n_kv(), c.n_q, data.mask_heads, data.mask_batches);
     ggml_tensor * sinks = c.sinks ? ggml_new_tensor_1d(ctx, GGML_TYPE_F32, c.n_head()) : nullptr;
     ggml_tensor * out   = ggml_flash_attn_ext(ctx, q, k, v, mask, c.scale(), c.max_bias(), c.logit_softcap());
     ggml_flash_attn_ext_add_sinks(out, sinks);
 
     ggml_backend_buffer_ptr buffer(ggml_backend_alloc_ctx_tensors(ctx, backend.get()));
-    store_q(q, data.q, c.n_q);
+    store_q(q, data.q);
     store_tokens(k, data.kp, c.n_packed(), 0);
     store_tokens(k, data.k, c.n_f16, c.n_packed());
     store_tokens(v, data.vp, c.n_packed(), 0, v_scale);
     store_tokens(v, data.v, c.n_f16, c.n_packed(), v_scale);
     if (mask) {
-        store_mask(mask, data, n_q, c.n_q, c.n_kv(), 0);
+        store_mask(mask, data, c.n_q, c.n_kv(), 0);
     }
     if (sinks) {
         memcpy(sinks->data, data.sinks.data(), data.sinks.size() * sizeof(float));
@@ -246,13 +244,10 @@ std::vector<float> device::run_upstream(const align_case & c, const case_data & 
     ggml_cgraph * graph = ggml_new_graph_custom(ctx, 16, false);
     ggml_build_forward_expand(graph, out);
     compute(graph, 2);
-    const int64_t      n = c.head_dim * c.n_head() * c.n_q; // of a batch
-    std::vector<float> values;
-    for (int64_t b = 0; b < c.n_batch; ++b) {
-        const float * x = (const float *) out->data + b * c.head_dim * c.n_head() * n_q;
-        for (int64_t i = 0; i < n; ++i) {
-            values.push_back(x[i] / v_scale);
-        }
+    const float *      x = (const float *) out->data;
+    std::vector<float> values(x, x + ggml_nelements(out));
+    for (float & y : values) {
+        y /= v_scale;
     }
     return values;
 }
