@@ -5,7 +5,7 @@
 // How long to measure, and of what.
 struct effort {
     bool   is_cold    = false; // every run finds the caches full of other things; else it follows a run of the same row
-    double seconds    = 20;    // for all rows of a group together
+    double seconds    = 10;    // for all rows of a group together
     int    min_rounds = 5;
     bool   count_only = false; // run each row once, for an instruction counter
 };
