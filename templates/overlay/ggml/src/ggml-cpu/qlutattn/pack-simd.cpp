@@ -27,11 +27,11 @@ static constexpr int STRIP   = 16; // lanes
 static constexpr int FLOATS  = 8;  // lanes of a register
 static constexpr int COLUMNS = STRIP / FLOATS;
 
-// Step 6 and the first half of step 4: codes of signed bytes. Of 16 levels, no more than two thresholds lie between two multiples of 16, so
-// that the upper nibble says how many are below, and which two to compare with.
+// Step 6 and the first half of step 4: codes of signed bytes. Of 16 levels, no more than one threshold lies between two multiples of 16,
+// so that the upper nibble says how many are below, and which one to compare with.
 template <int bits> struct code_choice {
     bytes limits[3]; // 1 and 2 bits: the largest integers below each threshold
-    bytes below, first, second;
+    bytes below, limit_of;
     bytes levels;
 
     explicit code_choice(const int8_t * level) {
@@ -52,25 +52,22 @@ template <int bits> struct code_choice {
             return;
         }
         int8_t count[16];
-        int8_t least[16];
-        int8_t most[16];
+        int8_t within[16];
         for (int i = 0; i < 16; i++) { // i is the upper nibble of the bytes from start on
             const int start = (i ^ 8) * 16 - 128;
             count[i]        = 0;
-            least[i]        = 127;
-            most[i]         = 127;
-            for (int k = n - 2; k >= 0; k--) {
+            within[i]       = 127;
+            for (int k = 0; k + 1 < n; k++) {
                 if (limit[k] < start) {
                     count[i]++;
-                } else if (limit[k] < start + 16) {
-                    most[i]  = least[i];
-                    least[i] = limit[k];
+                } else if (limit[k] < start + 15) {
+                    GGML_ASSERT(within[i] == 127);
+                    within[i] = limit[k];
                 }
             }
         }
-        below  = table(count);
-        first  = table(least);
-        second = table(most);
+        below    = table(count);
+        limit_of = table(within);
     }
 
     bytes operator()(bytes u) const {
@@ -82,8 +79,7 @@ template <int bits> struct code_choice {
             return codes;
         }
         const bytes group = high(u);
-        const bytes codes = sub(pick(below, group), more(u, pick(first, group)));
-        return sub(codes, more(u, pick(second, group)));
+        return sub(pick(below, group), more(u, pick(limit_of, group)));
     }
 };
 
@@ -129,12 +125,11 @@ struct pack_strip {
     bool   any_dead;
 };
 
-// The 16 rows of the next tile's source that are fetched while a strip is fitted, line by line: 128 rows lie too far apart for the processor
+// The 16 rows of the next tile's source that are fetched while a strip is fitted: 128 rows lie too far apart for the processor
 // to foresee.
 struct fetched {
-    static constexpr int lines = 4; // of a row
-    const char *         rows;
-    size_t               nb;
+    const char * rows;
+    size_t       nb;
 };
 
 // Steps 1 to 5. x is [depth][lane], its rows nb bytes apart; a lane that is poisoned has a sum that is not finite.
@@ -157,9 +152,9 @@ static void fit_strip(const qlutattn_kernel_config & config, const code_choice<b
         store(strip.sums + c * FLOATS, sum);
         store_f16(offsets + c * FLOATS, mul(sum, mean));
 
-        const floats centre  = load(offsets + c * FLOATS);
+        const floats minus   = mul(all(-1.0f), load(offsets + c * FLOATS)); // a sum can take its operand from memory
         const floats squares = tree_sum([&](int i) {
-            const floats v = sub(load(r + i * STRIP), centre);
+            const floats v = add(load(r + i * STRIP), minus);
             store(r + i * STRIP, v);
             return mul(v, v);
         });
@@ -172,7 +167,12 @@ static void fit_strip(const qlutattn_kernel_config & config, const code_choice<b
 
     static_assert(COLUMNS == 2 && QLUTATTN_PACK_FINE == 16, "widen_first, widen_last and by_16 below");
     for (int depth = 0; depth < PACK_SIZE; depth += 2) {
-        fetch(ahead.rows + depth / 2 / ahead.lines * ahead.nb + depth / 2 % ahead.lines * 64);
+        if (depth % (PACK_SIZE / STRIP) == 0) {
+            const char * row = ahead.rows + depth / (PACK_SIZE / STRIP) * ahead.nb;
+            for (int line = 0; line < 4; line++) {
+                fetch(row + line * 64);
+            }
+        }
         const float * r      = strip.r + depth * STRIP;
         const words   v0     = units(r, fine[0]);
         const words   v1     = units(r + FLOATS, fine[1]);

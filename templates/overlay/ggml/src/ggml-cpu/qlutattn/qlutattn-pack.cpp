@@ -45,6 +45,9 @@ void ggml_compute_forward_dup_f16_qlutattn(const struct ggml_compute_params * pa
     };
     for (int64_t i = params->ith; i < n; i += params->nth) {
         const char * next = i + params->nth < n ? data_at(src, i + params->nth) : nullptr;
-        pack_tile(*config, { src->type, data_at(src, i), nb_lane, nb_depth, next }, data_at(dst, i));
+        char *       to   = data_at(dst, i);
+
+        const qlutattn_pack_source source = { src->type, data_at(src, i), nb_lane, nb_depth, next };
+        pack_tile(*config, source, to);
     }
 }
