@@ -7,6 +7,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import gguf
+import numpy as np
 import pytest
 
 from qlutattn_patch import toolchain
@@ -117,24 +119,16 @@ def test_stock_operations_are_bit_identical(workspace: Workspace, patched: Path,
 
 
 PACK = "ggml/src/ggml-cpu/qlutattn/qlutattn-pack.cpp"
+PACKED = "pack_tile(*config, source, to);"
+PACK_SIMD = "ggml/src/ggml-cpu/qlutattn/pack-simd.cpp"
 TBL = "ggml/src/ggml-cpu/qlutattn/tbl.cpp"
 CONFIG = "ggml/src/ggml-cpu/qlutattn/qlutattn-config.cpp"
 MUTANTS = {
-    "one packed code": (
-        PACK,
-        "memset(codes, 0, config.code_bytes());",
-        "memset(codes, 0, config.code_bytes()); codes[777] |= 1;",
-    ),
-    "one packed scale": (
-        PACK,
-        "scales[lane], offsets[lane]);",
-        "scales[lane], offsets[lane]); if (lane == 5) scales[5] += 20;",
-    ),
-    "one packed offset": (
-        PACK,
-        "scales[lane], offsets[lane]);",
-        "scales[lane], offsets[lane]); if (lane == 5) offsets[5] += 20;",
-    ),
+    "one packed code": (PACK, PACKED, f"{PACKED} ((uint8_t *) to)[777] ^= 1;"),
+    "one packed scale": (PACK, PACKED, f"{PACKED} config->scales(to)[5] += 20;"),
+    "one packed offset": (PACK, PACKED, f"{PACKED} config->offsets(to)[5] += 20;"),
+    "one summand of the vector packer's tree": (PACK_SIMD, "return mul(v, v);", "return i == 9 ? v : mul(v, v);"),
+    "where the vector packer rounds": (PACK_SIMD, "all(0.5f)", "all(0.25f)"),
     "one level of 4 bits": (CONFIG, "-75, -58, ", "-75, -57, "),
     "one level of 2 bits": (CONFIG, "-38, 38, ", "-38, 39, "),
     "one code that attention reads": (
@@ -170,3 +164,17 @@ def test_align_notices(name: str, patched: Path, aligned: Path) -> None:
         assert "FAIL" in done.stdout
     finally:
         source.write_text(text, encoding="utf-8")
+
+
+def test_the_vector_packer_gives_the_bytes_of_the_scalar_one(aligned: Path, tmp_path: Path) -> None:
+    dumps = []
+    for kernel in ("", "dot-scalar"):
+        dump = tmp_path / f"{kernel or 'default'}.gguf"
+        run(aligned / "bin" / "align_attn", "--quick", "--dump", dump, env={"GGML_QLUTATTN_KERNEL": kernel})
+        tensors = {tensor.name: tensor.data for tensor in gguf.GGUFReader(dump).tensors}
+        dumps.append({name: data for name, data in tensors.items() if name.endswith((".kp", ".vp"))})
+    vector, scalar = dumps
+    assert len(vector) > 50
+    assert vector.keys() == scalar.keys()
+    for name in vector:
+        np.testing.assert_array_equal(vector[name], scalar[name], err_msg=name)

@@ -12,9 +12,11 @@ from qlutattn_patch.reference.tile import LEVELS, SIZE, UNIT, Bytes, Codes, Doub
 RMS_TO_SCALE = {1: np.float32(0.7978846), 2: np.float32(0.7611465), 4: np.float32(1.3770811)}
 
 Single = NDArray[np.float32]
+Integers = NDArray[np.int64]
 _MAX_HALF = np.float32(65504)
 _MEAN = np.float32(1 / SIZE)
 _UNIT = np.float32(UNIT)
+_FINE = 16  # v, of which the scale is fitted, has steps of 1/16 of a unit
 
 
 def quantise(lanes: NDArray[Any], bits: int) -> Tiles:
@@ -27,11 +29,14 @@ def quantise(lanes: NDArray[Any], bits: int) -> Tiles:
     r = x - offset.astype(np.float32)[..., None]
     first = RMS_TO_SCALE[bits] * np.sqrt(_sum(r * r) * _MEAN)
 
-    level = np.asarray(LEVELS[bits], np.float32)[_choose(r, first, bits)]
-    fitted = (_UNIT * _sum(r * level)) / _sum(level * level)
-    scale = np.where(first == 0, np.float32(0), np.minimum(fitted, _MAX_HALF)).astype(np.float16)
-    codes = _choose(r, scale.astype(np.float32), bits)
+    v = _rint(_in_units(r, _UNIT * _FINE, first))
+    level = np.asarray(LEVELS[bits])[_choose(v // _FINE, bits)]
+    num, den = (v * level).sum(axis=-1), (level * level).sum(axis=-1)
+    fitted = (first * num.astype(np.float32)) / (_FINE * den).astype(np.float32)
+    scale = np.minimum(fitted, _MAX_HALF).astype(np.float16)
+    codes = _choose(_rint(_in_units(r, _UNIT, scale.astype(np.float32)) - np.float32(0.5)), bits)
 
+    codes[(scale == 0) | poisoned] = 0
     scale[poisoned] = np.uint16(0x7E00).view(np.float16)
     offset[poisoned] = 0
     return Tiles(bits, codes, scale, offset)
@@ -69,12 +74,21 @@ def _sum(values: Single) -> Single:
     return s[..., 0]
 
 
-def _choose(r: Single, scale: Single, bits: int) -> Codes:
-    """The codes for residuals `r` with a lane's scale: how many midpoints of neighbouring levels are smaller."""
-    zero = scale == 0
-    u = r * (_UNIT / np.where(zero, np.float32(1), scale))[..., None]
-    codes = np.zeros(r.shape, np.uint8)
+def _in_units(r: Single, unit: np.float32, scale: Single) -> Single:
+    """r in units of scale / unit; 0 where the scale is 0."""
+    inverse = np.where(scale == 0, np.float32(0), unit / np.where(scale == 0, np.float32(1), scale))
+    return r * inverse[..., None]
+
+
+def _rint(values: Single) -> Integers:
+    return np.rint(values).astype(np.int64)
+
+
+def _choose(u: Integers, bits: int) -> Codes:
+    """The codes of integers: how many thresholds are not greater: midpoints of levels, halves away from 0."""
+    held = np.clip(u, -128, 127)
+    codes = np.zeros(u.shape, np.uint8)
     for low, high in zip(LEVELS[bits], LEVELS[bits][1:], strict=False):
-        codes += np.float32((low + high) / 2) < u
-    codes[zero] = 0
+        threshold = (abs(low + high) + 1) // 2 * (1 if low + high > 0 else -1)
+        codes += threshold <= held
     return codes

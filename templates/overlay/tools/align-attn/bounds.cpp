@@ -20,7 +20,7 @@ unit_error expected_error(const align_case & c) {
 double slack_of(const align_case & c) {
     const double rows = (double) c.n_q * c.group;
     if (c.data == data_kind::onehot && rows < 4) {
-        return rows < 2 ? 8.0 : 3.0; // one or two tokens' error is all there is
+        return rows < 2 ? 12.0 : 3.0; // one or two tokens' error is all there is
     }
     // few rows share the errors of few keys; an outlier channel counts for as many as 256 others
     const double few = 1.0 + 1.0 / std::sqrt(rows);

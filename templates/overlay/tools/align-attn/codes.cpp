@@ -80,44 +80,57 @@ double rms_to_scale(int bits) {
     return bits == 1 ? 0.7978846 : bits == 2 ? 0.7611465 : 1.3770811;
 }
 
-// The least-squares scale of the codes that the starting scale leads to. `swap` moves up to four values that lie on a midpoint
-// within rounding, bit by bit, to the other side; returns how many there are.
-int fit_scale(const double * r, int bits, int swap, double & scale) {
+// The code of a value in level units, which is rounded down, held to int8 and compared with the midpoints, halves away from 0.
+int code_of(int bits, double u) {
+    const double held = std::min(std::max(std::floor(u), -128.0), 127.0);
+    int          code = 0;
+    for (int k = 0; k + 1 < n_levels(bits); ++k) {
+        code += std::round(32 * (level_of(bits, k) + level_of(bits, k + 1))) <= held;
+    }
+    return code;
+}
+
+// how far binary32 may be off, for a value in level units
+double unit_error(double u) {
+    return 1e-5 * (1 + std::fabs(u));
+}
+
+// The least-squares scale of the codes that the starting scale leads to, with values rounded to 1/16 of a level unit. `swap` moves up to four
+// values that lie between two codes within rounding, bit by bit, to the other one; returns how many there are. `slack` is how much
+// the scale may differ because other values lie between two sixteenths.
+int fit_scale(const double * r, int bits, int swap, double & scale, double & slack) {
     double sum = 0;
     for (int i = 0; i < 128; ++i) {
         sum += r[i] * r[i];
     }
     const double s = rms_to_scale(bits) * std::sqrt(sum / 128);
+    scale          = 0.0;
+    slack          = 0.0;
     if (s == 0.0) {
-        scale = 0.0;
         return 0;
     }
-    double midpoints[15];
-    for (int k = 0; k + 1 < n_levels(bits); ++k) {
-        midpoints[k] = (level_of(bits, k) + level_of(bits, k + 1)) / 2;
-    }
     int    n_near = 0;
-    double rl     = 0;
-    double ll     = 0;
+    double num    = 0;
+    double den    = 0;
+    double loose  = 0;
     for (int i = 0; i < 128; ++i) {
-        const double u    = r[i] / s;
-        int          code = 0;
-        bool         near = false;
-        for (int k = 0; k + 1 < n_levels(bits); ++k) {
-            code += midpoints[k] < u;
-            near |= std::fabs(midpoints[k] - u) < 2e-6;
-        }
-        if (near && n_near < 4) {
-            if (swap >> n_near & 1) {
-                code = u < level_of(bits, code) ? code - 1 : code + 1;
-            }
+        const double v     = 1024 * r[i] / s;
+        const double error = 16 * unit_error(v / 16);
+        const auto   code  = [&](double x) { return code_of(bits, std::nearbyint(x) / 16); };
+        double       taken = v;
+        if (code(v - error) != code(v + error)) {
+            taken = n_near < 4 && swap >> n_near & 1 ? v + error : v - error;
             n_near++;
+        } else if (std::nearbyint(v - error) != std::nearbyint(v + error)) {
+            loose += std::fabs(level_of(bits, code(v)));
         }
-        rl += r[i] * level_of(bits, code);
-        ll += level_of(bits, code) * level_of(bits, code);
+        const double level = 64 * level_of(bits, code(taken));
+        num += std::nearbyint(taken) * level;
+        den += level * level;
     }
-    scale = std::min(rl / ll, 65504.0);
-    return n_near;
+    scale = std::min(s * num / (16 * den), 65504.0);
+    slack = s * 64 * loose / (16 * den);
+    return std::min(n_near, 4);
 }
 
 std::string check_lane(const double * x, int bits, const uint8_t * code, double scale, double offset) {
@@ -145,14 +158,15 @@ std::string check_lane(const double * x, int bits, const uint8_t * code, double 
         r[i] = x[i] - offset;
     }
     double want   = 0;
+    double slack  = 0;
     bool   fits   = false;
-    int    n_near = fit_scale(r, bits, 0, want);
+    int    n_near = fit_scale(r, bits, 0, want, slack);
     for (int swap = 0; swap < 1 << n_near && !fits; ++swap) {
         double other = want;
         if (swap > 0) {
-            fit_scale(r, bits, swap, other);
+            fit_scale(r, bits, swap, other, slack);
         }
-        fits = std::fabs(scale - other) <= half_step(scale) * 1.001 + 2e-6 * std::fabs(other);
+        fits = std::fabs(scale - other) <= half_step(scale) * 1.001 + 2e-6 * std::fabs(other) + slack;
     }
     if (!fits) {
         snprintf(text, sizeof(text), "scale %.9g instead of %.9g", scale, want);
@@ -162,18 +176,10 @@ std::string check_lane(const double * x, int bits, const uint8_t * code, double 
         return all_zero ? "" : "codes in a lane whose scale is 0";
     }
     for (int i = 0; i < 128; ++i) {
-        const double u    = r[i] / scale;
-        const double got  = std::fabs(u - level_of(bits, code[i]));
-        // the levels rise, so that looking at both neighbours is enough
-        double       best = got;
-        if (code[i] > 0) {
-            best = std::min(best, std::fabs(u - level_of(bits, code[i] - 1)));
-        }
-        if (code[i] + 1 < n_levels(bits)) {
-            best = std::min(best, std::fabs(u - level_of(bits, code[i] + 1)));
-        }
-        if (got > best + 1e-5 * (1 + std::fabs(u))) {
-            snprintf(text, sizeof(text), "code %d at depth %d is not the nearest to %.6g (scale %.6g, offset %.6g)", code[i], i, x[i], scale, offset);
+        const double u     = 64 * r[i] / scale;
+        const double error = unit_error(u);
+        if (code[i] != code_of(bits, u - error) && code[i] != code_of(bits, u + error)) {
+            snprintf(text, sizeof(text), "code %d at depth %d is not that of %.6g (scale %.6g, offset %.6g)", code[i], i, x[i], scale, offset);
             return text;
         }
     }

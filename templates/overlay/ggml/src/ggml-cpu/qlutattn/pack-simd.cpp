@@ -1,0 +1,343 @@
+// The vector form of the packer, in the verbs of pack-simd.h.
+//
+// Lanes lie side by side in registers, and the loops run over the depth: so the fixed summation tree, the root, the divisions and the fit are
+// plain vector arithmetic without a horizontal step, V is read as it lies, and only K is transposed, as f16, before it is widened. A strip of
+// 16 lanes (8 KiB of residuals) stays in the L1 cache. Codes are chosen on bytes: 16 lanes of two depths at once.
+
+#include "pack-tile.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "pack-simd.h"
+
+#ifndef QLUTATTN_PACK_SIMD
+
+bool qlutattn_pack_has_simd(const qlutattn_kernel_config &) {
+    return false;
+}
+
+void qlutattn_pack_tile_simd(const qlutattn_kernel_config &, const qlutattn_pack_source &, void *) {}
+
+#else
+
+using namespace qlutattn_pack_simd;
+
+static constexpr int STRIP   = 16; // lanes
+static constexpr int FLOATS  = 8;  // lanes of a register
+static constexpr int COLUMNS = STRIP / FLOATS;
+
+// Step 6 and the first half of step 4: codes of signed bytes. Of 16 levels, no more than one threshold lies between two multiples of 16,
+// so that the upper nibble says how many are below, and which one to compare with.
+template <int bits> struct code_choice {
+    bytes limits[3]; // 1 and 2 bits: the largest integers below each threshold
+    bytes below, limit_of;
+    bytes levels;
+
+    explicit code_choice(const int8_t * level) {
+        constexpr int n = 1 << bits;
+
+        int8_t all_levels[16] = { 0 };
+        memcpy(all_levels, level, n);
+        levels = table(all_levels);
+
+        int8_t limit[n - 1];
+        for (int k = 0; k + 1 < n; k++) {
+            limit[k] = (int8_t) (qlutattn_pack_threshold(level, k) - 1);
+        }
+        if (bits < 4) {
+            for (int k = 0; k + 1 < n && k < 3; k++) {
+                limits[k] = all(limit[k]);
+            }
+            return;
+        }
+        int8_t count[16];
+        int8_t within[16];
+        for (int i = 0; i < 16; i++) { // i is the upper nibble of the bytes from start on
+            const int start = (i ^ 8) * 16 - 128;
+            count[i]        = 0;
+            within[i]       = 127;
+            for (int k = 0; k + 1 < n; k++) {
+                if (limit[k] < start) {
+                    count[i]++;
+                } else if (limit[k] < start + 15) {
+                    GGML_ASSERT(within[i] == 127);
+                    within[i] = limit[k];
+                }
+            }
+        }
+        below    = table(count);
+        limit_of = table(within);
+    }
+
+    bytes operator()(bytes u) const {
+        if (bits < 4) {
+            bytes codes = sub(zero_bytes(), more(u, limits[0]));
+            for (int k = 1; k + 1 < 1 << bits; k++) {
+                codes = sub(codes, more(u, limits[k]));
+            }
+            return codes;
+        }
+        const bytes group = high(u);
+        return sub(pick(below, group), more(u, pick(limit_of, group)));
+    }
+};
+
+// the sum of a column over the depth, as the fixed tree: what stands at i when the tree is w wide
+template <int w, typename source> static inline floats tree(const source & at, int i) {
+    if constexpr (w == PACK_SIZE) {
+        return at(i);
+    } else {
+        return add(tree<2 * w>(at, i), tree<2 * w>(at, i + w));
+    }
+}
+
+template <typename source> static inline floats tree_sum(const source & at) {
+    floats s[8];
+    for (int i = 0; i < 8; i++) {
+        s[i] = tree<8>(at, i);
+    }
+    for (int w = 4; w > 0; w /= 2) {
+        for (int i = 0; i < w; i++) {
+            s[i] = add(s[i], s[i + w]);
+        }
+    }
+    return s[0];
+}
+
+// residuals in units of 1/factor, of two depths
+static inline words units(const float * r, floats factor) {
+    return pair(round(mul(load(r), factor)), round(mul(load(r + STRIP), factor)));
+}
+
+static inline words units_below(const float * r, floats factor) {
+    const floats half = all(0.5f);
+    return pair(round(sub(mul(load(r), factor), half)), round(sub(mul(load(r + STRIP), factor), half)));
+}
+
+// a strip in the making
+struct pack_strip {
+    alignas(64) float r[PACK_SIZE * STRIP]; // [depth][lane]: the values, then the residuals
+    alignas(64) float sums[STRIP];
+    alignas(64) float starts[STRIP];
+    floats coarse[COLUMNS];
+    bool   dead[STRIP];
+    bool   any_dead;
+};
+
+// The 16 rows of the next tile's source that are fetched while a strip is fitted: 128 rows lie too far apart for the processor
+// to foresee.
+struct fetched {
+    const char * rows;
+    size_t       nb;
+};
+
+// Steps 1 to 5. x is [depth][lane], its rows nb bytes apart; a lane that is poisoned has a sum that is not finite.
+template <int bits, typename T>
+static void fit_strip(const qlutattn_kernel_config & config, const code_choice<bits> & choice, const char * x, size_t nb, const fetched & ahead,
+                      pack_strip & strip, ggml_fp16_t * scales, ggml_fp16_t * offsets) {
+    const floats mean = all(1.0f / PACK_SIZE);
+    floats       start[COLUMNS];
+    floats       fine[COLUMNS];
+    ints         num[COLUMNS];
+    ints         den[COLUMNS];
+
+    for (int c = 0; c < COLUMNS; c++) {
+        float *      r   = strip.r + c * FLOATS;
+        const floats sum = tree_sum([&](int i) {
+            const floats v = load((const T *) (x + i * nb) + c * FLOATS);
+            store(r + i * STRIP, v);
+            return v;
+        });
+        store(strip.sums + c * FLOATS, sum);
+        store_f16(offsets + c * FLOATS, mul(sum, mean));
+
+        const floats minus   = mul(all(-1.0f), load(offsets + c * FLOATS)); // a sum can take its operand from memory
+        const floats squares = tree_sum([&](int i) {
+            const floats v = add(load(r + i * STRIP), minus);
+            store(r + i * STRIP, v);
+            return mul(v, v);
+        });
+        start[c]             = mul(all(config.rms_to_scale), root(mul(squares, mean)));
+        store(strip.starts + c * FLOATS, start[c]);
+        fine[c] = div(all((float) (QLUTATTN_PACK_FINE * QLUTATTN_LEVEL_UNIT)), start[c]);
+        num[c]  = zero_ints();
+        den[c]  = zero_ints();
+    }
+
+    static_assert(COLUMNS == 2 && QLUTATTN_PACK_FINE == 16, "widen_first, widen_last and by_16 below");
+    for (int depth = 0; depth < PACK_SIZE; depth += 2) {
+        if (depth % (PACK_SIZE / STRIP) == 0) {
+            const char * row = ahead.rows + depth / (PACK_SIZE / STRIP) * ahead.nb;
+            for (int line = 0; line < 4; line++) {
+                fetch(row + line * 64);
+            }
+        }
+        const float * r      = strip.r + depth * STRIP;
+        const words   v0     = units(r, fine[0]);
+        const words   v1     = units(r + FLOATS, fine[1]);
+        const bytes   levels = pick(choice.levels, choice(narrow(by_16(v0), by_16(v1))));
+        const words   l0     = widen_first(levels);
+        const words   l1     = widen_last(levels);
+        num[0]               = madd(num[0], v0, l0);
+        num[1]               = madd(num[1], v1, l1);
+        den[0]               = madd(den[0], l0, l0);
+        den[1]               = madd(den[1], l1, l1);
+    }
+
+    for (int c = 0; c < COLUMNS; c++) {
+        const floats fitted = div(mul(start[c], to_floats(num[c])), mul(all((float) QLUTATTN_PACK_FINE), to_floats(den[c])));
+        store_f16(scales + c * FLOATS, min(fitted, all(QLUTATTN_F16_MAX)));
+        strip.coarse[c] = div(all((float) QLUTATTN_LEVEL_UNIT), load(scales + c * FLOATS));
+    }
+    strip.any_dead = false;
+    for (int i = 0; i < STRIP; i++) {
+        const bool poisoned = !(std::fabs(strip.sums[i]) < INFINITY);
+        const bool zero     = strip.starts[i] == 0.0f || scales[i] == 0;
+        strip.dead[i]       = poisoned || zero;
+        strip.any_dead |= strip.dead[i];
+        scales[i]  = poisoned ? QLUTATTN_F16_NAN : zero ? 0 : scales[i];
+        offsets[i] = poisoned ? 0 : offsets[i];
+    }
+}
+
+template <int bits> static inline bytes codes_at(const code_choice<bits> & choice, const pack_strip & strip, int depth) {
+    const float * r = strip.r + depth * STRIP;
+    return choice(narrow(units_below(r, strip.coarse[0]), units_below(r + FLOATS, strip.coarse[1])));
+}
+
+// Step 6, in the dot order: a chunk is 32/bits depths of the strip. Fields are put in from the last one on.
+template <int bits> static void put_dot(const code_choice<bits> & choice, const pack_strip & strip, uint8_t * out) {
+    constexpr int depths = 32 / bits;
+    for (int depth = 0; depth < PACK_SIZE; depth += depths) {
+        bytes a = zero_bytes();
+        bytes b = zero_bytes();
+        for (int i = depths - 4; i >= 0; i -= 4) {
+            a = either(shl<bits>(a), codes_at(choice, strip, depth + i));
+            b = either(shl<bits>(b), codes_at(choice, strip, depth + i + 2));
+        }
+        weave(out + depth / depths * PACK_CHUNK_SIZE, a, b);
+    }
+}
+
+// Step 6, in the lookup order: a chunk is one nibble of all lanes, 0..63 in the low ones, which are written first.
+template <int bits> static void put_lookup(const code_choice<bits> & choice, const pack_strip & strip, bool is_high, uint8_t * out) {
+    static_assert(bits < 4, "a nibble of at least two depths");
+    constexpr int depths = 4 / bits;
+
+    for (int depth = 0; depth < PACK_SIZE; depth += 2 * depths) {
+        nibbles of[2];
+        for (int i = 0; i < 2; i++) {
+            of[i] = join(codes_at(choice, strip, depth + i * depths), 1, 1 << bits);
+            if (bits == 1) {
+                of[i] = add(of[i], join(codes_at(choice, strip, depth + i * depths + 2), 4, 8));
+            }
+        }
+        uint8_t * p = out + depth / depths * PACK_CHUNK_SIZE;
+        if (is_high) {
+            merge(p, p + PACK_CHUNK_SIZE, of[0], of[1]);
+        } else {
+            store(p, p + PACK_CHUNK_SIZE, of[0], of[1]);
+        }
+    }
+}
+
+// codes 0 for the lanes that are poisoned or have the scale 0
+static void clear_dead(const qlutattn_kernel_config & config, const pack_strip & strip, int lane0, uint8_t * codes) {
+    for (int i = 0; i < STRIP; i++) {
+        if (!strip.dead[i]) {
+            continue;
+        }
+        if (config.layout == QLUTATTN_LAYOUT_DOT) {
+            uint8_t * p = codes + lane0 / STRIP * (4 * config.bits * PACK_CHUNK_SIZE) + i * 4;
+            for (int chunk = 0; chunk < 4 * config.bits; chunk++) {
+                memset(p + chunk * PACK_CHUNK_SIZE, 0, 4);
+            }
+        } else {
+            uint8_t * p = codes + lane0 % 64 + i;
+            for (int chunk = 0; chunk < 32 * config.bits; chunk++) {
+                p[chunk * PACK_CHUNK_SIZE] &= lane0 < 64 ? 0xf0 : 0x0f;
+            }
+        }
+    }
+}
+
+// values of any type and strides as f32; what poisons a lane becomes NaN
+template <typename T> static void gather_strip(const qlutattn_pack_source & source, int lane0, float * x) {
+    for (int i = 0; i < STRIP; i++) {
+        const char * from = source.data + (lane0 + i) * source.nb_lane;
+        for (int depth = 0; depth < PACK_SIZE; depth++) {
+            const T value = *(const T *) (from + depth * source.nb_depth);
+            float   v;
+            if constexpr (sizeof(T) == sizeof(float)) {
+                v = value;
+            } else {
+                v = ggml_fp16_to_fp32(value);
+            }
+            x[depth * STRIP + i] = std::fabs(v) <= QLUTATTN_F16_MAX ? v : NAN;
+        }
+    }
+}
+
+template <int bits> static void pack_tile(const qlutattn_kernel_config & config, const qlutattn_pack_source & source, void * tile) {
+    const code_choice<bits> choice(config.levels);
+
+    const bool is_f16 = source.type == GGML_TYPE_F16;
+    pack_strip strip;
+    alignas(64) ggml_fp16_t turned[PACK_SIZE * STRIP]; // [depth][lane]
+    alignas(64) float       gathered[PACK_SIZE * STRIP];
+
+    for (int lane0 = 0; lane0 < PACK_SIZE; lane0 += STRIP) {
+        const char *  from    = source.data + lane0 * source.nb_lane;
+        const size_t  nb_row  = source.next ? (config.lane_is_token ? source.nb_lane : source.nb_depth) : 0;
+        const fetched ahead   = { source.next ? source.next + lane0 * nb_row : source.data, nb_row };
+        ggml_fp16_t * scales  = config.scales(tile) + lane0;
+        ggml_fp16_t * offsets = config.offsets(tile) + lane0;
+        uint8_t *     codes   = (uint8_t *) tile;
+
+        if (is_f16 && source.nb_lane == sizeof(ggml_fp16_t)) {
+            fit_strip<bits, ggml_fp16_t>(config, choice, from, source.nb_depth, ahead, strip, scales, offsets);
+        } else if (is_f16 && source.nb_depth == sizeof(ggml_fp16_t)) {
+            for (int depth = 0; depth < PACK_SIZE; depth += 8) {
+                transpose(from + depth * sizeof(ggml_fp16_t), source.nb_lane, turned + depth * STRIP);
+            }
+            fit_strip<bits, ggml_fp16_t>(config, choice, (const char *) turned, STRIP * sizeof(ggml_fp16_t), ahead, strip, scales, offsets);
+        } else {
+            if (is_f16) {
+                gather_strip<ggml_fp16_t>(source, lane0, gathered);
+            } else {
+                gather_strip<float>(source, lane0, gathered);
+            }
+            fit_strip<bits, float>(config, choice, (const char *) gathered, STRIP * sizeof(float), ahead, strip, scales, offsets);
+        }
+
+        if (config.layout == QLUTATTN_LAYOUT_DOT) {
+            put_dot(choice, strip, codes + lane0 / STRIP * (4 * bits * PACK_CHUNK_SIZE));
+        } else if constexpr (bits < 4) {
+            put_lookup(choice, strip, lane0 >= 64, codes + lane0 % 64);
+        }
+        if (strip.any_dead) {
+            clear_dead(config, strip, lane0, codes);
+        }
+    }
+}
+
+bool qlutattn_pack_has_simd(const qlutattn_kernel_config & config) {
+    return config.layout == QLUTATTN_LAYOUT_DOT || config.bits < 4;
+}
+
+void qlutattn_pack_tile_simd(const qlutattn_kernel_config & config, const qlutattn_pack_source & source, void * tile) {
+    switch (config.bits) {
+        case 1:
+            pack_tile<1>(config, source, tile);
+            break;
+        case 2:
+            pack_tile<2>(config, source, tile);
+            break;
+        case 4:
+            pack_tile<4>(config, source, tile);
+            break;
+    }
+}
+
+#endif
