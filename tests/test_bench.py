@@ -278,7 +278,14 @@ def test_without_matplotlib_no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
 # the real one
 
 
+@pytest.fixture(scope="module")
+def patched_tree() -> None:
+    """The project's own vendored tree, with the patches in it."""
+    assert cli.run(["apply"]) == 0
+
+
 @pytest.mark.compiler
+@pytest.mark.usefixtures("patched_tree")
 @pytest.mark.parametrize("layout", ["heads", "tokens"])
 def test_a_quick_real_run(layout: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = tmp_path / "bench.svg"
@@ -308,6 +315,7 @@ def test_a_quick_real_run(layout: str, tmp_path: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.compiler
+@pytest.mark.usefixtures("patched_tree")
 @pytest.mark.parametrize(
     ("option", "value", "says"),
     [
