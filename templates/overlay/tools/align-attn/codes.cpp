@@ -116,8 +116,10 @@ int fit_scale(const double * r, int bits, int swap, double & scale, double & sla
     for (int i = 0; i < 128; ++i) {
         const double v     = 1024 * r[i] / s;
         const double error = 16 * unit_error(v / 16);
-        const auto   code  = [&](double x) { return code_of(bits, std::nearbyint(x) / 16); };
-        double       taken = v;
+        const auto   code  = [&](double x) {
+            return code_of(bits, std::nearbyint(x) / 16);
+        };
+        double taken = v;
         if (code(v - error) != code(v + error)) {
             taken = n_near < 4 && swap >> n_near & 1 ? v + error : v - error;
             n_near++;

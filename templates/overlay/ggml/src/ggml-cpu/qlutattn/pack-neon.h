@@ -27,11 +27,15 @@ typedef uint8x16_t nibbles;
 
 static inline floats load(const ggml_fp16_t * p) {
     const float16x8_t h = vreinterpretq_f16_u16(vld1q_u16(p));
-    return { { vcvt_f32_f16(vget_low_f16(h)), vcvt_high_f32_f16(h) } };
+    return {
+        { vcvt_f32_f16(vget_low_f16(h)), vcvt_high_f32_f16(h) }
+    };
 }
 
 static inline floats load(const float * p) {
-    return { { vld1q_f32(p), vld1q_f32(p + 4) } };
+    return {
+        { vld1q_f32(p), vld1q_f32(p + 4) }
+    };
 }
 
 static inline void store(float * p, floats f) {
@@ -44,65 +48,95 @@ static inline void store_f16(ggml_fp16_t * p, floats f) {
 }
 
 static inline floats all(float x) {
-    return { { vdupq_n_f32(x), vdupq_n_f32(x) } };
+    return {
+        { vdupq_n_f32(x), vdupq_n_f32(x) }
+    };
 }
 
 static inline floats add(floats a, floats b) {
-    return { { vaddq_f32(a.v[0], b.v[0]), vaddq_f32(a.v[1], b.v[1]) } };
+    return {
+        { vaddq_f32(a.v[0], b.v[0]), vaddq_f32(a.v[1], b.v[1]) }
+    };
 }
 
 static inline floats sub(floats a, floats b) {
-    return { { vsubq_f32(a.v[0], b.v[0]), vsubq_f32(a.v[1], b.v[1]) } };
+    return {
+        { vsubq_f32(a.v[0], b.v[0]), vsubq_f32(a.v[1], b.v[1]) }
+    };
 }
 
 static inline floats mul(floats a, floats b) {
-    return { { vmulq_f32(a.v[0], b.v[0]), vmulq_f32(a.v[1], b.v[1]) } };
+    return {
+        { vmulq_f32(a.v[0], b.v[0]), vmulq_f32(a.v[1], b.v[1]) }
+    };
 }
 
 static inline floats div(floats a, floats b) {
-    return { { vdivq_f32(a.v[0], b.v[0]), vdivq_f32(a.v[1], b.v[1]) } };
+    return {
+        { vdivq_f32(a.v[0], b.v[0]), vdivq_f32(a.v[1], b.v[1]) }
+    };
 }
 
 static inline floats min(floats a, floats b) {
-    return { { vminq_f32(a.v[0], b.v[0]), vminq_f32(a.v[1], b.v[1]) } };
+    return {
+        { vminq_f32(a.v[0], b.v[0]), vminq_f32(a.v[1], b.v[1]) }
+    };
 }
 
 static inline floats root(floats f) {
-    return { { vsqrtq_f32(f.v[0]), vsqrtq_f32(f.v[1]) } };
+    return {
+        { vsqrtq_f32(f.v[0]), vsqrtq_f32(f.v[1]) }
+    };
 }
 
 static inline ints round(floats f) {
-    return { { vcvtnq_s32_f32(f.v[0]), vcvtnq_s32_f32(f.v[1]) } };
+    return {
+        { vcvtnq_s32_f32(f.v[0]), vcvtnq_s32_f32(f.v[1]) }
+    };
 }
 
 static inline floats to_floats(ints i) {
-    return { { vcvtq_f32_s32(i.v[0]), vcvtq_f32_s32(i.v[1]) } };
+    return {
+        { vcvtq_f32_s32(i.v[0]), vcvtq_f32_s32(i.v[1]) }
+    };
 }
 
 static inline ints zero_ints() {
-    return { { vdupq_n_s32(0), vdupq_n_s32(0) } };
+    return {
+        { vdupq_n_s32(0), vdupq_n_s32(0) }
+    };
 }
 
 static inline bytes zero_bytes() {
-    return { { vdupq_n_u8(0), vdupq_n_u8(0) } };
+    return {
+        { vdupq_n_u8(0), vdupq_n_u8(0) }
+    };
 }
 
 static inline words pair(ints a, ints b) {
-    return { { vreinterpretq_s16_s32(vsliq_n_s32(a.v[0], b.v[0], 16)), vreinterpretq_s16_s32(vsliq_n_s32(a.v[1], b.v[1], 16)) } };
+    return {
+        { vreinterpretq_s16_s32(vsliq_n_s32(a.v[0], b.v[0], 16)), vreinterpretq_s16_s32(vsliq_n_s32(a.v[1], b.v[1], 16)) }
+    };
 }
 
 static inline words by_16(words w) {
-    return { { vshrq_n_s16(w.v[0], 4), vshrq_n_s16(w.v[1], 4) } };
+    return {
+        { vshrq_n_s16(w.v[0], 4), vshrq_n_s16(w.v[1], 4) }
+    };
 }
 
 static inline bytes narrow(words first, words last) {
-    return { { vreinterpretq_u8_s8(vqmovn_high_s16(vqmovn_s16(first.v[0]), first.v[1])),
-               vreinterpretq_u8_s8(vqmovn_high_s16(vqmovn_s16(last.v[0]), last.v[1])) } };
+    return {
+        { vreinterpretq_u8_s8(vqmovn_high_s16(vqmovn_s16(first.v[0]), first.v[1])),
+         vreinterpretq_u8_s8(vqmovn_high_s16(vqmovn_s16(last.v[0]), last.v[1])) }
+    };
 }
 
 static inline words widen(uint8x16_t v) {
     const int8x16_t s = vreinterpretq_s8_u8(v);
-    return { { vmovl_s8(vget_low_s8(s)), vmovl_high_s8(s) } };
+    return {
+        { vmovl_s8(vget_low_s8(s)), vmovl_high_s8(s) }
+    };
 }
 
 static inline words widen_first(bytes b) {
@@ -118,24 +152,34 @@ static inline int32x4_t madd(int32x4_t s, int16x8_t a, int16x8_t b) {
 }
 
 static inline ints madd(ints s, words a, words b) {
-    return { { madd(s.v[0], a.v[0], b.v[0]), madd(s.v[1], a.v[1], b.v[1]) } };
+    return {
+        { madd(s.v[0], a.v[0], b.v[0]), madd(s.v[1], a.v[1], b.v[1]) }
+    };
 }
 
 static inline bytes all(int8_t x) {
-    return { { vdupq_n_u8((uint8_t) x), vdupq_n_u8((uint8_t) x) } };
+    return {
+        { vdupq_n_u8((uint8_t) x), vdupq_n_u8((uint8_t) x) }
+    };
 }
 
 static inline bytes table(const int8_t * p) {
     const uint8x16_t t = vreinterpretq_u8_s8(vld1q_s8(p));
-    return { { t, t } };
+    return {
+        { t, t }
+    };
 }
 
 static inline bytes pick(bytes t, bytes n) {
-    return { { vqtbl1q_u8(t.v[0], n.v[0]), vqtbl1q_u8(t.v[1], n.v[1]) } };
+    return {
+        { vqtbl1q_u8(t.v[0], n.v[0]), vqtbl1q_u8(t.v[1], n.v[1]) }
+    };
 }
 
 static inline bytes high(bytes b) {
-    return { { vshrq_n_u8(b.v[0], 4), vshrq_n_u8(b.v[1], 4) } };
+    return {
+        { vshrq_n_u8(b.v[0], 4), vshrq_n_u8(b.v[1], 4) }
+    };
 }
 
 static inline uint8x16_t more(uint8x16_t a, uint8x16_t b) {
@@ -143,19 +187,27 @@ static inline uint8x16_t more(uint8x16_t a, uint8x16_t b) {
 }
 
 static inline bytes more(bytes a, bytes b) {
-    return { { more(a.v[0], b.v[0]), more(a.v[1], b.v[1]) } };
+    return {
+        { more(a.v[0], b.v[0]), more(a.v[1], b.v[1]) }
+    };
 }
 
 static inline bytes sub(bytes a, bytes b) {
-    return { { vsubq_u8(a.v[0], b.v[0]), vsubq_u8(a.v[1], b.v[1]) } };
+    return {
+        { vsubq_u8(a.v[0], b.v[0]), vsubq_u8(a.v[1], b.v[1]) }
+    };
 }
 
 static inline bytes either(bytes a, bytes b) {
-    return { { vorrq_u8(a.v[0], b.v[0]), vorrq_u8(a.v[1], b.v[1]) } };
+    return {
+        { vorrq_u8(a.v[0], b.v[0]), vorrq_u8(a.v[1], b.v[1]) }
+    };
 }
 
 template <int n> static inline bytes shl(bytes b) {
-    return { { vshlq_n_u8(b.v[0], n), vshlq_n_u8(b.v[1], n) } };
+    return {
+        { vshlq_n_u8(b.v[0], n), vshlq_n_u8(b.v[1], n) }
+    };
 }
 
 static inline void weave(uint8_t * p, bytes a, bytes b) {
