@@ -205,32 +205,45 @@ static void fit_strip(const qlutattn_kernel_config & config, const code_choice<b
     }
 }
 
-template <int bits> static inline bytes codes_at(const code_choice<bits> & choice, const pack_strip & strip, int depth) {
-    const float * r = strip.r + depth * STRIP;
-    return choice(narrow(units_below(r, strip.coarse[0]), units_below(r + FLOATS, strip.coarse[1])));
-}
+// Step 6: the codes of two depths. It is copied to where it is used, so that stores of codes do not make compilers load it again.
+template <int bits> struct code_maker {
+    code_choice<bits> choice;
+    floats            coarse[COLUMNS];
+    const float *     residuals;
+
+    code_maker(const code_choice<bits> & choice, const pack_strip & strip) : choice(choice), residuals(strip.r) {
+        for (int c = 0; c < COLUMNS; c++) {
+            coarse[c] = strip.coarse[c];
+        }
+    }
+
+    bytes operator()(int depth) const {
+        const float * r = residuals + depth * STRIP;
+        return choice(narrow(units_below(r, coarse[0]), units_below(r + FLOATS, coarse[1])));
+    }
+};
 
 // Step 6, in the dot order: a chunk is 32/bits depths of the strip. Fields are put in from the last one on.
-template <int bits> static void put_dot(const code_choice<bits> & choice, const pack_strip & strip, uint8_t * out) {
+template <int bits> static void put_dot(const code_maker<bits> codes, uint8_t * out) {
     constexpr int depths = 32 / bits;
     for (int depth = 0; depth < PACK_SIZE; depth += depths) {
         bytes a = zero_bytes();
         bytes b = zero_bytes();
         for (int i = depths - 4; i >= 0; i -= 4) {
-            a = either(shl<bits>(a), codes_at(choice, strip, depth + i));
-            b = either(shl<bits>(b), codes_at(choice, strip, depth + i + 2));
+            a = either(shl<bits>(a), codes(depth + i));
+            b = either(shl<bits>(b), codes(depth + i + 2));
         }
         weave(out + depth / depths * PACK_CHUNK_SIZE, a, b);
     }
 }
 
 // Step 6, in the lookup order of 1 bit: a chunk is a nibble, four depths, of all lanes; 0..63 in the low ones, which are written first.
-static void put_lookup(const code_choice<1> & choice, const pack_strip & strip, bool is_high, uint8_t * out) {
+static void put_lookup(const code_maker<1> codes, bool is_high, uint8_t * out) {
     for (int depth = 0; depth < PACK_SIZE; depth += 8) {
         nibbles of[2];
         for (int i = 0; i < 2; i++) {
-            const bytes first = codes_at(choice, strip, depth + i * 4);
-            const bytes last  = codes_at(choice, strip, depth + i * 4 + 2);
+            const bytes first = codes(depth + i * 4);
+            const bytes last  = codes(depth + i * 4 + 2);
             of[i]             = add(join(first, 1, 2), join(last, 4, 8));
         }
         uint8_t * p = out + depth / 4 * PACK_CHUNK_SIZE;
@@ -279,6 +292,15 @@ template <typename T> static void gather_strip(const qlutattn_pack_source & sour
     }
 }
 
+// two strips that lie side by side
+static void copy_strips(const char * from, size_t nb, ggml_fp16_t * first, ggml_fp16_t * second) {
+    constexpr size_t size = STRIP * sizeof(ggml_fp16_t);
+    for (int depth = 0; depth < PACK_SIZE; depth++) {
+        memcpy(first + depth * STRIP, from + depth * nb, size);
+        memcpy(second + depth * STRIP, from + depth * nb + size, size);
+    }
+}
+
 template <int bits> static void pack_tile(const qlutattn_kernel_config & config, const qlutattn_pack_source & source, void * tile) {
     const code_choice<bits> choice(config.levels);
 
@@ -303,10 +325,7 @@ template <int bits> static void pack_tile(const qlutattn_kernel_config & config,
                 }
             } else if (lane0 % (2 * STRIP) == 0) {
                 // a cache line is two strips wide, and would not stay until the second one where rows are a power of two apart
-                for (int depth = 0; depth < PACK_SIZE; depth++) {
-                    memcpy(rows[0] + depth * STRIP, from + depth * source.nb_depth, sizeof(ggml_fp16_t) * STRIP);
-                    memcpy(rows[1] + depth * STRIP, from + depth * source.nb_depth + sizeof(ggml_fp16_t) * STRIP, sizeof(ggml_fp16_t) * STRIP);
-                }
+                copy_strips(from, source.nb_depth, rows[0], rows[1]);
             }
             fit_strip(config, choice, x, ahead, strip, scales, offsets);
         } else {
@@ -319,9 +338,9 @@ template <int bits> static void pack_tile(const qlutattn_kernel_config & config,
         }
 
         if (config.layout == QLUTATTN_LAYOUT_DOT) {
-            put_dot(choice, strip, codes + lane0 / STRIP * (4 * bits * PACK_CHUNK_SIZE));
+            put_dot<bits>({ choice, strip }, codes + lane0 / STRIP * (4 * bits * PACK_CHUNK_SIZE));
         } else if constexpr (bits == 1) {
-            put_lookup(choice, strip, lane0 >= 64, codes + lane0 % 64);
+            put_lookup({ choice, strip }, lane0 >= 64, codes + lane0 % 64);
         }
         if (strip.any_dead) {
             clear_dead(config, strip, lane0, codes);
