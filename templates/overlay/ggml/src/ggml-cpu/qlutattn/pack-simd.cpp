@@ -4,7 +4,7 @@
 // plain vector arithmetic without a horizontal step, V is read as it lies, and only K is transposed, as f16, before it is widened. A strip of
 // 16 lanes (8 KiB of residuals) stays in the L1 cache. Codes are chosen on bytes: 16 lanes of two depths at once.
 //
-// What was learned: 32 instructions per 8 values (AVX2), a third of them to fit the scale, so the work is bound by instructions once memory is
+// What was learned: 32 instructions per 8 values (AVX2, 4 bits), a third of them to fit the scale, so the work is bound by instructions once memory is
 // out of the way. It is not by itself: 128 rows that lie far apart are beyond the processor's prefetching, and fetching the next tile ahead made
 // packing 1.3 times as fast, taking the heads of a token one after the other (qlutattn-pack.cpp) twice, where heads share rows.
 
@@ -170,23 +170,20 @@ static void fit_strip(const qlutattn_kernel_config & config, const code_choice<b
     }
 
     static_assert(COLUMNS == 2 && QLUTATTN_PACK_FINE == 16, "widen_first, widen_last and by_16 below");
-    for (int depth = 0; depth < PACK_SIZE; depth += 2) {
-        if (depth % (PACK_SIZE / STRIP) == 0) {
-            const char * row = ahead.rows + depth / (PACK_SIZE / STRIP) * ahead.nb;
-            for (int line = 0; line < 4; line++) {
-                fetch(row + line * 64);
-            }
+    const float * r = strip.r;
+    for (int row = 0; row < STRIP; row++) {
+        for (int line = 0; line < 4; line++, r += 2 * STRIP) {
+            fetch(ahead.rows + row * ahead.nb + line * 64);
+            const words v0     = units(r, fine[0]);
+            const words v1     = units(r + FLOATS, fine[1]);
+            const bytes levels = pick(choice.levels, choice(narrow(by_16(v0), by_16(v1))));
+            const words l0     = widen_first(levels);
+            const words l1     = widen_last(levels);
+            num[0]             = madd(num[0], v0, l0);
+            num[1]             = madd(num[1], v1, l1);
+            den[0]             = madd(den[0], l0, l0);
+            den[1]             = madd(den[1], l1, l1);
         }
-        const float * r      = strip.r + depth * STRIP;
-        const words   v0     = units(r, fine[0]);
-        const words   v1     = units(r + FLOATS, fine[1]);
-        const bytes   levels = pick(choice.levels, choice(narrow(by_16(v0), by_16(v1))));
-        const words   l0     = widen_first(levels);
-        const words   l1     = widen_last(levels);
-        num[0]               = madd(num[0], v0, l0);
-        num[1]               = madd(num[1], v1, l1);
-        den[0]               = madd(den[0], l0, l0);
-        den[1]               = madd(den[1], l1, l1);
     }
 
     for (int c = 0; c < COLUMNS; c++) {
@@ -295,9 +292,11 @@ template <typename T> static void gather_strip(const qlutattn_pack_source & sour
 // two strips that lie side by side
 static void copy_strips(const char * from, size_t nb, ggml_fp16_t * first, ggml_fp16_t * second) {
     constexpr size_t size = STRIP * sizeof(ggml_fp16_t);
-    for (int depth = 0; depth < PACK_SIZE; depth++) {
-        memcpy(first + depth * STRIP, from + depth * nb, size);
-        memcpy(second + depth * STRIP, from + depth * nb + size, size);
+    for (int depth = 0; depth < PACK_SIZE; depth += 4) {
+        for (int i = 0; i < 4; i++, from += nb) {
+            memcpy(first + (depth + i) * STRIP, from, size);
+            memcpy(second + (depth + i) * STRIP, from + size, size);
+        }
     }
 }
 
