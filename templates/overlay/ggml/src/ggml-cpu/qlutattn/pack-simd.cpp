@@ -4,7 +4,7 @@
 // plain vector arithmetic without a horizontal step, V is read as it lies, and only K is transposed, as f16, before it is widened. A strip of
 // 16 lanes (8 KiB of residuals) stays in the L1 cache. Codes are chosen on bytes: 16 lanes of two depths at once.
 //
-// What was learned: 32 instructions per 8 values (AVX2), a third of them to fit the scale, so the work is bound by instructions once memory is
+// What was learned: 32 instructions per 8 values (AVX2, 4 bits), a third of them to fit the scale, so the work is bound by instructions once memory is
 // out of the way. It is not by itself: 128 rows that lie far apart are beyond the processor's prefetching, and fetching the next tile ahead made
 // packing 1.3 times as fast, taking the heads of a token one after the other (qlutattn-pack.cpp) twice, where heads share rows.
 
@@ -170,23 +170,20 @@ static void fit_strip(const qlutattn_kernel_config & config, const code_choice<b
     }
 
     static_assert(COLUMNS == 2 && QLUTATTN_PACK_FINE == 16, "widen_first, widen_last and by_16 below");
-    for (int depth = 0; depth < PACK_SIZE; depth += 2) {
-        if (depth % (PACK_SIZE / STRIP) == 0) {
-            const char * row = ahead.rows + depth / (PACK_SIZE / STRIP) * ahead.nb;
-            for (int line = 0; line < 4; line++) {
-                fetch(row + line * 64);
-            }
+    const float * r = strip.r;
+    for (int row = 0; row < STRIP; row++) {
+        for (int line = 0; line < 4; line++, r += 2 * STRIP) {
+            fetch(ahead.rows + row * ahead.nb + line * 64);
+            const words v0     = units(r, fine[0]);
+            const words v1     = units(r + FLOATS, fine[1]);
+            const bytes levels = pick(choice.levels, choice(narrow(by_16(v0), by_16(v1))));
+            const words l0     = widen_first(levels);
+            const words l1     = widen_last(levels);
+            num[0]             = madd(num[0], v0, l0);
+            num[1]             = madd(num[1], v1, l1);
+            den[0]             = madd(den[0], l0, l0);
+            den[1]             = madd(den[1], l1, l1);
         }
-        const float * r      = strip.r + depth * STRIP;
-        const words   v0     = units(r, fine[0]);
-        const words   v1     = units(r + FLOATS, fine[1]);
-        const bytes   levels = pick(choice.levels, choice(narrow(by_16(v0), by_16(v1))));
-        const words   l0     = widen_first(levels);
-        const words   l1     = widen_last(levels);
-        num[0]               = madd(num[0], v0, l0);
-        num[1]               = madd(num[1], v1, l1);
-        den[0]               = madd(den[0], l0, l0);
-        den[1]               = madd(den[1], l1, l1);
     }
 
     for (int c = 0; c < COLUMNS; c++) {
@@ -205,39 +202,48 @@ static void fit_strip(const qlutattn_kernel_config & config, const code_choice<b
     }
 }
 
-template <int bits> static inline bytes codes_at(const code_choice<bits> & choice, const pack_strip & strip, int depth) {
-    const float * r = strip.r + depth * STRIP;
-    return choice(narrow(units_below(r, strip.coarse[0]), units_below(r + FLOATS, strip.coarse[1])));
-}
+// Step 6: the codes of two depths. It is copied to where it is used, so that stores of codes do not make compilers load it again.
+template <int bits> struct code_maker {
+    code_choice<bits> choice;
+    floats            coarse[COLUMNS];
+    const float *     residuals;
+
+    code_maker(const code_choice<bits> & choice, const pack_strip & strip) : choice(choice), residuals(strip.r) {
+        for (int c = 0; c < COLUMNS; c++) {
+            coarse[c] = strip.coarse[c];
+        }
+    }
+
+    bytes operator()(int depth) const {
+        const float * r = residuals + depth * STRIP;
+        return choice(narrow(units_below(r, coarse[0]), units_below(r + FLOATS, coarse[1])));
+    }
+};
 
 // Step 6, in the dot order: a chunk is 32/bits depths of the strip. Fields are put in from the last one on.
-template <int bits> static void put_dot(const code_choice<bits> & choice, const pack_strip & strip, uint8_t * out) {
+template <int bits> static void put_dot(const code_maker<bits> codes, uint8_t * out) {
     constexpr int depths = 32 / bits;
     for (int depth = 0; depth < PACK_SIZE; depth += depths) {
         bytes a = zero_bytes();
         bytes b = zero_bytes();
         for (int i = depths - 4; i >= 0; i -= 4) {
-            a = either(shl<bits>(a), codes_at(choice, strip, depth + i));
-            b = either(shl<bits>(b), codes_at(choice, strip, depth + i + 2));
+            a = either(shl<bits>(a), codes(depth + i));
+            b = either(shl<bits>(b), codes(depth + i + 2));
         }
         weave(out + depth / depths * PACK_CHUNK_SIZE, a, b);
     }
 }
 
-// Step 6, in the lookup order: a chunk is one nibble of all lanes, 0..63 in the low ones, which are written first.
-template <int bits> static void put_lookup(const code_choice<bits> & choice, const pack_strip & strip, bool is_high, uint8_t * out) {
-    static_assert(bits < 4, "a nibble of at least two depths");
-    constexpr int depths = 4 / bits;
-
-    for (int depth = 0; depth < PACK_SIZE; depth += 2 * depths) {
+// Step 6, in the lookup order of 1 bit: a chunk is a nibble, four depths, of all lanes; 0..63 in the low ones, which are written first.
+static void put_lookup(const code_maker<1> codes, bool is_high, uint8_t * out) {
+    for (int depth = 0; depth < PACK_SIZE; depth += 8) {
         nibbles of[2];
         for (int i = 0; i < 2; i++) {
-            of[i] = join(codes_at(choice, strip, depth + i * depths), 1, 1 << bits);
-            if (bits == 1) {
-                of[i] = add(of[i], join(codes_at(choice, strip, depth + i * depths + 2), 4, 8));
-            }
+            const bytes first = codes(depth + i * 4);
+            const bytes last  = codes(depth + i * 4 + 2);
+            of[i]             = add(join(first, 1, 2), join(last, 4, 8));
         }
-        uint8_t * p = out + depth / depths * PACK_CHUNK_SIZE;
+        uint8_t * p = out + depth / 4 * PACK_CHUNK_SIZE;
         if (is_high) {
             merge(p, p + PACK_CHUNK_SIZE, of[0], of[1]);
         } else {
@@ -283,6 +289,17 @@ template <typename T> static void gather_strip(const qlutattn_pack_source & sour
     }
 }
 
+// two strips that lie side by side
+static void copy_strips(const char * from, size_t nb, ggml_fp16_t * first, ggml_fp16_t * second) {
+    constexpr size_t size = STRIP * sizeof(ggml_fp16_t);
+    for (int depth = 0; depth < PACK_SIZE; depth += 4) {
+        for (int i = 0; i < 4; i++, from += nb) {
+            memcpy(first + (depth + i) * STRIP, from, size);
+            memcpy(second + (depth + i) * STRIP, from + size, size);
+        }
+    }
+}
+
 template <int bits> static void pack_tile(const qlutattn_kernel_config & config, const qlutattn_pack_source & source, void * tile) {
     const code_choice<bits> choice(config.levels);
 
@@ -307,10 +324,7 @@ template <int bits> static void pack_tile(const qlutattn_kernel_config & config,
                 }
             } else if (lane0 % (2 * STRIP) == 0) {
                 // a cache line is two strips wide, and would not stay until the second one where rows are a power of two apart
-                for (int depth = 0; depth < PACK_SIZE; depth++) {
-                    memcpy(rows[0] + depth * STRIP, from + depth * source.nb_depth, sizeof(ggml_fp16_t) * STRIP);
-                    memcpy(rows[1] + depth * STRIP, from + depth * source.nb_depth + sizeof(ggml_fp16_t) * STRIP, sizeof(ggml_fp16_t) * STRIP);
-                }
+                copy_strips(from, source.nb_depth, rows[0], rows[1]);
             }
             fit_strip(config, choice, x, ahead, strip, scales, offsets);
         } else {
@@ -323,9 +337,9 @@ template <int bits> static void pack_tile(const qlutattn_kernel_config & config,
         }
 
         if (config.layout == QLUTATTN_LAYOUT_DOT) {
-            put_dot(choice, strip, codes + lane0 / STRIP * (4 * bits * PACK_CHUNK_SIZE));
-        } else if constexpr (bits < 4) {
-            put_lookup(choice, strip, lane0 >= 64, codes + lane0 % 64);
+            put_dot<bits>({ choice, strip }, codes + lane0 / STRIP * (4 * bits * PACK_CHUNK_SIZE));
+        } else if constexpr (bits == 1) {
+            put_lookup({ choice, strip }, lane0 >= 64, codes + lane0 % 64);
         }
         if (strip.any_dead) {
             clear_dead(config, strip, lane0, codes);
@@ -334,7 +348,7 @@ template <int bits> static void pack_tile(const qlutattn_kernel_config & config,
 }
 
 bool qlutattn_pack_has_simd(const qlutattn_kernel_config & config) {
-    return config.layout == QLUTATTN_LAYOUT_DOT || config.bits < 4;
+    return config.layout == QLUTATTN_LAYOUT_DOT || config.bits == 1;
 }
 
 void qlutattn_pack_tile_simd(const qlutattn_kernel_config & config, const qlutattn_pack_source & source, void * tile) {
