@@ -1,0 +1,280 @@
+"""Print what llvm-mca makes of the NEON kernels' inner loops beside upstream's f16 loops, as a Markdown table.
+
+The loops are found by function in the assembly that clang writes: a rewritten kernel needs a line in KERNELS, no more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from qlutattn_patch import console, install, process, toolchain
+from qlutattn_patch.errors import EXIT_EXPECTED, EXIT_OK, ExpectedError
+from qlutattn_patch.presets import ARM64_TRIPLE, preset
+from qlutattn_patch.workspace import Workspace
+
+CPUS = ("neoverse-n2", "cortex-x2", "apple-m1")
+ITERATIONS = 1000  # that llvm-mca simulates
+MODELS_SINCE = 16  # the LLVM whose scheduler knows neoverse-n2 and cortex-x2; before, they are cortex-a57
+PRODUCTS = 128 * 128 * 4  # of a tile and four query heads
+FLAGS = ("-O3", "-DNDEBUG", "-std=c++17", "-ffp-contract=off", "-fPIC")  # as cmake's Release
+
+
+@dataclass(frozen=True)
+class Part:
+    """A function whose inner loop does all PRODUCTS, and for how many of them an instruction stands."""
+
+    source: str  # below ggml/src/ggml-cpu
+    function: str  # as C++ names it
+    products: Mapping[str, int]  # by mnemonic
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A row of the table: what has to run for one tile."""
+
+    name: str
+    parts: tuple[Part, ...]
+
+
+def _lookup(bits: int) -> Part:
+    return Part("qlutattn/tbl-simd.cpp", "lut_rows<4>", {"tbl": 16 * 4 // bits})
+
+
+def _dot(bits: int) -> Part:
+    wide = {"smull": 8, "smull2": 8, "smlal": 8, "smlal2": 8}
+    return Part("qlutattn/tbl-simd.cpp", f"dot_rows<{bits}, 4>", {"sdot": 16, "smmla": 32, **wide})
+
+
+F16 = Kernel(
+    "upstream f16 (half: K, half: V)",
+    (Part("vec.cpp", "ggml_vec_dot_f16", {"fmla": 8}), Part("vec.cpp", "ggml_vec_mad_f16", {"fmla": 8})),
+)
+KERNELS = (
+    Kernel("lut, 1 bit", (_lookup(1),)),
+    Kernel("dot, 2 bits", (_dot(2),)),
+    Kernel("dot, 4 bits", (_dot(4),)),
+)
+F16_MARCH = "armv8.2-a+dotprod+fp16"  # upstream at its best: arithmetic in f16
+MARCHES = {"neon": "armv8-a", "dotprod": F16_MARCH, "i8mm": "armv8.6-a+dotprod+fp16+i8mm"}
+LACKS = {"i8mm": ("apple-m1",)}
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A loop without another inside, and how often it runs for a tile."""
+
+    body: tuple[str, ...]
+    times: float
+
+    @property
+    def vector(self) -> int:
+        """How many instructions work on vector registers, loads and stores of them included."""
+        return sum(1 for line in self.body if re.search(r"\b[vqdshbz]\d+\b", line))
+
+    @property
+    def scalar(self) -> Counter[str]:
+        """The other instructions, by mnemonic."""
+        return Counter(line.split()[0] for line in self.body if not re.search(r"\b[vqdshbz]\d+\b", line))
+
+
+def innermost_loops(assembly: str, symbol: re.Pattern[str]) -> list[list[str]]:
+    """The bodies of all loops of a function that hold no other loop, in the order in which they end."""
+    lines = _function(assembly, symbol)
+    labels = {match[1]: i for i, line in enumerate(lines) if (match := re.match(r"(\.L\w+):", line))}
+    loops = []
+    for i, line in enumerate(lines):
+        target = re.match(r"\s+(?:b|b\.\w+|cbn?z|tbn?z)\s+(?:.*,\s*)?(\.L\w+)$", line)
+        if target and labels.get(target[1], i) < i:
+            loops.append((labels[target[1]], i))
+    inner = [a for a in loops if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in loops)]
+    return [[line.strip() for line in lines[first : last + 1] if line[:1].isspace()] for first, last in inner]
+
+
+def main_loop(assembly: str, part: Part) -> Loop:
+    """The innermost loop that does most of the products at once; the others are for what is left over."""
+    bodies = innermost_loops(assembly, symbol(part.function))
+    done = [sum(part.products.get(line.split()[0], 0) for line in body) for body in bodies]
+    if not any(done):
+        raise ExpectedError(
+            f"No inner loop of {part.function} ({part.source}) has one of {', '.join(part.products)}.",
+            "mend KERNELS in scripts/mca_table.py",
+        )
+    most = max(done)
+    return Loop(tuple(bodies[done.index(most)]), PRODUCTS / most)
+
+
+def symbol(function: str) -> re.Pattern[str]:
+    """The mangled name of a function, possibly with numbers and truths as template arguments, in any namespace."""
+    name, _, arguments = function.rstrip(">").partition("<")
+    truths = {"false": "Lb0E", "true": "Lb1E"}
+    mangled = "".join(truths.get(value, f"Li{value}E") for value in arguments.replace(" ", "").split(",") if value)
+    return re.compile(rf"_Z\w*\d{name}I{mangled}E\w*" if mangled else rf"(?:_Z\w*\d)?{name}(?:[A-Z]?i\w*)?")
+
+
+def cycles(mca: Path, cpu: str, body: Sequence[str]) -> float:
+    """Cycles of one iteration, all data in the first cache."""
+    argv: list[str | Path] = [mca, f"-mtriple={ARM64_TRIPLE}", f"-mcpu={cpu}", f"-iterations={ITERATIONS}"]
+    result = process.capture(argv, input="".join(f"{line}\n" for written in body for line in _as_simulated(written)))
+    found = re.search(r"Total Cycles:\s+(\d+)", result.stdout)
+    if result.status != 0 or not found:
+        raise ExpectedError(f"llvm-mca can not read a loop for {cpu}: {result.stderr.strip().splitlines()[:1]}")
+    return int(found[1]) / ITERATIONS
+
+
+def find_mca() -> tuple[Path, tuple[int, ...]]:
+    """The newest llvm-mca on PATH (Debian numbers them), and its version."""
+    found = {
+        path
+        for folder in os.get_exec_path()
+        for path in Path(folder).glob("llvm-mca*")
+        if re.fullmatch(r"llvm-mca(-\d+)?", path.name) and os.access(path, os.X_OK)
+    }
+    versions = []
+    for path in sorted(found):
+        said = re.search(r"LLVM version (\d+(?:\.\d+)*)", process.capture([path, "--version"]).stdout)
+        if said:
+            versions.append((tuple(int(part) for part in said[1].split(".")), path))
+    if not versions:
+        raise ExpectedError("There is no llvm-mca on PATH.", install.line(["llvm"]))
+    version, path = max(versions)
+    return path, version
+
+
+def compile_to_assembly(workspace: Workspace, march: str, parts: Sequence[Part]) -> dict[str, str]:
+    """The assembly of each source, with the functions asked for kept whole."""
+    compilers = toolchain.find_compilers(preset("arm64"))
+    if not (workspace.tree / "ggml" / "include" / "ggml-qlutattn.h").is_file():
+        raise ExpectedError(f"The tree {workspace.tree} is not patched.", "qlutattn apply")
+    above = workspace.tree / "ggml"
+    here = above / "src" / "ggml-cpu"
+    include = [f"-I{path}" for path in (above / "include", above / "src", here, here / "qlutattn")]
+    made = {}
+    for source in dict.fromkeys(part.source for part in parts):
+        functions = dict.fromkeys(part.function for part in parts if part.source == source)
+        kept = ", ".join(f"(void *) &{function}" for function in functions)
+        # Whatever has its address taken is compiled on its own, even if it is inlined elsewhere.
+        text = f'#include "{here / source}"\n__attribute__((used)) void * const kept[] = {{ {kept} }};\n'
+        with tempfile.TemporaryDirectory(prefix="qlutattn-") as folder:
+            file = Path(folder) / "kept.cpp"
+            file.write_text(text, encoding="utf-8")
+            argv: list[str | Path] = [
+                compilers.cxx,
+                f"--target={ARM64_TRIPLE}",
+                f"-march={march}",
+                *FLAGS,
+                *include,
+                "-S",
+                file,
+                "-o",
+                "-",
+            ]
+            result = process.capture(argv)
+        if result.status != 0:
+            toolchain.check_compilers(preset("arm64"), compilers)
+            console.show(result.stderr.splitlines()[:20])
+            raise ExpectedError(f"clang can not compile {source} for {march}.", "mend KERNELS in scripts/mca_table.py")
+        made[source] = result.stdout
+    return made
+
+
+def table(workspace: Workspace) -> list[str]:
+    """The lines of the table."""
+    mca, version = find_mca()
+    clang = toolchain.find_compilers(preset("arm64")).cxx_program
+    upstream = [main_loop(compile_to_assembly(workspace, F16_MARCH, F16.parts)[p.source], p) for p in F16.parts]
+    # A tile is K's or V's: half of the tiles take the one loop, half the other.
+    f16 = {cpu: sum(loop.times * cycles(mca, cpu, loop.body) for loop in upstream) / 2 for cpu in CPUS}
+
+    lines = [
+        "| kernel | built for | " + " | ".join(f"`{cpu}`" for cpu in CPUS) + " | vector instructions | the others |",
+        "|---|---|" + "---:|" * (len(CPUS) + 1) + "---|",
+        _row(F16.name, F16_MARCH, {cpu: f"{f16[cpu]:.0f}" for cpu in CPUS}, upstream),
+    ]
+    seen: dict[str, list[tuple[str, ...]]] = {}
+    for isa, march in MARCHES.items():
+        assembly = compile_to_assembly(workspace, march, [part for kernel in KERNELS for part in kernel.parts])
+        for kernel in KERNELS:
+            loops = [main_loop(assembly[part.source], part) for part in kernel.parts]
+            bodies = [loop.body for loop in loops]
+            if seen.get(kernel.name) == bodies:
+                continue  # the instruction set brings nothing new
+            seen[kernel.name] = bodies
+            cells = {}
+            for cpu in CPUS:
+                if cpu in LACKS.get(isa, ()):
+                    cells[cpu] = "–"
+                    continue
+                mine = sum(loop.times * cycles(mca, cpu, loop.body) for loop in loops)
+                cells[cpu] = f"{mine:.0f} ({f16[cpu] / mine:.1f} ×)"
+            lines.append(_row(kernel.name, march, cells, loops))
+    numbers = ".".join(str(part) for part in version)
+    lines += [
+        "",
+        f"Cycles of the inner loops for one tile of 128 × 128 codes and four query heads, by llvm-mca {numbers},"
+        f" everything in the first cache, compiled by {clang.says}; in brackets, how many times faster than upstream's"
+        " f16 loops. Left out on both sides: what is around the loops (sums of a row, scales and offsets, tables).",
+    ]
+    if version[0] < MODELS_SINCE:
+        lines.append(
+            f"This llvm-mca is older than {MODELS_SINCE}: it takes neoverse-n2 and cortex-x2 for a cortex-a57."
+        )
+    return lines
+
+
+def _row(name: str, march: str, cells: Mapping[str, str], loops: Sequence[Loop]) -> str:
+    shares = "; ".join(f"{loop.vector} of {len(loop.body)}" for loop in loops)
+    others = "; ".join(", ".join(f"{n} {what}" for what, n in loop.scalar.items()) for loop in loops)
+    return f"| {name} | `{march}` | " + " | ".join(cells[cpu] for cpu in CPUS) + f" | {shares} | {others} |"
+
+
+def _function(assembly: str, symbol: re.Pattern[str]) -> list[str]:
+    """The lines of a function, without comments and directives."""
+    lines: list[str] = []
+    inside = False
+    for raw in assembly.splitlines():
+        line = raw.split("//")[0].rstrip()
+        label = re.fullmatch(r"(\w+):", line)
+        if label and symbol.fullmatch(label[1]):
+            inside = True
+        elif inside and line.startswith(".Lfunc_end"):
+            return lines
+        elif inside and line and not re.match(r"\s+\.", line):
+            lines.append(line)
+    raise ExpectedError(f"The assembly has no function {symbol.pattern}.", "mend KERNELS in scripts/mca_table.py")
+
+
+def _as_simulated(line: str) -> list[str]:
+    """An instruction as llvm-mca is to see it: branches go to a number, pointers are moved on by an addition.
+
+    The simulator keeps a moved pointer back until its load or store is done, which no CPU does: upstream's second loop
+    would look three times as slow as it is.
+    """
+    moved = re.fullmatch(r"(.*\[)(x\d+|sp)(?:\], (\S+)|, (\S+)\]!)", line)
+    if moved:
+        access, add = f"{moved[1]}{moved[2]}]", f"add {moved[2]}, {moved[2]}, {moved[3] or moved[4]}"
+        return [access, add] if moved[3] else [add, access]
+    return [re.sub(r"\.L\w+$", "#0", line)]
+
+
+def main() -> int:
+    """Print the table, or say in one sentence what is missing."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    try:
+        for line in table(Workspace.find()):
+            console.out(line)
+    except ExpectedError as failure:
+        console.error(failure.cause, failure.hint)
+        return EXIT_EXPECTED
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())
