@@ -116,7 +116,8 @@ def symbol(function: str) -> re.Pattern[str]:
     name, _, arguments = function.rstrip(">").partition("<")
     truths = {"false": "Lb0E", "true": "Lb1E"}
     mangled = "".join(truths.get(value, f"Li{value}E") for value in arguments.replace(" ", "").split(",") if value)
-    return re.compile(rf"_Z\w*\d{name}I{mangled}E\w*" if mangled else rf"(?:_Z\w*\d)?{name}(?:[A-Z]?i\w*)?")
+    template = f"I{mangled}E" if mangled else ""
+    return re.compile(rf"{name}|_Z(?:\w*[^\W\d])?{len(name)}{name}{template}\w*")
 
 
 def cycles(mca: Path, cpu: str, body: Sequence[str]) -> float:
