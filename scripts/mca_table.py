@@ -65,6 +65,8 @@ KERNELS = (
 F16_MARCH = "armv8.2-a+dotprod+fp16"  # upstream at its best: arithmetic in f16
 MARCHES = {"neon": "armv8-a", "dotprod": F16_MARCH, "i8mm": "armv8.6-a+dotprod+fp16+i8mm"}
 LACKS = {"i8mm": ("apple-m1",)}
+_BRANCH = re.compile(r"(?:b|b\.\w+|cbn?z|tbn?z)\s+(?:.*,\s*)?(\.L\w+)")
+_ENDS = ("b", "br", "ret", "brk")  # what comes next is reached by a jump only
 
 
 @dataclass(frozen=True)
@@ -86,16 +88,11 @@ class Loop:
 
 
 def innermost_loops(assembly: str, symbol: re.Pattern[str]) -> list[list[str]]:
-    """The bodies of all loops of a function that hold no other loop, in the order in which they end."""
-    lines = _function(assembly, symbol)
-    labels = {match[1]: i for i, line in enumerate(lines) if (match := re.match(r"(\.L\w+):", line))}
-    loops = []
-    for i, line in enumerate(lines):
-        target = re.match(r"\s+(?:b|b\.\w+|cbn?z|tbn?z)\s+(?:.*,\s*)?(\.L\w+)$", line)
-        if target and labels.get(target[1], i) < i:
-            loops.append((labels[target[1]], i))
-    inner = [a for a in loops if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in loops)]
-    return [[line.strip() for line in lines[first : last + 1] if line[:1].isspace()] for first, last in inner]
+    """The bodies of all loops of a function that hold no other loop."""
+    blocks, follows = _flow(_function(assembly, symbol))
+    loops = _natural_loops(follows)
+    inner = [loop for loop in loops if not any(other < loop for other in loops)]
+    return [[line for i in sorted(loop) for line in blocks[i]] for loop in inner]
 
 
 def main_loop(assembly: str, part: Part) -> Loop:
@@ -250,6 +247,53 @@ def _function(assembly: str, symbol: re.Pattern[str]) -> list[str]:
         elif inside and line and not re.match(r"\s+\.", line):
             lines.append(line)
     raise ExpectedError(f"The assembly has no function {symbol.pattern}.", "mend KERNELS in scripts/mca_table.py")
+
+
+def _flow(lines: Sequence[str]) -> tuple[list[list[str]], list[set[int]]]:
+    """The basic blocks of a function, and which blocks may follow each."""
+    blocks: list[list[str]] = [[]]
+    labels: dict[str, int] = {}
+    for line in lines:
+        if line.startswith(".L"):
+            if blocks[-1]:
+                blocks.append([])
+            labels[line.rstrip(":")] = len(blocks) - 1
+            continue
+        blocks[-1].append(line.strip())
+        if _BRANCH.fullmatch(line.strip()) or line.split()[0] in _ENDS:
+            blocks.append([])
+    follows = []
+    for i, block in enumerate(blocks):
+        last = block[-1] if block else ""
+        branch = _BRANCH.fullmatch(last)
+        after = set() if (last.split() or [""])[0] in _ENDS else {i + 1} & set(range(len(blocks)))
+        follows.append(after | ({labels[branch[1]]} if branch else set()))
+    return blocks, follows
+
+
+def _natural_loops(follows: Sequence[set[int]]) -> list[frozenset[int]]:
+    """The loops of a flow graph as sets of blocks: one for each block that a block dominated by it jumps back to."""
+    everything = set(range(len(follows)))
+    before = [{i for i in everything if j in follows[i]} for j in everything]
+    dominators = [{0}, *(set(everything) for _ in range(1, len(follows)))]
+    changed = True
+    while changed:
+        changed = False
+        for i in range(1, len(follows)):
+            new = {i} | (set.intersection(*(dominators[j] for j in before[i])) if before[i] else set())
+            changed |= new != dominators[i]
+            dominators[i] = new
+    loops: dict[int, set[int]] = {}
+    for end in everything:
+        for header in follows[end] & dominators[end]:
+            body = loops.setdefault(header, {header})
+            todo = [end]
+            while todo:
+                block = todo.pop()
+                if block not in body:
+                    body.add(block)
+                    todo += before[block]
+    return [frozenset(body) for body in loops.values()]
 
 
 def _as_simulated(line: str) -> list[str]:

@@ -39,6 +39,20 @@ _ZL8dot_rowsILi4ELb1EEvPKi: // @_ZL8dot_rowsILi4ELb1EEvPKi
 .LBB1_5:
 \tret
 .Lfunc_end1:
+peeled:
+.LBB2_1:
+\tmov\tx9, x10
+\tsdot\tv0.4s, v4.16b, v5.16b
+\tcbnz\tx9, .LBB2_3
+.LBB2_2:
+\tcbnz\tx8, .LBB2_1
+\tret
+.LBB2_3:
+\tsdot\tv0.4s, v4.16b, v5.16b
+\tsubs\tx9, x9, #1
+\tb.ne\t.LBB2_3
+\tb\t.LBB2_2
+.Lfunc_end2:
 """
 PART = Part("qlutattn/tbl-simd.cpp", "dot_rows<4, true>", {"sdot": 16})
 
@@ -47,6 +61,11 @@ def test_the_loops_of_a_function_that_hold_no_other() -> None:
     first, last = innermost_loops(ASSEMBLY, symbol("dot_rows<4, true>"))
     assert [line.split()[0] for line in first] == ["ldp", "sdot", "sdot", "subs", "b.ne"]
     assert [line.split()[0] for line in last] == ["ldr", "sdot", "cbz"]
+
+
+def test_a_loop_that_lies_behind_the_one_around_it() -> None:
+    (body,) = innermost_loops(ASSEMBLY, symbol("peeled"))
+    assert [line.split()[0] for line in body] == ["sdot", "subs", "b.ne"]
 
 
 def test_the_main_loop_is_the_one_that_does_most_at_once() -> None:
