@@ -17,7 +17,7 @@ BIT_WIDTHS = (1, 2, 4)
 LAYOUTS = ("lookup", "dot")
 LANES = {"k": "token", "v": "channel"}
 F16_BITS = 16
-# The largest factor whose products with 8-bit integers the kernels may add up in 16 bits: two of them at 4 bits, four at 2.
+# The largest factor whose products with 8-bit integers may add up in 16 bits: two of them at 4 bits, four at 2.
 LARGEST_FACTOR = {1: 1, 2: 15, 4: 63}
 
 

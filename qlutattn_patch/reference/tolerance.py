@@ -9,7 +9,7 @@ import numpy as np
 from qlutattn_patch.reference.attention import HeadRows, Packed, Problem, Segment, bias, each_head
 from qlutattn_patch.reference.tile import LEVELS, SIZE, UNIT, Double, Tiles
 
-# The integers up to which each kind of kernel rounds x: so that four add up in a byte (lut), 8 bits (dot), 7 bits (dot7).
+# The integer up to which each kind of kernel rounds x: four add up in a byte (lut), 8 bits (dot), 7 bits (dot7).
 STEPS = {"lut": 63, "dot": 127, "dot7": 64}
 SIGMAS = 6.0
 FLOAT_TERM = 2e-5
