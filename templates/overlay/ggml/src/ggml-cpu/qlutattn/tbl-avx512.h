@@ -11,7 +11,7 @@
 namespace qlutattn_simd {
 
 constexpr int WIDTH    = 64;
-constexpr int DOT_ROWS = 4;
+constexpr int DOT_ROWS = 8;
 constexpr int LUT_ROWS = 4;
 #ifdef __AVX512VNNI__
 constexpr bool NARROW = false;

@@ -2,7 +2,10 @@
 
 #include <arm_neon.h>
 
-#ifdef __ARM_FEATURE_DOTPROD
+#ifdef __ARM_FEATURE_MATMUL_INT8
+#    define QLUTATTN_SIMD "neon-i8mm"
+#    define QLUTATTN_MATRIX
+#elif defined(__ARM_FEATURE_DOTPROD)
 #    define QLUTATTN_SIMD "neon-dotprod"
 #else
 #    define QLUTATTN_SIMD "neon"
@@ -113,6 +116,36 @@ static inline products mul_add(products p, bytes u, bytes i) {
 
 static inline sums32 end(sums32 s, products p) {
     return vaddq_s32(s, vpaddq_s32(vpaddlq_s16(p.lo), vpaddlq_s16(p.hi)));
+}
+#endif
+
+#ifdef QLUTATTN_MATRIX
+static inline bytes two_rows(const int8_t * p, const int8_t * q) {
+    return vreinterpretq_u8_s8(vcombine_s8(vld1_s8(p), vld1_s8(q)));
+}
+
+static inline sums32 two_rows(int32_t i, int32_t j) {
+    return vcombine_s32(vdup_n_s32(i), vdup_n_s32(j));
+}
+
+static inline bytes first_lanes(bytes a, bytes b) {
+    return vreinterpretq_u8_u32(vzip1q_u32(vreinterpretq_u32_u8(a), vreinterpretq_u32_u8(b)));
+}
+
+static inline bytes last_lanes(bytes a, bytes b) {
+    return vreinterpretq_u8_u32(vzip2q_u32(vreinterpretq_u32_u8(a), vreinterpretq_u32_u8(b)));
+}
+
+static inline sums32 multiply(sums32 s, bytes x, bytes f) {
+    return vmmlaq_s32(s, vreinterpretq_s8_u8(x), vreinterpretq_s8_u8(f));
+}
+
+static inline sums32 first_row(sums32 s, sums32 t) {
+    return vcombine_s32(vget_low_s32(s), vget_low_s32(t));
+}
+
+static inline sums32 second_row(sums32 s, sums32 t) {
+    return vcombine_s32(vget_high_s32(s), vget_high_s32(t));
 }
 #endif
 

@@ -30,6 +30,8 @@ void qlutattn_acc_simd(const qlutattn_kernel_config &, qlutattn_kernel, const ui
 
 using namespace qlutattn_simd;
 
+static constexpr int MAX_ROWS = std::max(DOT_ROWS, LUT_ROWS);
+
 // the dot order: a chunk is 32/bits depths of 16 lanes; field i of a byte (bits i*bits on) is one of the depths 4*i .. 4*i + 3
 static constexpr int DOT_LANES = 16;
 
@@ -108,6 +110,76 @@ template <int bits, bool signed_x, int n_rows, int n_vecs> static void dot_rows(
     }
 }
 
+#    ifdef QLUTATTN_MATRIX
+
+// The same with a matrix instruction: two rows times two lanes, eight depths at a time. A single row is taken twice.
+template <int bits, int n_pairs> static void matrix_rows(const task & t, int row0, int n_rows) {
+    constexpr int fields = 8 / bits;
+    constexpr int depths = 32 / bits;
+    constexpr int mask   = (1 << bits) - 1;
+    constexpr int n_vecs = DOT_LANES * 4 / WIDTH;
+    constexpr int lanes  = WIDTH / 4; // of a vector: two pairs
+
+    const bool signed_x = t.config.lane_is_token;
+    bytes      factors[fields / 2];
+    for (int f = 0; f < fields / 2; f++) {
+        int8_t of_nibble[16];
+        for (int n = 0; n < 16; n++) {
+            of_nibble[n] = t.config.factors[n >> (f * bits) & mask] + (signed_x ? t.config.factors[mask] : 0);
+        }
+        factors[f] = table(of_nibble);
+    }
+    const qlutattn_tbl * tbls[n_pairs][2];
+    int32_t *            out[n_pairs][2];
+    for (int r = 0; r < 2 * n_pairs; r++) {
+        const int row      = row0 + std::min(r, n_rows - 1);
+        tbls[r / 2][r % 2] = t.tbls[row];
+        out[r / 2][r % 2]  = t.acc[row];
+    }
+    const int n_chunks = t.span.n_depth / depths;
+
+    for (int lane = 0; lane < t.span.n_lanes; lane += DOT_LANES) {
+        const uint8_t * chunk = t.codes + ((t.span.lane0 + lane) / DOT_LANES * (PACK_SIZE / depths) + t.span.depth0 / depths) * PACK_CHUNK_SIZE;
+
+        sums32 sums[n_vecs][n_pairs][2]; // [vector][rows][lanes]
+        for (int p = 0; p < n_pairs; p++) {
+            for (int v = 0; v < n_vecs; v++) {
+                sums[v][p][0] = sums[v][p][1] = two_rows(-tbls[p][0]->bias, -tbls[p][1]->bias);
+            }
+        }
+        for (int i = 0; i < n_chunks; i++) {
+            bytes nibbles[n_vecs][2];
+            for (int v = 0; v < n_vecs; v++) {
+                const bytes c = load(chunk + i * PACK_CHUNK_SIZE + v * WIDTH);
+                nibbles[v][0] = low(c);
+                nibbles[v][1] = high(c);
+            }
+            for (int j = 0; j < fields; j += 2) { // eight depths
+                bytes x[n_pairs];
+                for (int p = 0; p < n_pairs; p++) {
+                    x[p] = two_rows(tbls[p][0]->units + i * depths + 4 * j, tbls[p][1]->units + i * depths + 4 * j);
+                }
+                for (int v = 0; v < n_vecs; v++) {
+                    const bytes a = pick(factors[j % (fields / 2)], nibbles[v][j / (fields / 2)]);
+                    const bytes b = pick(factors[(j + 1) % (fields / 2)], nibbles[v][(j + 1) / (fields / 2)]);
+                    for (int p = 0; p < n_pairs; p++) {
+                        sums[v][p][0] = multiply(sums[v][p][0], x[p], first_lanes(a, b));
+                        sums[v][p][1] = multiply(sums[v][p][1], x[p], last_lanes(a, b));
+                    }
+                }
+            }
+        }
+        for (int v = 0; v < n_vecs; v++) {
+            for (int p = 0; p < n_pairs; p++) {
+                store(out[p][0] + lane + v * lanes, first_row(sums[v][p][0], sums[v][p][1]));
+                store(out[p][1] + lane + v * lanes, second_row(sums[v][p][0], sums[v][p][1]));
+            }
+        }
+    }
+}
+
+#    endif
+
 // One bit, in the lookup order: a chunk is one nibble, four depths, of all 128 lanes: lanes 0..63 low, 64..127 high. Codes are factors 0 and 2
 // here; the sum over -1 and 1 is that less the sum of x.
 template <int n_rows> static void bit_rows(const task & t, int row0) {
@@ -182,8 +254,15 @@ template <int n_rows> static void lut_rows(const task & t, int row0) {
 }
 
 template <int n_rows> static void by_kernel(const task & t, qlutattn_kernel kernel, int row0) {
+    const bool is_k = t.config.lane_is_token;
+#    ifdef QLUTATTN_MATRIX
+    constexpr int n_pairs = (n_rows + 1) / 2;
+    if (t.config.bits > 1) {
+        t.config.bits == 2 ? matrix_rows<2, n_pairs>(t, row0, n_rows) : matrix_rows<4, n_pairs>(t, row0, n_rows);
+        return;
+    }
+#    endif
     constexpr int n_vecs = std::max(1, DOT_LANES * 4 / WIDTH); // a chunk
-    const bool    is_k   = t.config.lane_is_token;
     switch (t.config.bits) {
         case 1:
             kernel == QLUTATTN_KERNEL_LUT ? lut_rows<n_rows>(t, row0) : bit_rows<n_rows>(t, row0);
@@ -266,10 +345,14 @@ void qlutattn_acc_simd(const qlutattn_kernel_config & config, qlutattn_kernel ke
     const task t    = { config, codes, span, tbls, acc };
     const int  step = kernel == QLUTATTN_KERNEL_LUT ? LUT_ROWS : DOT_ROWS;
     for (int r = 0; r < n_rows;) {
-        if (n_rows - r >= 4 && step == 4) {
+        const int n = std::min(step, n_rows - r);
+        if (step >= 8 && n >= 8) {
+            by_kernel<std::min(8, MAX_ROWS)>(t, kernel, r);
+            r += 8;
+        } else if (step >= 4 && n >= 4) {
             by_kernel<4>(t, kernel, r);
             r += 4;
-        } else if (n_rows - r >= 2) {
+        } else if (n >= 2) {
             by_kernel<2>(t, kernel, r);
             r += 2;
         } else {

@@ -24,6 +24,13 @@
 //   store(p, s)      sums to int32, bytes to bytes
 //   store_twice(p, s, i)  2*s - i to int32
 //
+// QLUTATTN_MATRIX is defined where there is an instruction for 2x8 times 8x2 matrices of bytes. There a sums32 is two rows by two lanes.
+//
+//   two_rows(p, q)      eight bytes from p, eight from q; two_rows(i, j): i in the first row, j in the second
+//   first_lanes(a, b)   lanes 0 and 1, eight depths each, of which a has the first four and b the others; last_lanes: 2 and 3
+//   multiply(s, x, f)   s + rows x times lanes f
+//   first_row(s, t)     the first row of lanes s and t; second_row: the second
+//
 // DOT_ROWS, LUT_ROWS: how many rows share the unpacked codes in registers; NARROW: see qlutattn_simd_is_narrow.
 
 #include "qlutattn-config.h"
