@@ -65,7 +65,13 @@ def fuzz(program: Path, folder: Path, seconds: int) -> Path | None:
     generator = random.Random(1)
     for i in range(SEEDS):
         (corpus / f"seed-{i:02}").write_bytes(generator.randbytes(LONGEST))
-    options = [f"-max_total_time={seconds}", f"-max_len={LONGEST}", "-len_control=0", "-print_final_stats=1"]
+    options = [
+        f"-max_total_time={seconds}",
+        f"-max_len={LONGEST}",
+        "-len_control=0",
+        "-print_final_stats=1",
+        "-report_slow_units=600",
+    ]
     status = process.stream(
         [program, *options, f"-artifact_prefix={findings}/", corpus], env={"UBSAN_OPTIONS": "print_stacktrace=1"}
     )

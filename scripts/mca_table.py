@@ -1,6 +1,6 @@
 """Print what llvm-mca makes of the NEON kernels' inner loops beside upstream's f16 loops, as a Markdown table.
 
-The loops are found by function in the assembly that clang writes: a rewritten kernel needs a line in KERNELS, no more.
+The loops are found by function in the assembly that clang writes: a rewritten kernel needs a line here, no more.
 """
 
 from __future__ import annotations
@@ -44,27 +44,37 @@ class Kernel:
     parts: tuple[Part, ...]
 
 
-def _lookup(bits: int) -> Part:
-    return Part("qlutattn/tbl-simd.cpp", "lut_rows<4>", {"tbl": 16 * 4 // bits})
+@dataclass(frozen=True)
+class Isa:
+    """What to compile for, the kernels that it adds or makes faster, and which CPUs do not have it."""
+
+    march: str
+    kernels: tuple[Kernel, ...]
+    lacks: tuple[str, ...] = ()
 
 
-def _dot(bits: int) -> Part:
-    wide = {"smull": 8, "smull2": 8, "smlal": 8, "smlal2": 8}
-    return Part("qlutattn/tbl-simd.cpp", f"dot_rows<{bits}, 4>", {"sdot": 16, "smmla": 32, **wide})
-
-
+_SIMD = "qlutattn/tbl-simd.cpp"
+_PRODUCTS = {"sdot": 16, "smull": 8, "smull2": 8, "smlal": 8, "smlal2": 8}
+_FOUR_ROWS = (
+    Kernel("lut, 1 bit", (Part(_SIMD, "lut_rows<4>", {"tbl": 16 * 4}),)),
+    Kernel("dot, 1 bit", (Part(_SIMD, "bit_rows<4>", _PRODUCTS),)),
+    Kernel("dot, 2 bits", (Part(_SIMD, "dot_rows<2, true, 4, 4>", _PRODUCTS),)),
+    Kernel("dot, 4 bits", (Part(_SIMD, "dot_rows<4, true, 4, 4>", _PRODUCTS),)),
+)
+_TWO_PAIRS = (
+    Kernel("dot, 2 bits", (Part(_SIMD, "matrix_rows<2, 2>", {"smmla": 32}),)),
+    Kernel("dot, 4 bits", (Part(_SIMD, "matrix_rows<4, 2>", {"smmla": 32}),)),
+)
 F16 = Kernel(
     "upstream f16 (half: K, half: V)",
     (Part("vec.cpp", "ggml_vec_dot_f16", {"fmla": 8}), Part("vec.cpp", "ggml_vec_mad_f16", {"fmla": 8})),
 )
-KERNELS = (
-    Kernel("lut, 1 bit", (_lookup(1),)),
-    Kernel("dot, 2 bits", (_dot(2),)),
-    Kernel("dot, 4 bits", (_dot(4),)),
-)
 F16_MARCH = "armv8.2-a+dotprod+fp16"  # upstream at its best: arithmetic in f16
-MARCHES = {"neon": "armv8-a", "dotprod": F16_MARCH, "i8mm": "armv8.6-a+dotprod+fp16+i8mm"}
-LACKS = {"i8mm": ("apple-m1",)}
+ISAS = (
+    Isa("armv8-a", _FOUR_ROWS),
+    Isa("armv8.2-a+dotprod+fp16", _FOUR_ROWS),
+    Isa("armv8.6-a+dotprod+fp16+i8mm", _TWO_PAIRS, lacks=("apple-m1",)),
+)
 _BRANCH = re.compile(r"(?:b|b\.\w+|cbn?z|tbn?z)\s+(?:.*,\s*)?(\.L\w+)")
 _ENDS = ("b", "br", "ret", "brk")  # what comes next is reached by a jump only
 
@@ -102,7 +112,7 @@ def main_loop(assembly: str, part: Part) -> Loop:
     if not any(done):
         raise ExpectedError(
             f"No inner loop of {part.function} ({part.source}) has one of {', '.join(part.products)}.",
-            "mend KERNELS in scripts/mca_table.py",
+            "mend the table in scripts/mca_table.py",
         )
     most = max(done)
     return Loop(tuple(bodies[done.index(most)]), PRODUCTS / most)
@@ -178,7 +188,9 @@ def compile_to_assembly(workspace: Workspace, march: str, parts: Sequence[Part])
         if result.status != 0:
             toolchain.check_compilers(preset("arm64"), compilers)
             console.show(result.stderr.splitlines()[:20])
-            raise ExpectedError(f"clang can not compile {source} for {march}.", "mend KERNELS in scripts/mca_table.py")
+            raise ExpectedError(
+                f"clang can not compile {source} for {march}.", "mend the table in scripts/mca_table.py"
+            )
         made[source] = result.stdout
     return made
 
@@ -197,22 +209,19 @@ def table(workspace: Workspace) -> list[str]:
         _row(F16.name, F16_MARCH, {cpu: f"{f16[cpu]:.0f}" for cpu in CPUS}, upstream),
     ]
     seen: dict[str, list[tuple[str, ...]]] = {}
-    for isa, march in MARCHES.items():
-        assembly = compile_to_assembly(workspace, march, [part for kernel in KERNELS for part in kernel.parts])
-        for kernel in KERNELS:
+    for isa in ISAS:
+        assembly = compile_to_assembly(workspace, isa.march, [part for kernel in isa.kernels for part in kernel.parts])
+        for kernel in isa.kernels:
             loops = [main_loop(assembly[part.source], part) for part in kernel.parts]
             bodies = [loop.body for loop in loops]
             if seen.get(kernel.name) == bodies:
                 continue  # the instruction set brings nothing new
             seen[kernel.name] = bodies
-            cells = {}
-            for cpu in CPUS:
-                if cpu in LACKS.get(isa, ()):
-                    cells[cpu] = "–"
-                    continue
+            cells = dict.fromkeys(CPUS, "–")
+            for cpu in (cpu for cpu in CPUS if cpu not in isa.lacks):
                 mine = sum(loop.times * cycles(mca, cpu, loop.body) for loop in loops)
                 cells[cpu] = f"{mine:.0f} ({f16[cpu] / mine:.1f} ×)"
-            lines.append(_row(kernel.name, march, cells, loops))
+            lines.append(_row(kernel.name, isa.march, cells, loops))
     numbers = ".".join(str(part) for part in version)
     lines += [
         "",
@@ -246,7 +255,7 @@ def _function(assembly: str, symbol: re.Pattern[str]) -> list[str]:
             return lines
         elif inside and line and not re.match(r"\s+\.", line):
             lines.append(line)
-    raise ExpectedError(f"The assembly has no function {symbol.pattern}.", "mend KERNELS in scripts/mca_table.py")
+    raise ExpectedError(f"The assembly has no function {symbol.pattern}.", "mend the table in scripts/mca_table.py")
 
 
 def _flow(lines: Sequence[str]) -> tuple[list[list[str]], list[set[int]]]:

@@ -103,7 +103,7 @@ def test_a_function_is_found_by_its_mangled_name(function: str, mangled: str, fi
 def test_a_kernel_that_is_not_there_any_more_is_named(part: Part) -> None:
     with pytest.raises(ExpectedError) as failure:
         main_loop(ASSEMBLY, part)
-    assert failure.value.hint == "mend KERNELS in scripts/mca_table.py"
+    assert failure.value.hint == "mend the table in scripts/mca_table.py"
 
 
 def test_no_llvm_mca_is_said_in_one_sentence(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +125,7 @@ def test_the_whole_table() -> None:
     )
     assert done.returncode == 0, done.stderr
     rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
-    assert len(rows) > 1 + len(mca_table.KERNELS)
+    assert len(rows) >= 2 + len(mca_table.ISAS[0].kernels) + len(mca_table.ISAS[-1].kernels)
     f16 = [float(cell) for cell in rows[1][2:5]]
     # 8 products an instruction, at most two (Arm) or four (Apple) of them a cycle
     assert all(8192 / 4 <= cycles < 3 * 8192 for cycles in f16)

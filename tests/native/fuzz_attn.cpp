@@ -85,12 +85,14 @@ struct segment {
 // how the tiles of K or V come about
 struct packing {
     ggml_type type;
+    bool      is_f16; // no tiles: this side of the packed segment is like the window's
     bool      is_raw; // any bytes
     bool      poison; // raw: scales and offsets are any bytes too
     ggml_type source;
     data_kind data;
     layout    source_layout;
     layout    packed_layout;
+    layout    f16_layout;
 };
 
 struct settings {
@@ -144,6 +146,7 @@ static layout choose_layout(choices & in, int first_free, int token_unit) {
 static packing choose_packing(choices & in, ggml_type first) {
     packing p;
     p.type                       = (ggml_type) (first + in.below(3));
+    p.is_f16                     = in.below(4) == 0;
     p.is_raw                     = in.maybe();
     p.poison                     = in.below(4) == 0;
     p.source                     = in.maybe() ? GGML_TYPE_F32 : GGML_TYPE_F16;
@@ -157,6 +160,7 @@ static packing choose_packing(choices & in, ggml_type first) {
     p.packed_layout = choose_layout(in, 1, TILE);
     std::copy_n(orders[in.below(2)], 4, p.packed_layout.order);
     p.packed_layout.before[0] = p.packed_layout.behind[0] = 0;
+    p.f16_layout                                          = choose_layout(in, 1, 1);
     return p;
 }
 
@@ -183,12 +187,13 @@ static settings choose(choices & in) {
     s.packed    = choose_segment(in, in.between(0, 6) * TILE);
     s.k         = choose_packing(in, GGML_TYPE_QLUTATTN_K1_128x128);
     s.v         = choose_packing(in, GGML_TYPE_QLUTATTN_V1_128x128);
-    s.q_data    = (data_kind) in.below(DATA_KINDS);
-    s.k_data    = (data_kind) in.below(DATA_KINDS);
-    s.v_data    = (data_kind) in.below(DATA_KINDS);
-    s.q_layout  = choose_layout(in, 1, 1);
-    s.k_layout  = choose_layout(in, 1, 1);
-    s.v_layout  = choose_layout(in, 1, 1);
+    s.v.is_f16 &= !s.k.is_f16; // one of the two at most
+    s.q_data   = (data_kind) in.below(DATA_KINDS);
+    s.k_data   = (data_kind) in.below(DATA_KINDS);
+    s.v_data   = (data_kind) in.below(DATA_KINDS);
+    s.q_layout = choose_layout(in, 1, 1);
+    s.k_layout = choose_layout(in, 1, 1);
+    s.v_layout = choose_layout(in, 1, 1);
 
     static const float scales[] = { 1.0f, -0.5f, 0.0f, 100.0f };
     static const float caps[]   = { 0.0f, 0.0f, 30.0f, 0.5f };
@@ -231,7 +236,10 @@ static settings now; // for the message
     vfprintf(stderr, format, arguments);
     va_end(arguments);
     const auto told = [](const char * name, const packing & p) {
-        fprintf(stderr, ", %s %s %s", name, ggml_type_name(p.type), p.is_raw ? "of any bytes" : ggml_type_name(p.source));
+        fprintf(stderr, ", %s %s %s", name, ggml_type_name(p.is_f16 ? GGML_TYPE_F16 : p.type),
+                p.is_f16 ? "" :
+                p.is_raw ? "of any bytes" :
+                           ggml_type_name(p.source));
     };
     fprintf(stderr, "\n  head size %d, kv heads %d, group %d, queries %d, batch %d, threads %d, window %d (mask %d), packed %d (mask %d)",
             now.head_dim, now.n_head_kv, now.group, now.n_q, now.n_batch, now.n_threads, now.window.n, now.window.mask, now.packed.n,
@@ -434,6 +442,12 @@ struct problem {
     }
 
     block_ptr make_packed(const packing & how, block_ptr & source) {
+        if (how.is_f16) {
+            block_ptr b = tensor(GGML_TYPE_F16, s.head_dim, s.packed.n, s.n_head_kv, s.n_batch, how.f16_layout);
+            fill(*b, random, how.data);
+            input(b);
+            return b;
+        }
         block_ptr b = tensor(how.type, TILE, s.packed.n, s.n_cols(), s.n_batch, how.packed_layout);
         if (how.is_raw) {
             fill_tiles(*b, random, how.poison);
@@ -571,35 +585,37 @@ struct outlook {
 
 // what a kv head looks like in numbers
 struct facts {
-    std::vector<float> k_size;   // [token] of the window: largest magnitude, or not finite
-    std::vector<float> values;   // [token][channel] of the window
-    std::vector<float> kp_size;  // [token] packed
-    std::vector<float> v_offset; // [tile][channel]
-    std::vector<float> v_radius; // [tile][channel]
+    std::vector<float> k_size;    // [token] of the window: largest magnitude, or NaN
+    std::vector<float> values;    // [token][channel] of the window
+    std::vector<float> kp_size;   // [token] packed
+    std::vector<float> vp_values; // [token][channel] packed, if it is f16
+    std::vector<float> v_offset;  // [tile][channel]
+    std::vector<float> v_radius;  // [tile][channel]
 
     facts(const problem & p, int64_t ikv, int64_t i3) {
         const settings & s = p.s;
-        for (int64_t token = 0; token < s.window.n; token++) {
-            float size = 0.0f;
-            for (int c = 0; c < s.head_dim; c++) {
-                const float key = ggml_fp16_to_fp32(*p.k->at<ggml_fp16_t>(c, token, ikv, i3));
-                size            = std::isfinite(key) ? std::max(size, std::fabs(key)) : NAN;
-                if (!std::isfinite(size)) {
-                    break;
+        if (p.k) {
+            k_size = sizes(*p.k, ikv, i3);
+            values = all(*p.v, ikv, i3);
+        }
+        if (!p.kp) {
+            return;
+        }
+        if (p.kp->t->type == GGML_TYPE_F16) {
+            kp_size = sizes(*p.kp, ikv, i3);
+        } else {
+            for (int64_t token = 0; token < s.packed.n; token++) {
+                float size = 0.0f;
+                for (int c = 0; c < s.head_dim; c += TILE) {
+                    const auto [offset, radius] = lane(*p.kp, token / TILE, (ikv * s.head_dim + c) / TILE, i3, token % TILE);
+                    size += std::fabs(offset) + radius;
                 }
-            }
-            k_size.push_back(size);
-            for (int c = 0; c < s.head_dim; c++) {
-                values.push_back(ggml_fp16_to_fp32(*p.v->at<ggml_fp16_t>(c, token, ikv, i3)));
+                kp_size.push_back(size);
             }
         }
-        for (int64_t token = 0; token < s.packed.n; token++) {
-            float size = 0.0f;
-            for (int c = 0; c < s.head_dim; c += TILE) {
-                const auto [offset, radius] = lane(*p.kp, token / TILE, (ikv * s.head_dim + c) / TILE, i3, token % TILE);
-                size += std::fabs(offset) + radius;
-            }
-            kp_size.push_back(size);
+        if (p.vp->t->type == GGML_TYPE_F16) {
+            vp_values = all(*p.vp, ikv, i3);
+            return;
         }
         for (int64_t tile = 0; tile < s.packed.n / TILE; tile++) {
             for (int64_t c = ikv * s.head_dim; c < (ikv + 1) * s.head_dim; c++) {
@@ -608,6 +624,28 @@ struct facts {
                 v_radius.push_back(radius);
             }
         }
+    }
+
+    // [token][channel] of an f16 tensor
+    static std::vector<float> all(const block & b, int64_t ikv, int64_t i3) {
+        std::vector<float> to;
+        for (int64_t token = 0; token < b.t->ne[1]; token++) {
+            for (int64_t c = 0; c < b.t->ne[0]; c++) {
+                to.push_back(ggml_fp16_to_fp32(*b.at<ggml_fp16_t>(c, token, ikv, i3)));
+            }
+        }
+        return to;
+    }
+
+    // [token] of an f16 tensor: the largest magnitude; NaN if one is not finite
+    static std::vector<float> sizes(const block & b, int64_t ikv, int64_t i3) {
+        const std::vector<float> from = all(b, ikv, i3);
+        std::vector<float>       to(b.t->ne[1], 0.0f);
+        for (size_t i = 0; i < from.size(); i++) {
+            float & size = to[i / b.t->ne[0]];
+            size         = std::isfinite(from[i]) && !std::isnan(size) ? std::max(size, std::fabs(from[i])) : NAN;
+        }
+        return to;
     }
 
     // offset of a lane, and the largest magnitude of scale * level
@@ -644,13 +682,19 @@ void problem::check_rows() const {
                         for (int64_t token = tile * TILE; token < (tile + 1) * TILE; token++) {
                             if (o.see(mask_value(mp, token, iq, ih, i3))) {
                                 seen = true;
+                                if (kp->t->type == GGML_TYPE_F16) {
+                                    o.is_tame &= std::isfinite(about.kp_size[token]);
+                                }
                                 o.is_nan |= std::isnan(about.kp_size[token]);
                                 o.is_tame &= !std::isinf(about.kp_size[token]);
                                 key = std::max(key, about.kp_size[token]);
+                                for (int c = 0; c < s.head_dim && !about.vp_values.empty(); c++) {
+                                    o.take(c, about.vp_values[token * s.head_dim + c], 0.0f);
+                                }
                             }
                         }
-                        for (int c = 0; c < s.head_dim && seen; c++) {
-                            // a tile's weights are rounded to integers with a step of at most 1/64 of the largest of them: 128 halves of
+                        for (int c = 0; c < s.head_dim && seen && about.vp_values.empty(); c++) {
+                            // a tile's weights are rounded to integers with a step of about 1/64 of the largest of them, or less: 128 halves of
                             // that are the largest weight once more
                             const float radius = about.v_radius[tile * s.head_dim + c];
                             o.take(c, about.v_offset[tile * s.head_dim + c], 2.0f * radius);
