@@ -228,8 +228,8 @@ std::vector<align_case> make_cases() {
     add_cover(cases, 1, 35000000);
     add_cover(cases, 2, 10000000);
     add_onehot(cases);
-    add_poison(cases);
     add_one_sided(cases);
+    add_poison(cases);
     add_special(cases);
 
     std::set<std::string> seen;

@@ -6,8 +6,8 @@
 #include <algorithm>
 #include <cstring>
 
-static constexpr size_t MAX_CASES = 72;
-static constexpr size_t MAX_BYTES = 60 * 1024 * 1024;
+static constexpr size_t MAX_CASES = 100;
+static constexpr size_t MAX_BYTES = 90 * 1024 * 1024;
 
 // A case is worth keeping when it shows something that the ones before it do not.
 static std::vector<std::string> features_of(const align_case & c) {
@@ -33,7 +33,7 @@ void dump::add(const verdict & v, const case_data & data, const device_result & 
     for (const std::string & f : features_of(v.c)) {
         fresh |= std::find(features.begin(), features.end(), f) == features.end();
     }
-    if (!fresh || run.out.empty() || bytes > MAX_BYTES / 24 || entries.size() >= MAX_CASES || size + bytes > MAX_BYTES) {
+    if (!fresh || run.out.empty() || bytes > MAX_BYTES / 36 || entries.size() >= MAX_CASES || size + bytes > MAX_BYTES) {
         return;
     }
     for (const std::string & f : features_of(v.c)) {
