@@ -117,7 +117,7 @@ def result_of(
     for cache, context, found in judged:
         share = context.cache_bytes / f16.cache_bytes if context.cache_bytes and f16.cache_bytes else None
         asked = {"cache": cache.name, "type_k": cache.type_k, "type_v": cache.type_v}
-        kept = {"window": cache.window, "sink": cache.sink}
+        kept = {"window": context.window, "sink": context.sink}
         size: dict[str, object] = {"bpw": cache.bpw, "cache_bytes": context.cache_bytes}
         size |= {"bits_in_cache": None if share is None else round(share * F16_BITS, 4)}
         rows.append({**asked, **kept, **size, **found})

@@ -60,6 +60,8 @@ class Context:
     n_vocab: int
     n_ctx_train: int
     cache_bytes: int | None
+    window: int | None  # of a packed cache
+    sink: int | None
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,13 @@ def probe(tool: Tool, cache: Cache, empty: Path) -> Context | Refusal:
     text = "\n".join(lines)
     if "tokenizes to only" not in text:
         return Refusal(cache, _why(status, lines))
-    sizes = [float(size) for size in re.findall(r"KV buffer size = +([\d.]+) MiB", text)]
-    found = {name: re.search(rf"{name} += (\d+)", text) for name in ("n_vocab", "n_ctx_train")}
-    if not all(found.values()):
+    found = [re.search(rf"{name} += (\d+)", text) for name in ("n_vocab", "n_ctx_train")]
+    n_vocab, n_ctx_train = (int(match[1]) if match else 0 for match in found)
+    if not n_vocab:
         raise _unexpected("makes a context without saying how large the vocabulary is", lines)
-    numbers = {name: int(match[1]) for name, match in found.items() if match}
-    return Context(**numbers, cache_bytes=round(sum(sizes) * 2**20) if sizes else None)
+    kept = re.search(r"for (\d+) sinks, a window of (\d+)", text)
+    sink, window = (int(kept[1]), int(kept[2])) if kept else (None, None)
+    return Context(n_vocab, n_ctx_train, _cache_bytes(text), window, sink)
 
 
 def base_bytes(n_vocab: int, n_ctx: int, chunks: int) -> int:
@@ -160,6 +163,13 @@ def check_count(chunks: int, n_ctx: int) -> None:
             f"{chunks} chunk(s) of {n_ctx} tokens have {count} tokens to judge; statistics need {_LEAST}.",
             "a longer text, more --chunks or a larger --ctx",
         )
+
+
+def _cache_bytes(text: str) -> int | None:
+    """What the caches of all layers take: packed ones say it in bytes, the others in MiB, with two digits."""
+    parts = re.findall(r": size = +([\d.]+) MiB(?:: f16 part (\d+) bytes, packed part (\d+) bytes)?", text)
+    sizes = [int(f16) + int(packed) if f16 else round(float(size) * 2**20) for size, f16, packed in parts]
+    return sum(sizes) if sizes else None
 
 
 def _why(status: int, lines: Sequence[str]) -> str:

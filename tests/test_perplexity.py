@@ -1,0 +1,174 @@
+"""What is read from llama-perplexity: on what it really printed, and on what it might."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+
+from qlutattn_patch.caches import Cache
+from qlutattn_patch.errors import ExpectedError
+from qlutattn_patch.perplexity import Context, Refusal, Tool, base_bytes, check_count, compare, figures, probe, scored
+from qlutattn_patch.perplexity import write_base as write
+
+SAID = ROOT / "tests" / "data" / "perplexity"
+Q4 = Cache("q4_0", "q4_0", "q4_0", 4.5)
+MIXED = """\
+llama_kv_cache_mixed: 1024 tokens in 1 stream(s), 2 layers, K qlutattn_k4_128x128, V qlutattn_v4_128x128: 512 f16 \
+cells (1.00 MiB, for 128 sinks, a window of 256, and the ubatch) and 8 tiles of 128 tokens (0.13 MiB) per stream
+llama_kv_cache_mixed: size = 1.13 MiB: f16 part 1048576 bytes, packed part 139264 bytes; f16 alone would take 2097152 \
+bytes (56.6 % of it)
+llama_kv_cache: size =    1.50 MiB (   512 cells,   2 layers,  1/1 seqs), K (f16):    0.75 MiB, V (f16):    0.75 MiB
+"""
+
+
+def said(name: str) -> list[str]:
+    return (SAID / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+
+
+def tool(tmp_path: Path, text: str, status: int = 0) -> Tool:
+    """A llama-perplexity that prints a text and leaves its arguments in a file."""
+    folder = tmp_path / "Größe 1"
+    folder.mkdir(exist_ok=True)
+    (folder / "said.txt").write_text(text, encoding="utf-8")
+    program = folder / "llama-perplexity"
+    code = f"open({str(folder / 'argv')!r}, 'w').write('\\n'.join(sys.argv[1:]))\n"
+    code += f"sys.stdout.buffer.write(open({str(folder / 'said.txt')!r}, 'rb').read())\nsys.exit({status})\n"
+    program.write_text(f"#!{sys.executable}\nimport sys\n{code}", encoding="utf-8")
+    program.chmod(0o755)
+    return Tool(program, Path("tiny.gguf"), 256, 2)
+
+
+def recorded(tmp_path: Path, name: str, status: int = 0) -> Tool:
+    return tool(tmp_path, "\n".join(said(name)) + "\n", status)
+
+
+def argv(made: Tool) -> list[str]:
+    return (made.program.parent / "argv").read_text(encoding="utf-8").split("\n")
+
+
+def test_a_probe_tells_the_vocabulary_and_the_size_of_the_cache(tmp_path: Path) -> None:
+    made = recorded(tmp_path, "probe")
+    assert probe(made, Q4, tmp_path / "empty") == Context(513, 65536, round(0.14 * 2**20), None, None)
+    assert argv(made)[:12] == ["-m", "tiny.gguf", "-c", "256", "-b", "256", "-ub", "128", "-fa", "on", "-fit", "off"]
+    assert argv(made)[12:18] == ["-t", "2", "-ctk", "q4_0", "-ctv", "q4_0"]
+
+
+def test_a_probe_adds_up_the_caches_of_all_layers_and_knows_window_and_sink(tmp_path: Path) -> None:
+    found = probe(tool(tmp_path, "\n".join([MIXED, *said("probe")[:100], *said("short")])), Q4, tmp_path)
+    assert isinstance(found, Context)
+    assert (found.cache_bytes, found.window, found.sink) == (1048576 + 139264 + 1572864, 256, 128)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        (
+            "refused",
+            "the cache types qlutattn_k4_128x128 and qlutattn_v4_128x128 need the mixed KV cache,"
+            " which this build does not have; use f16, q8_0 or q4_0",
+        ),
+        ("unknown", "invalid argument: --kv-window"),
+    ],
+)
+def test_a_refusal_is_told_in_the_tools_words(name: str, why: str, tmp_path: Path) -> None:
+    assert probe(recorded(tmp_path, name, 1), Q4, tmp_path) == Refusal(Q4, why)
+
+
+def test_a_tool_that_dies_silently_refuses_too(tmp_path: Path) -> None:
+    assert probe(tool(tmp_path, "", 3), Q4, tmp_path) == Refusal(Q4, "exit status 3")
+    assert probe(tool(tmp_path, "one\n\ntwo.\n\n", 3), Q4, tmp_path) == Refusal(Q4, "two")
+
+
+def test_an_assertion_is_the_cause(tmp_path: Path) -> None:
+    found = probe(tool(tmp_path, "x.cpp:1: GGML_ASSERT(y) failed\n[New LWP 7]\n", 134), Q4, tmp_path)
+    assert found == Refusal(Q4, "x.cpp:1: GGML_ASSERT(y) failed")
+
+
+def test_a_context_without_a_vocabulary_is_unexpected(tmp_path: Path) -> None:
+    with pytest.raises(ExpectedError, match="without saying how large the vocabulary is"):
+        probe(recorded(tmp_path, "short"), Q4, tmp_path)
+
+
+def test_the_size_of_the_logits_is_known_before(tmp_path: Path) -> None:
+    assert scored(256) == 127
+    assert base_bytes(n_vocab=513, n_ctx=256, chunks=4) == 530404  # as was seen
+    assert base_bytes(n_vocab=4095, n_ctx=1024, chunks=93) == base_bytes(4096, 1024, 93) == 390069548
+
+
+def test_the_base_is_written_with_progress(tmp_path: Path) -> None:
+    sizes: list[int] = []
+    moves: list[tuple[int, int, str]] = []
+    made = recorded(tmp_path, "base")
+    assert write(made, Path("t.txt"), 4, Path("b"), sizes.append, lambda *at: moves.append(at)) == 4
+    assert sizes == [4]
+    assert moves == [(1, 4, "f16"), (2, 4, "f16"), (3, 4, "f16"), (4, 4, "f16")]
+    assert argv(made)[14:] == ["-f", "t.txt", "--ppl-output-type", "1", "--kl-divergence-base", "b", "--chunks", "4"]
+
+
+def test_a_text_that_is_too_short_is_counted(tmp_path: Path) -> None:
+    with pytest.raises(ExpectedError, match=r"^t\.txt has only 194 tokens: a context of 256 needs 512\.$"):
+        write(recorded(tmp_path, "short"), Path("t.txt"), None, Path("b"), print, print)
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_a_base_without_an_end_is_unexpected(status: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cut = tool(tmp_path, "\n".join(said("base")[:10]), status)
+    with pytest.raises(ExpectedError, match=f"exit status {status} and no perplexity of the f16 cache"):
+        write(cut, Path("t.txt"), None, Path("b"), lambda _: None, lambda *_: None)
+    assert "4313.8202" in capsys.readouterr().err
+
+
+def test_a_comparison_gives_the_figures(tmp_path: Path) -> None:
+    moves: list[int] = []
+    made = recorded(tmp_path, "compare")
+    assert compare(made, Q4, Path("b"), moves.append) == {
+        "ppl": 4158.015692,
+        "ppl_err": 374.413913,
+        "dppl": -20.919944,
+        "dppl_err": 68.085192,
+        "kld_mean": 0.062577,
+        "kld_mean_err": 0.00131,
+        "kld_median": 0.056721,
+        "kld_p999": 0.244718,
+        "same_top": 71.063,
+        "same_top_err": 2.014,
+    }
+    assert moves == [1, 2, 3, 4]
+    assert argv(made)[14:] == ["-ctk", "q4_0", "-ctv", "q4_0", "--kl-divergence", "--kl-divergence-base", "b"]
+
+
+def test_a_comparison_that_fails_shows_its_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ExpectedError, match="ended with exit status 9 while it judged q4_0; its last words"):
+        compare(recorded(tmp_path, "compare", 9), Q4, Path("b"), print)
+    assert "Same top p: 71.063" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "gone", ["Mean PPL(Q) ", "Mean PPL(Q)-PPL(base)", "Mean    KLD", "Median  KLD", "99.9%   KLD", "Same"]
+)
+def test_each_figure_must_be_there(gone: str) -> None:
+    lines = [line for line in said("compare") if not line.startswith(gone)]
+    assert len(lines) == len(said("compare")) - 1
+    with pytest.raises(ExpectedError, match=r"reports no \w+ of q4_0"):
+        figures(lines, "q4_0")
+
+
+@pytest.mark.parametrize("value", ["-nan", "nan", "inf", "-inf"])
+def test_a_figure_must_be_a_number(value: str) -> None:
+    lines = [line.replace("0.062577", value) for line in said("compare")]
+    with pytest.raises(ExpectedError, match=f"'Mean    KLD:   {value} .* of q4_0"):
+        figures(lines, "q4_0")
+
+
+def test_a_divergence_may_be_rounded_below_0() -> None:
+    lines = [line.replace(" 0.056721", "-0.000001") for line in said("compare")]
+    assert figures(lines, "q4_0")["kld_median"] == -0.000001
+
+
+def test_too_few_tokens_make_no_statistics() -> None:
+    check_count(1, 256)
+    with pytest.raises(ExpectedError, match=r"3 chunk\(s\) of 64 tokens have 93 tokens to judge; statistics need 100"):
+        check_count(3, 64)
