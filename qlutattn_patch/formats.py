@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ BIT_WIDTHS = (1, 2, 4)
 LAYOUTS = ("lookup", "dot")
 LANES = {"k": "token", "v": "channel"}
 F16_BITS = 16
+# The largest factor whose products with 8-bit integers may add up in 16 bits: two of them at 4 bits, four at 2.
+LARGEST_FACTOR = {1: 1, 2: 15, 4: 63}
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,16 @@ class Codebook:
     levels: tuple[int, ...]
     rms_to_scale: float
     layout: str
+
+    @property
+    def level_factor(self) -> int:
+        """The largest common divisor of the levels."""
+        return math.gcd(*self.levels)
+
+    @property
+    def factors(self) -> tuple[int, ...]:
+        """The levels in units of their divisor: what kernels multiply by."""
+        return tuple(level // self.level_factor for level in self.levels)
 
 
 @dataclass(frozen=True)
@@ -162,6 +175,13 @@ def _codebook(name: str, fields: Fields) -> Codebook:
         raise fields.wrong("every level must fit in an int8 (-128...127)")
     if not all(low < high for low, high in pairwise(book.levels)):
         raise fields.wrong("the levels must rise strictly")
+    if book.levels != tuple(-level for level in reversed(book.levels)):
+        raise fields.wrong("the levels must be symmetric: each with its negative")
+    if book.factors[-1] > LARGEST_FACTOR[bits]:
+        raise fields.wrong(
+            f"the levels divided by their common divisor {book.level_factor} reach {book.factors[-1]}, more than the "
+            f"{LARGEST_FACTOR[bits]} whose products with int8 add up in 16 bits"
+        )
     if not 0 < book.rms_to_scale < 1000:
         raise fields.wrong(f"'rms_to_scale' must be a small positive number, not {book.rms_to_scale}")
     if book.layout not in LAYOUTS:

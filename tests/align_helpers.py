@@ -12,28 +12,15 @@ import numpy as np
 from qlutattn_patch.reference.attention import Packed, Problem, Segment, each_head
 from qlutattn_patch.reference.quantise import pack, unpack
 from qlutattn_patch.reference.tile import LEVELS, SIZE, Kind, Tiles
+from qlutattn_patch.reference.tolerance import STEPS
 
 
 def rounded_product(tiles: Tiles, x: np.ndarray, kernel: str, depth: slice, lanes: slice) -> np.ndarray:
-    """One tile times x [query, depth] as an int8 kernel does it, everything but the rounding in float64."""
-    level = np.asarray(LEVELS[tiles.bits], np.float64) / 64
-    per = 1 if kernel == "dot" else 4 // tiles.bits
-    groups = x.reshape(len(x), -1, per)
-    codes = tiles.codes[lanes, depth].astype(int)
-    if kernel == "dot":
-        entries = groups  # the integers stand for x itself
-    else:
-        nibble = np.arange(16)
-        picked = np.stack([level[(nibble >> tiles.bits * j) & (2**tiles.bits - 1)] for j in range(per)])
-        entries = groups @ picked  # [query, group, 16]
-    step = np.abs(entries).max(axis=(1, 2), keepdims=True) / 127
+    """One tile times x [query, depth] as a kernel does it: x rounded to integers, everything else in float64."""
+    step = np.abs(x).max(axis=1, keepdims=True) / STEPS[kernel]
     step = np.where(step == 0, 1, step)
-    table = np.round(entries / step) * step
-    if kernel == "dot":
-        total = table[:, :, 0] @ level[codes].T
-    else:
-        index = (codes.reshape(len(codes), -1, per) << (tiles.bits * np.arange(per))).sum(axis=-1)
-        total = np.stack([table[:, np.arange(index.shape[1]), lane].sum(axis=1) for lane in index], axis=1)
+    level = np.asarray(LEVELS[tiles.bits]) / 64
+    total = np.round(x / step) * step @ level[tiles.codes[lanes, depth].astype(int)].T
     scale, offset = tiles.scale[lanes].astype(np.float64), tiles.offset[lanes].astype(np.float64)
     return total * scale + x.sum(axis=1, keepdims=True) * offset
 

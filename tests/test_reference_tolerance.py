@@ -7,10 +7,10 @@ import pytest
 from align_helpers import causal, int8_attention, problem
 
 from qlutattn_patch.reference.attention import Problem, Segment, attend
-from qlutattn_patch.reference.tile import LEVELS, Tiles
-from qlutattn_patch.reference.tolerance import judged, step
+from qlutattn_patch.reference.tile import Tiles
+from qlutattn_patch.reference.tolerance import STEPS, judged, step
 
-KERNELS = [("lut", "lut"), ("dot", "dot")]
+KERNELS = [("lut", "lut"), ("dot", "dot"), ("dot7", "dot")]
 
 
 def ratios(p: Problem) -> np.ndarray:
@@ -75,26 +75,22 @@ def test_exact_cases_allow_float32_only_and_show_a_wrong_code(bits: int, kernels
         assert (np.abs(found - expected) / allowed).max() > 10
 
 
-def test_step_is_what_the_largest_entry_makes_it() -> None:
+def test_step_is_what_the_largest_makes_it() -> None:
     x = np.zeros((1, 128))
     x[0, :4] = 1.0, -2.0, 3.0, 0.5
-    assert step(x, 2, "dot") == pytest.approx(3 / 127)
-    assert step(x, 1, "lut") == pytest.approx(6.5 / 127)  # one group of four, levels of 64/64
-    assert step(x, 2, "lut") == pytest.approx(3.5 * 127 / 64 / 127)  # groups (1, -2) and (3, 0.5)
-    assert step(x, 4, "lut") == pytest.approx(3 * 127 / 64 / 127)
+    assert step(x, "dot") == pytest.approx(3 / 127)
+    assert step(x, "dot7-avx2") == pytest.approx(3 / 64)
+    assert step(x, "lut-avx2") == pytest.approx(3 / 63)
 
 
 def test_step_of_exact_vectors_is_0() -> None:
     x = np.zeros((2, 128))
-    x[0, ::4], x[1, ::4] = 1.0, -0.5
-    for bits in LEVELS:
-        for kernel in ("lut", "dot"):
-            assert step(x, bits, kernel).tolist() == [0, 0]
-    x[0, 1] = 1.0  # a second one in the first nibble: half a step may be rounded away
-    assert step(x, 1, "lut")[0] > 0
-    assert step(x, 2, "lut")[0] > 0
-    assert step(x, 4, "lut")[0] == 0
-    assert step(x, 1, "dot")[0] == 0
+    x[0, ::4], x[1, ::3] = 1.0, -0.5
+    for kernel in STEPS:
+        assert step(x, kernel).tolist() == [0, 0]
+    x[0, 1] = 0.5  # another size: half a step may be rounded away
+    for kernel in STEPS:
+        assert step(x, kernel)[0] > 0
 
 
 def test_cancelling_offsets_are_allowed_their_float32() -> None:
@@ -103,7 +99,7 @@ def test_cancelling_offsets_are_allowed_their_float32() -> None:
     packed = p.segments[1].packed
     assert packed is not None
     v = packed.v
-    v.offset[...] = -(v.scale * np.float16(96 / 64))
+    v.offset[...] = -(v.scale * np.float16(92 / 64))
     v.codes[...] = 14
     tiles = Tiles(4, v.codes, v.scale, v.offset)
     segment = Segment.of_tiles(type(packed)(packed.k, tiles, "lut", "lut"), 2, p.segments[1].mask)

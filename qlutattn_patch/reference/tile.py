@@ -16,8 +16,8 @@ UNIT = 64  # value = scale * level / UNIT + offset
 # Stated here again, and not read from templates/formats.toml, so that a wrong table there is seen.
 LEVELS = {
     1: (-64, 64),
-    2: (-127, -38, 38, 127),
-    4: (-127, -96, -75, -58, -44, -31, -18, -6, 6, 18, 31, 44, 58, 75, 96, 127),
+    2: (-120, -36, 36, 120),
+    4: (-122, -92, -72, -56, -42, -30, -18, -6, 6, 18, 30, 42, 56, 72, 92, 122),
 }
 LAYOUT = {1: "lookup", 2: "dot", 4: "dot"}
 

@@ -9,12 +9,12 @@ import numpy as np
 from qlutattn_patch.reference.attention import HeadRows, Packed, Problem, Segment, bias, each_head
 from qlutattn_patch.reference.tile import LEVELS, SIZE, UNIT, Double, Tiles
 
-# The integers up to which each kind of kernel rounds: table entries (lut), or x itself in 8 bits (dot) or 7 (dot7).
-STEPS = {"lut": 127, "dot": 127, "dot7": 64}
+# The integer up to which each kind of kernel rounds x: four add up in a byte (lut), 8 bits (dot), 7 bits (dot7).
+STEPS = {"lut": 63, "dot": 127, "dot7": 64}
 SIGMAS = 6.0
 FLOAT_TERM = 2e-5
 SCORE_EPS = 2.0**-22
-EQUAL = 1e-5  # magnitudes this close round to the same integer of the int8 tables
+EQUAL = 1e-5  # magnitudes this close round to the same integer
 
 
 def judged(problem: Problem) -> tuple[Double, Double]:
@@ -32,29 +32,19 @@ def arithmetic(kernel: str) -> str:
     return kernel.partition("-")[0]
 
 
-def step(x: Double, bits: int, kernel: str) -> Double:
+def step(x: Double, kernel: str) -> Double:
     """The rounding step of a tile's vectors x [..., depth]; 0 for the exact ones, whose rounding changes nothing."""
     size: Double = np.abs(x)
     top: Double = np.asarray(size.max(axis=-1))
     same = ((size == 0) | (size >= top[..., None] * (1 - EQUAL))).all(axis=-1)
-    kind = arithmetic(kernel)
-    if kind != "lut":
-        return np.where(same, 0.0, top / STEPS[kind])
-    groups = size.reshape(*x.shape[:-1], -1, 4 // bits)
-    alone = ((groups > 0).sum(axis=-1) <= 1).all(axis=-1)
-    entry = groups.sum(axis=-1).max(axis=-1) * LEVELS[bits][-1] / UNIT
-    return np.where(same & alone, 0.0, entry / STEPS[kind])
+    return np.where(same, 0.0, top / STEPS[arithmetic(kernel)])
 
 
-def lane_variance(tiles: Tiles, kernel: str, depth: slice) -> Double:
+def lane_variance(tiles: Tiles, depth: slice) -> Double:
     """The variance of each lane's sum [..., lane] over a part of the depth, for a rounding step of 1."""
     scale = np.nan_to_num(tiles.scale.astype(np.float64))
-    if arithmetic(kernel) != "lut":
-        squares = np.square(np.asarray(LEVELS[tiles.bits], np.float64) / UNIT)
-        terms = squares[tiles.codes[..., depth]].sum(axis=-1)
-    else:
-        terms = np.float64(len(range(SIZE)[depth]) * tiles.bits // 4)
-    lanes: Double = np.square(scale) * terms / 12
+    squares = np.square(np.asarray(LEVELS[tiles.bits], np.float64) / UNIT)
+    lanes: Double = np.square(scale) * squares[tiles.codes[..., depth]].sum(axis=-1) / 12
     return lanes
 
 
@@ -117,8 +107,8 @@ def _score_variance(problem: Problem, b: int, h: int) -> Double:
 def _tile_variance(problem: Problem, packed: Packed, q: Double, b: int, h: int) -> Double:
     total = np.zeros((len(q), packed.k.codes.shape[2] * SIZE))
     for column, part, channels in _pieces(problem, h):
-        steps = step(q[:, channels], packed.k.bits, packed.kernel_k)
-        lanes = lane_variance(_column(packed.k, b, column), packed.kernel_k, part).reshape(-1)
+        steps = step(q[:, channels], packed.kernel_k)
+        lanes = lane_variance(_column(packed.k, b, column), part).reshape(-1)
         total += np.square(steps)[:, None] * lanes
     return total
 
@@ -130,10 +120,10 @@ def _value_variance(problem: Problem, b: int, h: int, p: Double) -> Double:
     for segment in problem.segments:
         end = start + segment.keys.shape[2]
         if segment.packed is not None and end > start:
-            v, kernel = segment.packed.v, segment.packed.kernel_v
-            steps = step(p[:, start:end].reshape(len(p), -1, SIZE), v.bits, kernel)
+            v = segment.packed.v
+            steps = step(p[:, start:end].reshape(len(p), -1, SIZE), segment.packed.kernel_v)
             for column, part, channels in _pieces(problem, h):
-                lanes = lane_variance(_column(v, b, column), kernel, slice(0, SIZE))
+                lanes = lane_variance(_column(v, b, column), slice(0, SIZE))
                 total[:, channels] += np.square(steps) @ lanes[:, part]
         start = end
     return total

@@ -25,7 +25,12 @@ static void check_f16(const struct ggml_tensor * t, const struct ggml_tensor * q
     GGML_ASSERT(t->ne[0] == q->ne[0] && t->ne[1] == n_kv && t->ne[2] == n_head_kv && t->ne[3] == q->ne[3]);
 }
 
+// one side of the packed segment
 static void check_packed(const struct ggml_tensor * t, const struct ggml_tensor * q, int64_t n_packed, int64_t n_head_kv) {
+    if (t->type == GGML_TYPE_F16) {
+        check_f16(t, q, n_packed, n_head_kv);
+        return;
+    }
     GGML_ASSERT(ggml_is_qlutattn(t->type));
     GGML_ASSERT(t->nb[1] == t->nb[0] && t->nb[0] == ggml_type_size(t->type)); // a tile is contiguous
     GGML_ASSERT(t->ne[0] == PACKED_TILE && t->ne[1] == n_packed && n_packed % PACKED_TILE == 0);

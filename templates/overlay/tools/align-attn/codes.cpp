@@ -23,8 +23,8 @@ int n_levels(int bits) {
 
 double level_of(int bits, int code) {
     static const int one[]  = { -64, 64 };
-    static const int two[]  = { -127, -38, 38, 127 };
-    static const int four[] = { -127, -96, -75, -58, -44, -31, -18, -6, 6, 18, 31, 44, 58, 75, 96, 127 };
+    static const int two[]  = { -120, -36, 36, 120 };
+    static const int four[] = { -122, -92, -72, -56, -42, -30, -18, -6, 6, 18, 30, 42, 56, 72, 92, 122 };
     return (bits == 1 ? one : bits == 2 ? two : four)[code] / 64.0;
 }
 
@@ -77,7 +77,7 @@ double half_step(double x) {
 }
 
 double rms_to_scale(int bits) {
-    return bits == 1 ? 0.7978846 : bits == 2 ? 0.7611465 : 1.3770811;
+    return bits == 1 ? 0.7978846 : bits == 2 ? 0.8055199 : 1.4050294;
 }
 
 // The code of a value in level units, which is rounded down, held to int8 and compared with the midpoints, halves away from 0.

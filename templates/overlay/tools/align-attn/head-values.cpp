@@ -51,8 +51,7 @@ head_values original_values(const align_case & c, const case_data & data, int64_
     return head;
 }
 
-head_values decoded_values(const align_case & c, const case_data & data, const packed_side & k, const packed_side & v, kernel_kind kernel_k,
-                           kernel_kind kernel_v, int64_t b, int64_t h) {
+head_values decoded_values(const align_case & c, const case_data & data, const packed_side & k, const packed_side & v, int64_t b, int64_t h) {
     head_values head;
     load(c, data, b, h, head);
     const int64_t depth = part_depth(c);
@@ -88,18 +87,16 @@ head_values decoded_values(const align_case & c, const case_data & data, const p
                 }
             }
             for (int64_t token = 0; token < 128; ++token) {
-                const double  n     = kernel_k != kernel_kind::lut ? k_levels[token] : depth * k.bits / 4.0;
                 const double  scale = kt.scale[token];
                 const int64_t t     = tile * 128 + token;
 
-                head.k_noise[part * c.n_packed() + t] = scale * scale * n / 12;
+                head.k_noise[part * c.n_packed() + t] = scale * scale * k_levels[token] / 12;
                 head.k_size[part * c.n_kv() + t]      = 2 * scale + std::fabs(kt.offset[token]);
             }
             for (int64_t i = 0; i < depth; ++i) {
-                const double n     = kernel_v != kernel_kind::lut ? v_levels[i] : 128 * v.bits / 4.0;
                 const double scale = vt.scale[(channel + i) % 128];
 
-                head.v_noise[tile * c.head_dim + part * depth + i] = scale * scale * n / 12;
+                head.v_noise[tile * c.head_dim + part * depth + i] = scale * scale * v_levels[i] / 12;
             }
         }
     }

@@ -27,5 +27,5 @@ inline int64_t n_parts(const align_case & c) {
 head_values original_values(const align_case & c, const case_data & data, int64_t batch, int64_t head_kv);
 
 // The values that the codes stand for, and those of the f16 segment.
-head_values decoded_values(const align_case & c, const case_data & data, const packed_side & k, const packed_side & v, kernel_kind kernel_k,
-                           kernel_kind kernel_v, int64_t batch, int64_t head_kv);
+head_values decoded_values(const align_case & c, const case_data & data, const packed_side & k, const packed_side & v, int64_t batch,
+                           int64_t head_kv);

@@ -10,30 +10,16 @@
 namespace {
 
 // The squared rounding step that a kernel takes for x, in units of x; 0 where docs/align.md calls it exact.
-template <typename T> double squared_step(const T * x, int64_t n, int bits, kernel_kind kernel) {
+template <typename T> double squared_step(const T * x, int64_t n, kernel_kind kernel) {
     double largest = 0;
-    double nibble  = 0;
-    bool   alike   = true; // all that is not 0 has the same size,
-    bool   alone   = true; // and stands alone in its nibble
+    bool   alike   = true; // all that is not 0 has the same size
     for (int64_t i = 0; i < n; ++i) {
         largest = std::max(largest, (double) std::fabs(x[i]));
     }
-    for (int64_t g = 0; g < n; g += 4 / bits) {
-        double sum   = 0;
-        int    count = 0;
-        for (int64_t i = g; i < g + 4 / bits; ++i) {
-            sum += std::fabs(x[i]);
-            count += x[i] != 0;
-            alike &= x[i] == 0 || std::fabs(x[i]) == largest;
-        }
-        alone &= count <= 1;
-        nibble = std::max(nibble, sum);
+    for (int64_t i = 0; i < n; ++i) {
+        alike &= x[i] == 0 || std::fabs(x[i]) == largest;
     }
-    if (alike && (alone || kernel != kernel_kind::lut)) {
-        return 0.0;
-    }
-    const double top  = kernel != kernel_kind::lut ? largest : nibble * level_of(bits, n_levels(bits) - 1);
-    const double step = top / (kernel == kernel_kind::dot7 ? 64 : 127);
+    const double step = alike ? 0.0 : largest / (kernel == kernel_kind::lut ? 63 : kernel == kernel_kind::dot7 ? 64 : 127);
     return step * step;
 }
 
@@ -158,7 +144,7 @@ struct attention {
         double       largest_var = 0;
         for (int64_t part = 0; part < n_parts(c); ++part) {
             const float * x = r.q + part * part_depth(c);
-            step[part]      = squared_step(x, part_depth(c), c.bits_k, kernel_k);
+            step[part]      = squared_step(x, part_depth(c), kernel_k);
             for (int64_t i = 0; i < part_depth(c); ++i) {
                 size[part] += std::fabs((double) x[i]);
             }
@@ -206,7 +192,7 @@ struct attention {
                 r.reach[x] = std::max(r.reach[x], away);
             }
         }
-        add_v_noise(r, [&](const double * p) { return squared_step(p, 128, c.bits_v, kernel_v); });
+        add_v_noise(r, [&](const double * p) { return squared_step(p, 128, kernel_v); });
         for (int64_t x = 0; x < d(); ++x) {
             const double noise = r.first[x] + r.weight[x];
 
@@ -314,7 +300,7 @@ reference attention_on_codes(const align_case & c, const case_data & data, const
     a.kernel_k = kernel_k;
     a.kernel_v = kernel_v;
     for (int64_t i = 0; i < c.n_batch * c.n_head_kv; ++i) {
-        a.heads.push_back(decoded_values(c, data, k, v, kernel_k, kernel_v, i / c.n_head_kv, i % c.n_head_kv));
+        a.heads.push_back(decoded_values(c, data, k, v, i / c.n_head_kv, i % c.n_head_kv));
     }
     return a.run(true);
 }

@@ -5,7 +5,7 @@
 #include "data.h"
 
 // The kernel that multiplies a packed tile with a vector decides which rounding errors are allowed.
-// lut rounds table entries to int8; dot rounds x to 8 bits, dot7 to 7 bits
+// the magnitude that x is rounded to: 63 (lut), 127 (dot), 64 (dot7)
 enum class kernel_kind { lut, dot, dot7 };
 
 // One value per element of the result, [head_dim, n_head, n_q, n_batch], innermost first.

@@ -33,9 +33,12 @@ struct qlutattn_kernel_config {
     int                  bits;
     enum qlutattn_layout layout;
     const int8_t *       levels;       // [1 << bits], ascending, symmetric
+    const int8_t *       factors;      // levels / level_factor, what kernels multiply by: small, so that sums of products fit 16 bits
+    int                  level_factor; // the largest common divisor of the levels
     float                rms_to_scale; // where the encoder starts: scale per root mean square of a lane
 
     int    depths_per_nibble() const { return 4 / bits; }
+    float  factor_size() const { return (float) level_factor / QLUTATTN_LEVEL_UNIT; } // value = scale * factor_size * factor + offset
     size_t code_bytes() const { return (size_t) PACK_SIZE * PACK_SIZE * bits / 8; }
     size_t tile_bytes() const { return code_bytes() + 2 * PACK_SIZE * sizeof(ggml_fp16_t); }
 

@@ -1,11 +1,8 @@
 #pragma once
 
-// The integer part of a product, in each implementation: acc[r][lane] = sum of units of row r that the codes of the lane select (lut) or
-// multiply (dot). Lanes count from span.lane0.
+// qlutattn_tbl_mul in each implementation.
 
 #include "tbl.h"
-
-typedef int32_t qlutattn_acc[QLUTATTN_ROWS][PACK_SIZE];
 
 // one plain form for every width and order: what the tests trust
 void qlutattn_acc_scalar(const qlutattn_kernel_config & config, qlutattn_kernel kernel, const uint8_t * codes, const qlutattn_span & span,
@@ -14,8 +11,14 @@ void qlutattn_acc_scalar(const qlutattn_kernel_config & config, qlutattn_kernel 
 // "avx2", ...: the instruction set of the vector code, or NULL if this build has none
 const char * qlutattn_simd_name();
 
-// whether this build has vector code for a kernel on a type's order of codes
+// whether this build has vector code for a kernel and a type
 bool qlutattn_has_simd(const qlutattn_kernel_config & config, qlutattn_kernel kernel);
+
+// whether x*factor must fit 15 bits in pairs, as where x86 adds two products of an unsigned and a signed byte in 16 bits
+bool qlutattn_simd_is_narrow();
+
+// the parts of a tbl that only the vector code needs: bias, tables
+void qlutattn_finish_simd(const qlutattn_kernel_config & config, qlutattn_kernel kernel, int n_depth, qlutattn_tbl & tbl);
 
 void qlutattn_acc_simd(const qlutattn_kernel_config & config, qlutattn_kernel kernel, const uint8_t * codes, const qlutattn_span & span,
                        const qlutattn_tbl * const * tbls, int n_rows, qlutattn_acc & acc);

@@ -6,13 +6,18 @@
 
 namespace qlutattn_simd {
 
-constexpr int WIDTH      = 32;
-constexpr int LEVEL_BIAS = 128;
-constexpr int DOT_ROWS   = 4; // rows that share the unpacked codes in registers
-constexpr int LUT_ROWS   = 2;
+constexpr int WIDTH    = 32;
+constexpr int DOT_ROWS = 4;
+constexpr int LUT_ROWS = 2;
+#ifdef __AVXVNNI__
+constexpr bool NARROW = false;
+#else
+constexpr bool NARROW = true;
+#endif
 
 typedef __m256i bytes;
 typedef __m256i sums32;
+typedef __m256i products; // 16-bit sums of two where NARROW, else 32-bit sums of four
 
 // 16-bit sums of bytes: `mixed` adds the pairs (even byte + 256 * odd byte) as they are, `odd` the odd bytes; the even ones are the difference
 struct sums16 {
@@ -40,23 +45,58 @@ static inline bytes pick(bytes t, bytes n) {
     return _mm256_shuffle_epi8(t, n);
 }
 
-static inline bytes four(const uint8_t * p) {
+static inline bytes spread(const uint8_t * p) {
+    const __m256i each = _mm256_broadcastq_epi64(_mm_loadl_epi64((const __m128i *) p));
+    return _mm256_shuffle_epi8(each,
+                               _mm256_setr_epi32(0x00000000, 0x01010101, 0x02020202, 0x03030303, 0x04040404, 0x05050505, 0x06060606, 0x07070707));
+}
+
+// bits 0 to 3 of a byte, counted from one on, in four neighbouring bytes
+static inline bytes four_bits(int first) {
+    return _mm256_set1_epi32((int) (0x08040201u << first));
+}
+
+static inline bytes test(bytes v, bytes m) {
+    return _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(v, m), m), _mm256_set1_epi8(2));
+}
+
+static inline bytes four(const int8_t * p) {
     int32_t x;
     memcpy(&x, p, sizeof(x));
     return _mm256_set1_epi32(x);
 }
 
-static inline sums32 zero32() {
-    return _mm256_setzero_si256();
+static inline bytes fours(const uint8_t * p) {
+    const __m256i both = _mm256_castsi128_si256(_mm_loadl_epi64((const __m128i *) p));
+    return _mm256_permutevar8x32_epi32(both, _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1));
 }
 
-static inline sums32 dot(sums32 s, bytes l, bytes x) {
-#if defined(__AVXVNNI__)
-    return _mm256_dpbusd_avx_epi32(s, l, x);
+static inline bytes add(bytes a, bytes b) {
+    return _mm256_add_epi8(a, b);
+}
+
+static inline void store(uint8_t * p, bytes v) {
+    _mm256_storeu_si256((__m256i *) p, v);
+}
+
+static inline sums32 set32(int32_t i) {
+    return _mm256_set1_epi32(i);
+}
+
+static inline products begin(sums32 s) {
+    return NARROW ? _mm256_setzero_si256() : s;
+}
+
+static inline products mul_add(products p, bytes u, bytes i) {
+#ifdef __AVXVNNI__
+    return _mm256_dpbusd_avx_epi32(p, u, i);
 #else
-    // |sum of two products| <= 2*255*64, which 16 bits hold
-    return _mm256_add_epi32(s, _mm256_madd_epi16(_mm256_maddubs_epi16(l, x), _mm256_set1_epi16(1)));
+    return _mm256_add_epi16(p, _mm256_maddubs_epi16(u, i));
 #endif
+}
+
+static inline sums32 end(sums32 s, products p) {
+    return NARROW ? _mm256_add_epi32(s, _mm256_madd_epi16(p, _mm256_set1_epi16(1))) : p;
 }
 
 static inline void store(int32_t * p, sums32 s) {
@@ -71,14 +111,15 @@ static inline sums16 add(sums16 s, bytes v) {
     return { _mm256_add_epi16(s.mixed, v), _mm256_add_epi16(s.odd, _mm256_srli_epi16(v, 8)) };
 }
 
-static inline void store(int32_t * p, sums16 s) {
+static inline void store_twice(int32_t * p, sums16 s, int32_t i) {
     const __m256i even = _mm256_sub_epi16(s.mixed, _mm256_slli_epi16(s.odd, 8));
-    const __m256i lo   = _mm256_unpacklo_epi16(even, s.odd); // lanes 0..7 and 16..23
-    const __m256i hi   = _mm256_unpackhi_epi16(even, s.odd); // lanes 8..15 and 24..31
-    store(p + 0, _mm256_cvtepu16_epi32(_mm256_castsi256_si128(lo)));
-    store(p + 8, _mm256_cvtepu16_epi32(_mm256_castsi256_si128(hi)));
-    store(p + 16, _mm256_cvtepu16_epi32(_mm256_extracti128_si256(lo, 1)));
-    store(p + 24, _mm256_cvtepu16_epi32(_mm256_extracti128_si256(hi, 1)));
+    const __m256i lo   = _mm256_unpacklo_epi16(_mm256_slli_epi16(even, 1), _mm256_slli_epi16(s.odd, 1)); // lanes 0..7 and 16..23
+    const __m256i hi   = _mm256_unpackhi_epi16(_mm256_slli_epi16(even, 1), _mm256_slli_epi16(s.odd, 1)); // lanes 8..15 and 24..31
+    const __m256i less = _mm256_set1_epi32(i);
+    store(p + 0, _mm256_sub_epi32(_mm256_cvtepu16_epi32(_mm256_castsi256_si128(lo)), less));
+    store(p + 8, _mm256_sub_epi32(_mm256_cvtepu16_epi32(_mm256_castsi256_si128(hi)), less));
+    store(p + 16, _mm256_sub_epi32(_mm256_cvtepu16_epi32(_mm256_extracti128_si256(lo, 1)), less));
+    store(p + 24, _mm256_sub_epi32(_mm256_cvtepu16_epi32(_mm256_extracti128_si256(hi, 1)), less));
 }
 
 } // namespace qlutattn_simd

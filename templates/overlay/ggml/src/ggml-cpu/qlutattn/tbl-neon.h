@@ -2,7 +2,10 @@
 
 #include <arm_neon.h>
 
-#ifdef __ARM_FEATURE_DOTPROD
+#ifdef __ARM_FEATURE_MATMUL_INT8
+#    define QLUTATTN_SIMD "neon-i8mm"
+#    define QLUTATTN_MATRIX
+#elif defined(__ARM_FEATURE_DOTPROD)
 #    define QLUTATTN_SIMD "neon-dotprod"
 #else
 #    define QLUTATTN_SIMD "neon"
@@ -10,13 +13,22 @@
 
 namespace qlutattn_simd {
 
-constexpr int WIDTH      = 16;
-constexpr int LEVEL_BIAS = 0;
-constexpr int DOT_ROWS   = 4;
-constexpr int LUT_ROWS   = 4;
+constexpr int  WIDTH    = 16;
+constexpr int  DOT_ROWS = 4;
+constexpr int  LUT_ROWS = 4;
+constexpr bool NARROW   = false;
 
 typedef uint8x16_t bytes;
 typedef int32x4_t  sums32;
+
+#ifdef __ARM_FEATURE_DOTPROD
+typedef int32x4_t products;
+#else
+struct products {
+    int16x8_t lo;
+    int16x8_t hi;
+};
+#endif
 
 struct sums16 {
     uint16x8_t first;
@@ -43,26 +55,99 @@ static inline bytes pick(bytes t, bytes n) {
     return vqtbl1q_u8(t, n);
 }
 
-static inline bytes four(const uint8_t * p) {
-    return vreinterpretq_u8_s32(vld1q_dup_s32((const int32_t *) p));
+static inline bytes four(const int8_t * p) {
+    int32_t x;
+    memcpy(&x, p, sizeof(x));
+    return vreinterpretq_u8_s32(vdupq_n_s32(x));
 }
 
-static inline sums32 zero32() {
-    return vdupq_n_s32(0);
+static inline bytes spread(const uint8_t * p) {
+    static const uint8_t each_four_times[16] = { 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3 };
+    return vqtbl1q_u8(four((const int8_t *) p), vld1q_u8(each_four_times));
 }
 
-static inline sums32 dot(sums32 s, bytes l, bytes x) {
-    const int8x16_t a = vreinterpretq_s8_u8(l);
-    const int8x16_t b = vreinterpretq_s8_u8(x);
+static inline bytes four_bits(int first) {
+    return vreinterpretq_u8_u32(vdupq_n_u32(0x08040201u << first));
+}
+
+static inline bytes test(bytes v, bytes m) {
+    return vandq_u8(vtstq_u8(v, m), vdupq_n_u8(2));
+}
+
+static inline bytes fours(const uint8_t * p) {
+    return four((const int8_t *) p);
+}
+
+static inline bytes add(bytes a, bytes b) {
+    return vaddq_u8(a, b);
+}
+
+static inline void store(uint8_t * p, bytes v) {
+    vst1q_u8(p, v);
+}
+
+static inline sums32 set32(int32_t i) {
+    return vdupq_n_s32(i);
+}
+
+// unsigned bytes stay below 128, so that all are signed here
 #ifdef __ARM_FEATURE_DOTPROD
-    return vdotq_s32(s, a, b);
-#else
-    // products fit 16 bits; neighbours are added pairwise, twice
-    const int16x8_t lo = vmull_s8(vget_low_s8(a), vget_low_s8(b));
-    const int16x8_t hi = vmull_high_s8(a, b);
-    return vaddq_s32(s, vpaddq_s32(vpaddlq_s16(lo), vpaddlq_s16(hi)));
-#endif
+static inline products begin(sums32 s) {
+    return s;
 }
+
+static inline products mul_add(products p, bytes u, bytes i) {
+    return vdotq_s32(p, vreinterpretq_s8_u8(u), vreinterpretq_s8_u8(i));
+}
+
+static inline sums32 end(sums32, products p) {
+    return p;
+}
+#else
+static inline products begin(sums32) {
+    return { vdupq_n_s16(0), vdupq_n_s16(0) };
+}
+
+static inline products mul_add(products p, bytes u, bytes i) {
+    const int8x16_t a = vreinterpretq_s8_u8(u);
+    const int8x16_t b = vreinterpretq_s8_u8(i);
+    return { vmlal_s8(p.lo, vget_low_s8(a), vget_low_s8(b)), vmlal_high_s8(p.hi, a, b) };
+}
+
+static inline sums32 end(sums32 s, products p) {
+    return vaddq_s32(s, vpaddq_s32(vpaddlq_s16(p.lo), vpaddlq_s16(p.hi)));
+}
+#endif
+
+#ifdef QLUTATTN_MATRIX
+static inline bytes two_rows(const int8_t * p, const int8_t * q) {
+    return vreinterpretq_u8_s8(vcombine_s8(vld1_s8(p), vld1_s8(q)));
+}
+
+static inline sums32 two_rows(int32_t i, int32_t j) {
+    return vcombine_s32(vdup_n_s32(i), vdup_n_s32(j));
+}
+
+static inline bytes first_lanes(bytes a, bytes b) {
+    return vreinterpretq_u8_u32(vzip1q_u32(vreinterpretq_u32_u8(a), vreinterpretq_u32_u8(b)));
+}
+
+static inline bytes last_lanes(bytes a, bytes b) {
+    return vreinterpretq_u8_u32(vzip2q_u32(vreinterpretq_u32_u8(a), vreinterpretq_u32_u8(b)));
+}
+
+static inline sums32 multiply(sums32 s, bytes x, bytes f) {
+    return vmmlaq_s32(s, vreinterpretq_s8_u8(x), vreinterpretq_s8_u8(f));
+}
+
+static inline sums32 first_row(sums32 s, sums32 t) {
+    return vcombine_s32(vget_low_s32(s), vget_low_s32(t));
+}
+
+static inline sums32 second_row(sums32 s, sums32 t) {
+    return vcombine_s32(vget_high_s32(s), vget_high_s32(t));
+}
+#endif
 
 static inline void store(int32_t * p, sums32 s) {
     vst1q_s32(p, s);
@@ -76,11 +161,12 @@ static inline sums16 add(sums16 s, bytes v) {
     return { vaddw_u8(s.first, vget_low_u8(v)), vaddw_high_u8(s.last, v) };
 }
 
-static inline void store(int32_t * p, sums16 s) {
-    vst1q_s32(p + 0, vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(s.first))));
-    vst1q_s32(p + 4, vreinterpretq_s32_u32(vmovl_high_u16(s.first)));
-    vst1q_s32(p + 8, vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(s.last))));
-    vst1q_s32(p + 12, vreinterpretq_s32_u32(vmovl_high_u16(s.last)));
+static inline void store_twice(int32_t * p, sums16 s, int32_t i) {
+    const int32x4_t less = vdupq_n_s32(i);
+    store(p + 0, vsubq_s32(vreinterpretq_s32_u32(vshll_n_u16(vget_low_u16(s.first), 1)), less));
+    store(p + 4, vsubq_s32(vreinterpretq_s32_u32(vshll_high_n_u16(s.first, 1)), less));
+    store(p + 8, vsubq_s32(vreinterpretq_s32_u32(vshll_n_u16(vget_low_u16(s.last), 1)), less));
+    store(p + 12, vsubq_s32(vreinterpretq_s32_u32(vshll_high_n_u16(s.last, 1)), less));
 }
 
 } // namespace qlutattn_simd

@@ -26,26 +26,59 @@ static inline uint8_t nibble_at(const qlutattn_kernel_config & config, const uin
     return nibble;
 }
 
-void qlutattn_acc_scalar(const qlutattn_kernel_config & config, qlutattn_kernel kernel, const uint8_t * codes, const qlutattn_span & span,
-                         const qlutattn_tbl * const * tbls, int n_rows, qlutattn_acc & acc) {
-    // each code is taken out of the tile once, and used for all rows
-    const bool is_lut    = kernel == QLUTATTN_KERNEL_LUT;
-    const int  per_entry = is_lut ? config.depths_per_nibble() : 1;
-
+// Each code is taken out of the tile once, and used for all rows.
+static void dot_scalar(const qlutattn_kernel_config & config, const uint8_t * codes, const qlutattn_span & span, const qlutattn_tbl * const * tbls,
+                       int n_rows, qlutattn_acc & acc) {
     for (int lane = 0; lane < span.n_lanes; lane++) {
-        int16_t taken[PACK_SIZE]; // per depth or nibble: where in the row's units to look, or what to multiply them by
-        for (int i = 0; i < span.n_depth / per_entry; i++) {
-            const int depth = span.depth0 + i * per_entry;
-            taken[i]        = is_lut ? i * 16 + nibble_at(config, codes, span.lane0 + lane, depth) :
-                                       config.levels[code_at(config, codes, span.lane0 + lane, depth)];
+        int32_t factors[PACK_SIZE];
+        for (int d = 0; d < span.n_depth; d++) {
+            factors[d] = config.factors[code_at(config, codes, span.lane0 + lane, span.depth0 + d)];
         }
         for (int r = 0; r < n_rows; r++) {
-            const uint8_t * units = tbls[r]->units;
-            int32_t         sum   = 0;
-            for (int i = 0; i < span.n_depth / per_entry; i++) {
-                sum += is_lut ? units[taken[i]] - QLUTATTN_LUT_BIAS : taken[i] * (int8_t) units[i];
+            int32_t sum = 0;
+            for (int d = 0; d < span.n_depth; d++) {
+                sum += factors[d] * tbls[r]->units[d];
             }
             acc[r][lane] = sum;
         }
+    }
+}
+
+// The same sums, looked up: entry n of a nibble's table is what the codes in n make of the nibble's units.
+static void lut_scalar(const qlutattn_kernel_config & config, const uint8_t * codes, const qlutattn_span & span, const qlutattn_tbl * const * tbls,
+                       int n_rows, qlutattn_acc & acc) {
+    const int per_nibble = config.depths_per_nibble();
+    const int mask       = (1 << config.bits) - 1;
+
+    for (int r = 0; r < n_rows; r++) {
+        for (int lane = 0; lane < span.n_lanes; lane++) {
+            acc[r][lane] = 0;
+        }
+    }
+    for (int d = 0; d < span.n_depth; d += per_nibble) {
+        uint8_t nibbles[PACK_SIZE];
+        for (int lane = 0; lane < span.n_lanes; lane++) {
+            nibbles[lane] = nibble_at(config, codes, span.lane0 + lane, span.depth0 + d);
+        }
+        for (int r = 0; r < n_rows; r++) {
+            int32_t table[16] = { 0 };
+            for (int n = 0; n < 16; n++) {
+                for (int i = 0; i < per_nibble; i++) {
+                    table[n] += config.factors[n >> (i * config.bits) & mask] * tbls[r]->units[d + i];
+                }
+            }
+            for (int lane = 0; lane < span.n_lanes; lane++) {
+                acc[r][lane] += table[nibbles[lane]];
+            }
+        }
+    }
+}
+
+void qlutattn_acc_scalar(const qlutattn_kernel_config & config, qlutattn_kernel kernel, const uint8_t * codes, const qlutattn_span & span,
+                         const qlutattn_tbl * const * tbls, int n_rows, qlutattn_acc & acc) {
+    if (kernel == QLUTATTN_KERNEL_LUT) {
+        lut_scalar(config, codes, span, tbls, n_rows, acc);
+    } else {
+        dot_scalar(config, codes, span, tbls, n_rows, acc);
     }
 }

@@ -1,9 +1,10 @@
 // The vector kernels: one algorithm each, in the verbs of tbl-simd.h.
+// The lookup of sums of products follows T-MAC; accumulating bytes in 16 bits follows FAISS's 4-bit fast scan.
 
-#include "tbl-acc.h"
-
+#include <algorithm>
 #include <cstring>
 
+#include "tbl-acc.h"
 #include "tbl-simd.h"
 
 #ifndef QLUTATTN_SIMD
@@ -16,6 +17,12 @@ bool qlutattn_has_simd(const qlutattn_kernel_config &, qlutattn_kernel) {
     return false;
 }
 
+bool qlutattn_simd_is_narrow() {
+    return false;
+}
+
+void qlutattn_finish_simd(const qlutattn_kernel_config &, qlutattn_kernel, int, qlutattn_tbl &) {}
+
 void qlutattn_acc_simd(const qlutattn_kernel_config &, qlutattn_kernel, const uint8_t *, const qlutattn_span &, const qlutattn_tbl * const *, int,
                        qlutattn_acc &) {}
 
@@ -23,69 +30,200 @@ void qlutattn_acc_simd(const qlutattn_kernel_config &, qlutattn_kernel, const ui
 
 using namespace qlutattn_simd;
 
+static constexpr int MAX_ROWS = std::max(DOT_ROWS, LUT_ROWS);
+
 // the dot order: a chunk is 32/bits depths of 16 lanes; field i of a byte (bits i*bits on) is one of the depths 4*i .. 4*i + 3
 static constexpr int DOT_LANES = 16;
 
-static void unbias(int32_t * sums, int n, int32_t bias) {
-    for (int i = 0; i < n; i++) {
-        sums[i] -= bias;
-    }
-}
+// what every call of a kernel gets
+struct task {
+    const qlutattn_kernel_config & config;
+    const uint8_t *                codes;
+    const qlutattn_span &          span;
+    const qlutattn_tbl * const *   tbls;
+    qlutattn_acc &                 acc;
+};
 
-// Codes become levels once for all rows; a 32-bit sum takes four neighbouring depths of one lane.
-template <int bits, int n_rows>
-static void dot_rows(const qlutattn_kernel_config & config, const uint8_t * codes, const qlutattn_span & span, const qlutattn_tbl * const * tbls,
-                     qlutattn_acc & acc, int row0) {
-    constexpr int fields = 4 / bits;  // of a nibble
+// Codes become factors once for all rows, and factors are multiplied by four neighbouring depths of x at a time. K has signed x, and factors
+// that are made unsigned by adding the largest; V has unsigned x.
+template <int bits, bool signed_x, int n_rows, int n_vecs> static void dot_rows(const task & t, int row0) {
+    constexpr int fields = 8 / bits;  // of a byte
     constexpr int depths = 32 / bits; // of a chunk
+    constexpr int mask   = (1 << bits) - 1;
 
-    bytes levels[fields];             // the level of each field, for every nibble
-    for (int f = 0; f < fields; f++) {
-        uint8_t biased[16];
+    bytes factors[fields / 2]; // the factor of each field, for every nibble
+    for (int f = 0; f < fields / 2; f++) {
+        int8_t of_nibble[16];
         for (int n = 0; n < 16; n++) {
-            biased[n] = (uint8_t) (config.levels[n >> (f * bits) & ((1 << bits) - 1)] + LEVEL_BIAS);
+            of_nibble[n] = t.config.factors[n >> (f * bits) & mask] + (signed_x ? t.config.factors[mask] : 0);
         }
-        levels[f] = table(biased);
+        factors[f] = table(of_nibble);
     }
-    const int n_chunks = span.n_depth / depths;
+    const int n_chunks = t.span.n_depth / depths;
 
-    for (int lane = 0; lane < span.n_lanes; lane += WIDTH / 4) {
-        const int       at    = span.lane0 + lane;
-        const uint8_t * chunk = codes + (at / DOT_LANES * (PACK_SIZE / depths) + span.depth0 / depths) * PACK_CHUNK_SIZE + at % DOT_LANES * 4;
+    for (int lane = 0; lane < t.span.n_lanes; lane += n_vecs * WIDTH / 4) {
+        const int       at    = t.span.lane0 + lane;
+        const uint8_t * chunk = t.codes + (at / DOT_LANES * (PACK_SIZE / depths) + t.span.depth0 / depths) * PACK_CHUNK_SIZE + at % DOT_LANES * 4;
 
-        sums32 sums[n_rows];
-        for (int r = 0; r < n_rows; r++) {
-            sums[r] = zero32();
+        sums32 sums[n_vecs][n_rows];
+        for (int v = 0; v < n_vecs; v++) {
+            for (int r = 0; r < n_rows; r++) {
+                sums[v][r] = set32(-t.tbls[row0 + r]->bias);
+            }
         }
         for (int i = 0; i < n_chunks; i++) {
-            const bytes v          = load(chunk + i * PACK_CHUNK_SIZE);
-            const bytes nibbles[2] = { low(v), high(v) };
-            for (int f = 0; f < 2 * fields; f++) {
-                const bytes l = pick(levels[f % fields], nibbles[f / fields]);
+            bytes nibbles[n_vecs][2];
+            for (int v = 0; v < n_vecs; v++) {
+                const bytes c = load(chunk + i * PACK_CHUNK_SIZE + v * WIDTH);
+                nibbles[v][0] = low(c);
+                nibbles[v][1] = high(c);
+            }
+            products p[n_vecs][n_rows];
+            for (int v = 0; v < n_vecs; v++) {
                 for (int r = 0; r < n_rows; r++) {
-                    sums[r] = dot(sums[r], l, four(tbls[row0 + r]->units + i * depths + 4 * f));
+                    p[v][r] = begin(sums[v][r]);
+                }
+            }
+            for (int j = 0; j < fields; j++) {
+                bytes f[n_vecs];
+                for (int v = 0; v < n_vecs; v++) {
+                    f[v] = pick(factors[j % (fields / 2)], nibbles[v][j / (fields / 2)]);
+                }
+                for (int r = 0; r < n_rows; r++) {
+                    const bytes x = four(t.tbls[row0 + r]->units + i * depths + 4 * j);
+                    for (int v = 0; v < n_vecs; v++) {
+                        p[v][r] = signed_x ? mul_add(p[v][r], f[v], x) : mul_add(p[v][r], x, f[v]);
+                    }
+                }
+            }
+            for (int v = 0; v < n_vecs; v++) {
+                for (int r = 0; r < n_rows; r++) {
+                    sums[v][r] = end(sums[v][r], p[v][r]);
                 }
             }
         }
-        for (int r = 0; r < n_rows; r++) {
-            store(acc[row0 + r] + lane, sums[r]);
+        for (int v = 0; v < n_vecs; v++) {
+            for (int r = 0; r < n_rows; r++) {
+                store(t.acc[row0 + r] + lane + v * WIDTH / 4, sums[v][r]);
+            }
         }
-    }
-    for (int r = 0; r < n_rows; r++) {
-        unbias(acc[row0 + r], span.n_lanes, LEVEL_BIAS * tbls[row0 + r]->units_sum);
     }
 }
 
-// A chunk is one nibble of all 128 lanes: lanes 0..63 low, 64..127 high. 16-bit sums hold 128 bytes without overflow.
-template <int n_rows>
-static void lut_rows(const qlutattn_kernel_config & config, const uint8_t * codes, const qlutattn_span & span, const qlutattn_tbl * const * tbls,
-                     qlutattn_acc & acc, int row0) {
-    const int  per_nibble = config.depths_per_nibble();
-    const int  n_nibbles  = span.n_depth / per_nibble;
-    const bool want_low   = span.lane0 == 0;
-    const bool want_high  = span.lane0 + span.n_lanes == PACK_SIZE;
+#    ifdef QLUTATTN_MATRIX
 
-    codes += span.depth0 / per_nibble * PACK_CHUNK_SIZE;
+// The same with a matrix instruction: two rows times two lanes, eight depths at a time. A single row is taken twice.
+template <int bits, int n_pairs> static void matrix_rows(const task & t, int row0, int n_rows) {
+    constexpr int fields = 8 / bits;
+    constexpr int depths = 32 / bits;
+    constexpr int mask   = (1 << bits) - 1;
+    constexpr int n_vecs = DOT_LANES * 4 / WIDTH;
+    constexpr int lanes  = WIDTH / 4; // of a vector: two pairs
+
+    const bool signed_x = t.config.lane_is_token;
+    bytes      factors[fields / 2];
+    for (int f = 0; f < fields / 2; f++) {
+        int8_t of_nibble[16];
+        for (int n = 0; n < 16; n++) {
+            of_nibble[n] = t.config.factors[n >> (f * bits) & mask] + (signed_x ? t.config.factors[mask] : 0);
+        }
+        factors[f] = table(of_nibble);
+    }
+    const qlutattn_tbl * tbls[n_pairs][2];
+    int32_t *            out[n_pairs][2];
+    for (int r = 0; r < 2 * n_pairs; r++) {
+        const int row      = row0 + std::min(r, n_rows - 1);
+        tbls[r / 2][r % 2] = t.tbls[row];
+        out[r / 2][r % 2]  = t.acc[row];
+    }
+    const int n_chunks = t.span.n_depth / depths;
+
+    for (int lane = 0; lane < t.span.n_lanes; lane += DOT_LANES) {
+        const uint8_t * chunk = t.codes + ((t.span.lane0 + lane) / DOT_LANES * (PACK_SIZE / depths) + t.span.depth0 / depths) * PACK_CHUNK_SIZE;
+
+        sums32 sums[n_vecs][n_pairs][2]; // [vector][rows][lanes]
+        for (int p = 0; p < n_pairs; p++) {
+            for (int v = 0; v < n_vecs; v++) {
+                sums[v][p][0] = sums[v][p][1] = two_rows(-tbls[p][0]->bias, -tbls[p][1]->bias);
+            }
+        }
+        for (int i = 0; i < n_chunks; i++) {
+            bytes nibbles[n_vecs][2];
+            for (int v = 0; v < n_vecs; v++) {
+                const bytes c = load(chunk + i * PACK_CHUNK_SIZE + v * WIDTH);
+                nibbles[v][0] = low(c);
+                nibbles[v][1] = high(c);
+            }
+            for (int j = 0; j < fields; j += 2) { // eight depths
+                bytes x[n_pairs];
+                for (int p = 0; p < n_pairs; p++) {
+                    x[p] = two_rows(tbls[p][0]->units + i * depths + 4 * j, tbls[p][1]->units + i * depths + 4 * j);
+                }
+                for (int v = 0; v < n_vecs; v++) {
+                    const bytes a = pick(factors[j % (fields / 2)], nibbles[v][j / (fields / 2)]);
+                    const bytes b = pick(factors[(j + 1) % (fields / 2)], nibbles[v][(j + 1) / (fields / 2)]);
+                    for (int p = 0; p < n_pairs; p++) {
+                        sums[v][p][0] = multiply(sums[v][p][0], x[p], first_lanes(a, b));
+                        sums[v][p][1] = multiply(sums[v][p][1], x[p], last_lanes(a, b));
+                    }
+                }
+            }
+        }
+        for (int v = 0; v < n_vecs; v++) {
+            for (int p = 0; p < n_pairs; p++) {
+                store(out[p][0] + lane + v * lanes, first_row(sums[v][p][0], sums[v][p][1]));
+                store(out[p][1] + lane + v * lanes, second_row(sums[v][p][0], sums[v][p][1]));
+            }
+        }
+    }
+}
+
+#    endif
+
+// One bit, in the lookup order: a chunk is one nibble, four depths, of all 128 lanes: lanes 0..63 low, 64..127 high. Codes are factors 0 and 2
+// here; the sum over -1 and 1 is that less the sum of x.
+template <int n_rows> static void bit_rows(const task & t, int row0) {
+    constexpr int together = 4; // chunks
+
+    const int n_chunks = t.span.n_depth / 4;
+    for (int lane = 0; lane < t.span.n_lanes; lane += WIDTH / 4) {
+        const int       at    = t.span.lane0 + lane;
+        const uint8_t * chunk = t.codes + t.span.depth0 / 4 * PACK_CHUNK_SIZE + at % 64;
+        const bytes     field = four_bits(at / 64 * 4);
+
+        sums32 sums[n_rows];
+        for (int r = 0; r < n_rows; r++) {
+            sums[r] = set32(-t.tbls[row0 + r]->bias);
+        }
+        for (int i = 0; i < n_chunks; i += together) {
+            products p[n_rows];
+            for (int r = 0; r < n_rows; r++) {
+                p[r] = begin(sums[r]);
+            }
+            for (int j = i; j < i + together; j++) {
+                const bytes f = test(spread(chunk + j * PACK_CHUNK_SIZE), field);
+                for (int r = 0; r < n_rows; r++) {
+                    p[r] = mul_add(p[r], f, four(t.tbls[row0 + r]->units + j * 4));
+                }
+            }
+            for (int r = 0; r < n_rows; r++) {
+                sums[r] = end(sums[r], p[r]);
+            }
+        }
+        for (int r = 0; r < n_rows; r++) {
+            store(t.acc[row0 + r] + lane, sums[r]);
+        }
+    }
+}
+
+// One bit, looked up: 16-bit sums hold the 32 bytes of a lane without overflow. Entries are sums over codes 0 and 1; the sum over -1 and 1
+// is twice that less the bias.
+template <int n_rows> static void lut_rows(const task & t, int row0) {
+    const int  n_nibbles = t.span.n_depth / 4;
+    const bool want_low  = t.span.lane0 == 0;
+    const bool want_high = t.span.lane0 + t.span.n_lanes == PACK_SIZE;
+
+    const uint8_t * codes = t.codes + t.span.depth0 / 4 * PACK_CHUNK_SIZE;
     for (int lane = 0; lane < 64; lane += WIDTH) {
         sums16 first[n_rows];
         sums16 last[n_rows];
@@ -98,41 +236,85 @@ static void lut_rows(const qlutattn_kernel_config & config, const uint8_t * code
             const bytes a = low(v);
             const bytes b = high(v);
             for (int r = 0; r < n_rows; r++) {
-                const bytes entries = table(tbls[row0 + r]->units + g * 16);
+                const bytes entries = table(t.tbls[row0 + r]->tables + g * 16);
                 first[r]            = add(first[r], pick(entries, a));
                 last[r]             = add(last[r], pick(entries, b));
             }
         }
         for (int r = 0; r < n_rows; r++) {
+            const int32_t bias = t.tbls[row0 + r]->bias;
             if (want_low) {
-                store(acc[row0 + r] + lane, first[r]);
+                store_twice(t.acc[row0 + r] + lane, first[r], bias);
             }
             if (want_high) {
-                store(acc[row0 + r] + lane + 64 - span.lane0, last[r]);
+                store_twice(t.acc[row0 + r] + lane + 64 - t.span.lane0, last[r], bias);
             }
         }
     }
-    for (int r = 0; r < n_rows; r++) {
-        unbias(acc[row0 + r], span.n_lanes, QLUTATTN_LUT_BIAS * n_nibbles);
+}
+
+template <int n_rows> static void by_kernel(const task & t, qlutattn_kernel kernel, int row0) {
+    const bool is_k = t.config.lane_is_token;
+#    ifdef QLUTATTN_MATRIX
+    constexpr int n_pairs = (n_rows + 1) / 2;
+    if (t.config.bits > 1) {
+        t.config.bits == 2 ? matrix_rows<2, n_pairs>(t, row0, n_rows) : matrix_rows<4, n_pairs>(t, row0, n_rows);
+        return;
+    }
+#    endif
+    constexpr int n_vecs = std::max(1, DOT_LANES * 4 / WIDTH); // a chunk
+    switch (t.config.bits) {
+        case 1:
+            kernel == QLUTATTN_KERNEL_LUT ? lut_rows<n_rows>(t, row0) : bit_rows<n_rows>(t, row0);
+            break;
+        case 2:
+            is_k ? dot_rows<2, true, n_rows, n_vecs>(t, row0) : dot_rows<2, false, n_rows, n_vecs>(t, row0);
+            break;
+        case 4:
+            is_k ? dot_rows<4, true, n_rows, n_vecs>(t, row0) : dot_rows<4, false, n_rows, n_vecs>(t, row0);
+            break;
     }
 }
 
-template <int n_rows, typename... Args> static void by_kernel(qlutattn_kernel kernel, int bits, Args &... args) {
-    if (kernel == QLUTATTN_KERNEL_LUT) {
-        lut_rows<n_rows>(args...);
-        return;
+static int32_t sum_of(const int8_t * units, int n) {
+    int32_t sum = 0;
+    for (int i = 0; i < n; i++) {
+        sum += units[i];
     }
-    switch (bits) {
-        case 1:
-            dot_rows<1, n_rows>(args...);
-            break;
-        case 2:
-            dot_rows<2, n_rows>(args...);
-            break;
-        case 4:
-            dot_rows<4, n_rows>(args...);
-            break;
+    return sum;
+}
+
+// Tables of one bit, from units u: entry n is the sum of the u that the bits of n select, plus the |u| of the negative u of the nibble, which
+// makes it 0 at least, and 4*63 at most.
+static int32_t fill_tables(const int8_t * units, bool signed_x, int n_depth, uint8_t * tables) {
+    // entries are picked from the four units of a nibble: bit i of n set: unit i, else nothing
+    uint8_t at[4][16];
+    for (int i = 0; i < 4; i++) {
+        for (int n = 0; n < 16; n++) {
+            at[i][n] = n >> i & 1 ? i : 0x80;
+        }
     }
+    const bytes index[4] = { table(at[0]), table(at[1]), table(at[2]), table(at[3]) };
+
+    int32_t bias = sum_of(units, n_depth);
+    memset(tables, 0, n_depth / 4 * 16);
+    for (int g = 0; signed_x && g < n_depth / 4; g++) {
+        int negative = 0;
+        for (int i = 0; i < 4; i++) {
+            negative += std::max(0, -units[g * 4 + i]);
+        }
+        memset(tables + g * 16, negative, 16);
+        bias += 2 * negative;
+    }
+    for (int g = 0; g < n_depth / 4; g += WIDTH / 16) {
+        const bytes u = fours((const uint8_t *) units + g * 4);
+        bytes       e = load(tables + g * 16);
+        for (int i = 0; i < 4; i++) {
+            e = add(e, pick(u, index[i]));
+        }
+        store(tables + g * 16, e);
+    }
+    return bias;
 }
 
 const char * qlutattn_simd_name() {
@@ -140,21 +322,41 @@ const char * qlutattn_simd_name() {
 }
 
 bool qlutattn_has_simd(const qlutattn_kernel_config & config, qlutattn_kernel kernel) {
-    return kernel == QLUTATTN_KERNEL_DOT ? config.layout == QLUTATTN_LAYOUT_DOT : config.layout == QLUTATTN_LAYOUT_LOOKUP;
+    return config.layout == QLUTATTN_LAYOUT_LOOKUP ? config.bits == 1 : kernel == QLUTATTN_KERNEL_DOT && config.bits > 1;
+}
+
+bool qlutattn_simd_is_narrow() {
+    return NARROW;
+}
+
+void qlutattn_finish_simd(const qlutattn_kernel_config & config, qlutattn_kernel kernel, int n_depth, qlutattn_tbl & tbl) {
+    const bool signed_x = config.lane_is_token;
+    if (kernel == QLUTATTN_KERNEL_LUT) {
+        tbl.bias = fill_tables(tbl.units, signed_x, n_depth, tbl.tables);
+    } else if (config.bits == 1) {
+        tbl.bias = sum_of(tbl.units, n_depth);
+    } else {
+        tbl.bias = signed_x ? config.factors[(1 << config.bits) - 1] * sum_of(tbl.units, n_depth) : 0;
+    }
 }
 
 void qlutattn_acc_simd(const qlutattn_kernel_config & config, qlutattn_kernel kernel, const uint8_t * codes, const qlutattn_span & span,
                        const qlutattn_tbl * const * tbls, int n_rows, qlutattn_acc & acc) {
-    const int step = kernel == QLUTATTN_KERNEL_DOT ? DOT_ROWS : LUT_ROWS;
+    const task t    = { config, codes, span, tbls, acc };
+    const int  step = kernel == QLUTATTN_KERNEL_LUT ? LUT_ROWS : DOT_ROWS;
     for (int r = 0; r < n_rows;) {
-        if (n_rows - r >= step && step == 4) {
-            by_kernel<4>(kernel, config.bits, config, codes, span, tbls, acc, r);
+        const int n = std::min(step, n_rows - r);
+        if (step >= 8 && n >= 8) {
+            by_kernel<std::min(8, MAX_ROWS)>(t, kernel, r);
+            r += 8;
+        } else if (step >= 4 && n >= 4) {
+            by_kernel<4>(t, kernel, r);
             r += 4;
-        } else if (n_rows - r >= 2) {
-            by_kernel<2>(kernel, config.bits, config, codes, span, tbls, acc, r);
+        } else if (n >= 2) {
+            by_kernel<2>(t, kernel, r);
             r += 2;
         } else {
-            by_kernel<1>(kernel, config.bits, config, codes, span, tbls, acc, r);
+            by_kernel<1>(t, kernel, r);
             r += 1;
         }
     }

@@ -2,21 +2,12 @@
 
 // Tile times vectors, straight from the codes: y[lane] = sum over depth of value(lane, depth) * x[depth].
 //
-// A kernel rounds each x once, to integers (docs/align.md of the qlutattn project derives the error), and is exact integer arithmetic from
-// there to the last step, which applies the lane's scale and offset in float. So every implementation of a kernel gives the same
-// integers, and the tests compare implementations without a tolerance.
+// x is rounded once, to integers (docs/align.md of the qlutattn project derives the error). From there on a kernel is exact: it gives
+// acc[lane] = sum over depth of factor(lane, depth) * units[depth], and value = scale*factor_size*factor + offset makes
+// y = scale * (factor_size*step*acc) + offset * sum(x). So every implementation of a kernel gives the same integers, and the tests compare
+// implementations without a tolerance. K meets x of both signs (queries), V meets x >= 0 (softmax weights).
 
 #include "qlutattn-config.h"
-
-// table entries are stored as unsigned bytes, which add up in 16 bits without sign extension
-constexpr int QLUTATTN_LUT_BIAS = 128;
-
-// the magnitude that the dot kernel rounds x to: without VNNI, x86 adds two products of an unsigned and a signed byte in 16 bits
-#if defined(__AVX2__) && !defined(__AVXVNNI__) && !defined(__AVX512VNNI__)
-constexpr int QLUTATTN_DOT_MAX = 64;
-#else
-constexpr int QLUTATTN_DOT_MAX = 127;
-#endif
 
 // rows (vectors) that one call takes
 constexpr int QLUTATTN_ROWS = 16;
@@ -30,18 +21,19 @@ struct qlutattn_span {
     int n_lanes;
 };
 
-// x, prepared for one tile's depths
+// x, rounded for one tile's depths: x = step * units, nearly
 struct qlutattn_tbl {
-    float   step;      // what one integer unit is worth; NaN when x is not finite
-    float   sum;       // sum of x, for the offsets
-    int32_t units_sum; // dot: sum of units, for levels that a kernel keeps biased
+    float   step; // what one unit is worth; NaN when x is not finite
+    float   sum;  // sum of x, for the offsets
+    int32_t bias; // what a vector kernel's sums are too large by
 
-    // lut: [nibble][16] table entries, rounded to -127..127, plus QLUTATTN_LUT_BIAS;
-    // dot: x itself, rounded to int8 of magnitude up to QLUTATTN_DOT_MAX
-    alignas(64) uint8_t units[PACK_SIZE * 16];
+    alignas(64) int8_t units[PACK_SIZE];
+    alignas(64) uint8_t tables[PACK_SIZE / 4 * 16]; // lut, 1 bit: [nibble][16], the sum of the units that a nibble selects
 };
 
-// the kernel that attention uses for a type: the one that the type's order of codes suits, or what GGML_QLUTATTN_KERNEL in the environment
+typedef int32_t qlutattn_acc[QLUTATTN_ROWS][PACK_SIZE];
+
+// the kernel that attention uses for a type: what qlutattn-kernels.inc says, or what GGML_QLUTATTN_KERNEL in the environment
 // forces (lut, dot, lut-scalar, dot-scalar)
 qlutattn_kernel qlutattn_get_kernel(enum ggml_type type);
 
@@ -49,8 +41,15 @@ qlutattn_kernel qlutattn_get_kernel(enum ggml_type type);
 // implementation, as in "lut-avx2", or NULL when the type is not packed
 extern "C" const char * ggml_qlutattn_kernel_name(enum ggml_type type);
 
+// the magnitude to which a kernel rounds x
+int qlutattn_units_max(const qlutattn_kernel_config & config, qlutattn_kernel kernel);
+
+// round x (n_depth values, a multiple of 16) into tbl, ready for qlutattn_tbl_mul
 void qlutattn_tbl_build(const qlutattn_kernel_config & config, qlutattn_kernel kernel, const float * x, int n_depth, qlutattn_tbl & tbl);
 
-// y[r][0..n_lanes) += the product with tbls[r], for n_rows <= QLUTATTN_ROWS rows
+// the rest of the above for a tbl whose step, sum and units are there
+void qlutattn_tbl_finish(const qlutattn_kernel_config & config, qlutattn_kernel kernel, int n_depth, qlutattn_tbl & tbl);
+
+// acc[r][0..n_lanes) = the integer products with tbls[r], for n_rows <= QLUTATTN_ROWS rows; lanes count from span.lane0
 void qlutattn_tbl_mul(const qlutattn_kernel_config & config, qlutattn_kernel kernel, const void * tile, const qlutattn_span & span,
-                      const qlutattn_tbl * const * tbls, int n_rows, float * const * y);
+                      const qlutattn_tbl * const * tbls, int n_rows, qlutattn_acc & acc);
