@@ -19,7 +19,7 @@ import numpy as np
 from gguf import GGUFReader
 from numpy.typing import NDArray
 
-from qlutattn_patch.reference.quantise import quantise
+from qlutattn_patch.reference.quantise import RMS_TO_SCALE, quantise
 from qlutattn_patch.reference.tile import LEVELS, SIZE, UNIT
 
 Floats = NDArray[np.float32]
@@ -68,7 +68,7 @@ class Variation:
         thresholds = (levels[1:] + levels[:-1]) / 2
         offset = _half(x.mean(-1, keepdims=True)) if self.offset else np.zeros((), np.float32)
         r = x - offset
-        scale = np.maximum(np.sqrt((r * r).mean(-1, keepdims=True)) / np.sqrt((levels**2).mean()), 1e-6)
+        scale = np.maximum(RMS_TO_SCALE[bits] * np.sqrt((r * r).mean(-1, keepdims=True)), 1e-6)
         for _ in range(self.fits):
             level = levels[np.searchsorted(thresholds, r / scale)]
             scale = (r * level).sum(-1, keepdims=True) / (level * level).sum(-1, keepdims=True)

@@ -121,7 +121,7 @@ def test_eval_prints_a_table(fake: Fake, capsys: pytest.CaptureFixture[str]) -> 
 def test_all_refused_caches_are_named_before_the_base_is_made(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
     assert fake.run("--types", "q4_0,K4V4,V2,q8_0", "--kv-window", "128") == 3
     err = capsys.readouterr().err
-    assert "error: llama-perplexity refuses K4V4, V2: the cache types qlutattn_k4_128x128 and" in err
+    assert "error: llama-perplexity refuses K4V4, V2: packed caches need heads of 64, 128 or 256 channels" in err
     assert "  next: qlutattn eval with --types q4_0,q8_0" in err
     assert len(fake.asked()) == 5
     assert "--kv-window" in fake.asked()[2]
@@ -226,18 +226,24 @@ def test_a_tiny_model_is_judged(tmp_path: Path, capsys: pytest.CaptureFixture[st
     model = write_model(tmp_path / "tiny modèle.gguf")
     text, picture = tmp_path / "text.txt", tmp_path / "eval.png"
     chosen = random.Random(1)
-    text.write_text(" ".join(chosen.choice(CORPUS.split()) for _ in range(500)), encoding="utf-8")
-    argv = ["eval", "--model", str(model), "--text", str(text), "--ctx", "256", "--threads", "1"]
-    assert cli.run([*argv, "--types", "f16,q8_0,q4_0", "--plot", str(picture), "--json"]) == 0
+    text.write_text(" ".join(chosen.choice(CORPUS.split()) for _ in range(800)), encoding="utf-8")
+    argv = ["eval", "--model", str(model), "--text", str(text), "--ctx", "512", "--threads", "1"]
+    types = "f16,q8_0,q4_0,K4V4+w0+s0,K1V1+w0+s0,K4V4+w128,V4+w0+s0"
+    assert cli.run([*argv, "--types", types, "--plot", str(picture), "--json"]) == 0
     said = capsys.readouterr()
-    f16, q8_0, q4_0 = json.loads(said.out)["rows"]
+    f16, q8_0, q4_0, k4v4, k1v1, window, v4 = json.loads(said.out)["rows"]
     assert abs(f16["kld_mean"]) < 1e-5
     assert f16["same_top"] == 100
     assert f16["kld_mean"] < q8_0["kld_mean"] < q4_0["kld_mean"] / 10
     assert q4_0["same_top"] < q8_0["same_top"]
     assert abs(q4_0["dppl"] - (q4_0["ppl"] - f16["ppl"])) < 0.01 * f16["ppl"]
-    assert f16["cache_bytes"] == 2 * 2 * 256 * 256 * 2  # K and V, layers, tokens, channels, bytes
+    assert f16["cache_bytes"] == 2 * 2 * 512 * 256 * 2  # K and V, layers, tokens, channels, bytes
     assert 4.3 < q4_0["bits_in_cache"] < 4.7
+    assert v4["kld_mean"] < k4v4["kld_mean"] < q4_0["kld_mean"] < k1v1["kld_mean"]
+    assert window["kld_mean"] < k4v4["kld_mean"]
+    assert (window["window"], window["sink"]) == (128, 128)
+    assert (k4v4["window"], k4v4["sink"], k4v4["bpw"]) == (0, 0, 4.25)
+    assert k1v1["cache_bytes"] < k4v4["cache_bytes"] < window["cache_bytes"]
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert not list(Workspace.find(ROOT).build_dir("native").glob("eval-*"))
 

@@ -15,13 +15,6 @@ from qlutattn_patch.perplexity import write_base as write
 
 SAID = ROOT / "tests" / "data" / "perplexity"
 Q4 = Cache("q4_0", "q4_0", "q4_0", 4.5)
-MIXED = """\
-llama_kv_cache_mixed: 1024 tokens in 1 stream(s), 2 layers, K qlutattn_k4_128x128, V qlutattn_v4_128x128: 512 f16 \
-cells (1.00 MiB, for 128 sinks, a window of 256, and the ubatch) and 8 tiles of 128 tokens (0.13 MiB) per stream
-llama_kv_cache_mixed: size = 1.13 MiB: f16 part 1048576 bytes, packed part 139264 bytes; f16 alone would take 2097152 \
-bytes (56.6 % of it)
-llama_kv_cache: size =    1.50 MiB (   512 cells,   2 layers,  1/1 seqs), K (f16):    0.75 MiB, V (f16):    0.75 MiB
-"""
 
 
 def said(name: str) -> list[str]:
@@ -56,10 +49,18 @@ def test_a_probe_tells_the_vocabulary_and_the_size_of_the_cache(tmp_path: Path) 
     assert argv(made)[12:18] == ["-t", "2", "-ctk", "q4_0", "-ctv", "q4_0"]
 
 
-def test_a_probe_adds_up_the_caches_of_all_layers_and_knows_window_and_sink(tmp_path: Path) -> None:
-    found = probe(tool(tmp_path, "\n".join([MIXED, *said("probe")[:100], *said("short")])), Q4, tmp_path)
+def test_a_probe_of_a_packed_cache_tells_its_bytes_its_window_and_its_sink(tmp_path: Path) -> None:
+    found = probe(recorded(tmp_path, "packed"), Q4, tmp_path)
     assert isinstance(found, Context)
-    assert (found.cache_bytes, found.window, found.sink) == (1048576 + 139264 + 1572864, 256, 128)
+    assert (found.cache_bytes, found.window, found.sink) == (524288 + 331776, 64, 128)
+
+
+def test_a_probe_adds_up_the_caches_of_all_layers(tmp_path: Path) -> None:
+    """As where some layers have a sliding window, and a cache of their own."""
+    own = [line for line in said("probe") if "llama_kv_cache: size" in line]
+    found = probe(tool(tmp_path, "\n".join([*own, *said("packed")])), Q4, tmp_path)
+    assert isinstance(found, Context)
+    assert found.cache_bytes == 524288 + 331776 + round(0.14 * 2**20)
 
 
 @pytest.mark.parametrize(
@@ -67,8 +68,8 @@ def test_a_probe_adds_up_the_caches_of_all_layers_and_knows_window_and_sink(tmp_
     [
         (
             "refused",
-            "the cache types qlutattn_k4_128x128 and qlutattn_v4_128x128 need the mixed KV cache,"
-            " which this build does not have; use f16, q8_0 or q4_0",
+            "packed caches need heads of 64, 128 or 256 channels, the same for K and V: layer 0 has 32 and 32;"
+            " use f16, q8_0 or q4_0",
         ),
         ("unknown", "invalid argument: --kv-window"),
     ],
