@@ -164,6 +164,12 @@ def test_a_figure_must_be_a_number(value: str) -> None:
         figures(lines, "q4_0")
 
 
+def test_an_uncertainty_that_is_the_root_of_less_than_nothing_is_nothing() -> None:
+    lines = [line.replace(" 68.085192", "      -nan") for line in said("compare")]
+    found = figures(lines, "f16")
+    assert (found["dppl"], found["dppl_err"]) == (-20.919944, 0)
+
+
 def test_a_divergence_may_be_rounded_below_0() -> None:
     lines = [line.replace(" 0.056721", "-0.000001") for line in said("compare")]
     assert figures(lines, "q4_0")["kld_median"] == -0.000001
