@@ -95,6 +95,7 @@ def test_eval_gives_the_contract_and_nothing_else(fake: Fake, capsys: pytest.Cap
         ("q4_0", 4.5, 0.062577),
     ]
     assert "the logits of 4 chunks take 0.5 MB" in said.err
+    assert "q4_0: mean KLD 0.062577, 99.9 % 0.2447, same top 71.06 %, ΔPPL -20.9199 ± 68.0852" in said.err
     assert fake.leftovers == []
 
 
