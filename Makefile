@@ -8,7 +8,9 @@ PY     := $(VENV)/bin/python
 WHOLE := $(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 OVERLAY := $(shell find templates/overlay -name '*.h' -o -name '*.c' -o -name '*.cpp')
 
-.PHONY: run test check arm64 format clean help
+SECONDS ?= 600
+
+.PHONY: run test check arm64 fuzz mca format clean help
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -30,6 +32,16 @@ check: $(VENV)/.installed-dev ## Lint, formatting, types, and that patches/ is w
 
 arm64: $(VENV)/.installed ## As run, for arm64: native on an arm64 machine, else cross-compiled and under qemu-user
 	@$(PY) -m qlutattn_patch run --preset arm64 $(ARGS)
+
+fuzz: $(VENV)/.installed ## Fuzz packing and attention under clang's sanitizers, for ten minutes or SECONDS=N
+	@$(PY) -m qlutattn_patch vendor
+	@$(PY) -m qlutattn_patch apply
+	@$(PY) scripts/fuzz.py --seconds $(SECONDS) $(ARGS)
+
+mca: $(VENV)/.installed ## What llvm-mca makes of the NEON kernels' inner loops beside upstream's, as a table
+	@$(PY) -m qlutattn_patch vendor
+	@$(PY) -m qlutattn_patch apply
+	@$(PY) scripts/mca_table.py
 
 format: $(VENV)/.installed-dev ## Format Python and C++
 	@$(PY) -m ruff check --fix .

@@ -15,6 +15,7 @@ from qlutattn_patch.config import Fields, read_toml
 FIRST_FREE_ID = 43
 BIT_WIDTHS = (1, 2, 4)
 LAYOUTS = ("lookup", "dot")
+KERNELS = ("lut", "dot")
 LANES = {"k": "token", "v": "channel"}
 F16_BITS = 16
 # The largest factor whose products with 8-bit integers may add up in 16 bits: two of them at 4 bits, four at 2.
@@ -39,6 +40,7 @@ class Codebook:
     levels: tuple[int, ...]
     rms_to_scale: float
     layout: str
+    kernel: str
 
     @property
     def level_factor(self) -> int:
@@ -168,6 +170,7 @@ def _codebook(name: str, fields: Fields) -> Codebook:
         levels=fields.integers("levels"),
         rms_to_scale=fields.number("rms_to_scale"),
         layout=fields.text("layout"),
+        kernel=fields.text("kernel"),
     )
     if len(book.levels) != 2**bits:
         raise fields.wrong(f"{bits}-bit codes need {2**bits} levels, not {len(book.levels)}")
@@ -186,6 +189,8 @@ def _codebook(name: str, fields: Fields) -> Codebook:
         raise fields.wrong(f"'rms_to_scale' must be a small positive number, not {book.rms_to_scale}")
     if book.layout not in LAYOUTS:
         raise fields.wrong(f"'layout' must be one of {_listed(LAYOUTS)}, not '{book.layout}'")
+    if book.kernel not in KERNELS:
+        raise fields.wrong(f"'kernel' must be one of {_listed(KERNELS)}, not '{book.kernel}'")
     fields.done()
     return book
 

@@ -48,7 +48,7 @@ class Preset:
         return self.machine is not None and self.machine != host_machine()
 
 
-def _sanitizer(name: str, summary: str, kinds: str) -> Preset:
+def _sanitizer(name: str, summary: str, kinds: str, clang: bool = False) -> Preset:
     return Preset(
         name,
         summary,
@@ -61,6 +61,7 @@ def _sanitizer(name: str, summary: str, kinds: str) -> Preset:
             "CMAKE_CXX_FLAGS_DEBUG": "-O1 -g -DNDEBUG",
         },
         flags=f"-fsanitize={kinds} -fno-sanitize-recover=all -fno-omit-frame-pointer",
+        clang=clang,
         type="Debug",
     )
 
@@ -98,6 +99,13 @@ PRESETS = {
         ),
         _sanitizer("asan", "AddressSanitizer and UndefinedBehaviorSanitizer", "address,undefined"),
         _sanitizer("tsan", "ThreadSanitizer", "thread"),
+        # Traced comparisons take most of the time, and no input of ours is compared with magic numbers.
+        _sanitizer(
+            "fuzz",
+            "as asan, with clang, for libFuzzer",
+            "address,undefined,fuzzer-no-link -fno-sanitize-coverage=trace-cmp",
+            clang=True,
+        ),
     )
 }
 

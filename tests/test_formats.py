@@ -32,6 +32,12 @@ def test_sizes(bits, tile_bytes, bpw):
             assert found.saving == 1 - bpw / 16
 
 
+def test_factors_are_the_levels_without_their_divisor():
+    books = load_formats(FILE).codebooks
+    assert [books[bits].level_factor for bits in (1, 2, 4)] == [64, 12, 2]
+    assert books[2].factors == (-10, -3, 3, 10)
+
+
 def test_the_constant_keeps_the_shape_as_it_is_written():
     assert load_formats(FILE).types[2].enum == "GGML_TYPE_QLUTATTN_K4_128x128"
 
@@ -45,7 +51,10 @@ def test_the_constant_keeps_the_shape_as_it_is_written():
         ("levels = [-64, 64]", "levels = [-64, 0, 64]", "1-bit codes need 2 levels, not 3"),
         ("levels = [-64, 64]", "levels = [-64, 128]", "fit in an int8"),
         ("levels = [-64, 64]", "levels = [-64, 6.5]", "list of integers"),
+        ("levels = [-64, 64]", "levels = [-64, 63]", "symmetric"),
+        ("levels = [-120, -36, 36, 120]", "levels = [-127, -38, 38, 127]", "reach 127, more than the 15"),
         ('layout = "dot"', 'layout = "row"', "'layout' must be one of lookup, dot"),
+        ('kernel = "dot"', 'kernel = "fma"', "'kernel' must be one of lut, dot"),
         ("[codebook.4]", "[codebook.3]", "the bit width must be one of 1, 2, 4"),
         ("bits = 4", "bits = 3", "there is no \\[codebook.3\\]"),
         ('side = "k"', 'side = "q"', "'side' must be 'k' or 'v'"),

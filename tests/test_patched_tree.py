@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
+import fuzz
 import gguf
 import numpy as np
 import pytest
 
 from qlutattn_patch import toolchain
+from qlutattn_patch.errors import ExpectedError
 from qlutattn_patch.workspace import Workspace
 
 pytestmark = pytest.mark.compiler
@@ -179,3 +182,63 @@ def test_the_vector_packer_gives_the_bytes_of_the_scalar_one(patched: Path, alig
     assert vector.keys() == scalar.keys()
     for name in vector:
         np.testing.assert_array_equal(vector[name], scalar[name], err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def fuzzable(patched: Path, workspace: Workspace) -> Workspace:
+    """The patched tree, where clang and its libFuzzer are there."""
+    try:
+        fuzz.check_tools()
+    except ExpectedError as lacking:
+        pytest.skip(f"{lacking.cause} To get it: {lacking.hint}")
+    return Workspace(workspace.root, patched)
+
+
+def test_the_fuzzer_finds_nothing(fuzzable: Workspace, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    finding = fuzz.fuzz(fuzz.build(fuzzable), tmp_path, seconds=20)
+    said = capfd.readouterr().err
+    assert finding is None, said[-4000:]
+    executed = re.search(r"number_of_executed_units:\s*(\d+)", said)
+    assert executed
+    assert int(executed[1]) > fuzz.SEEDS
+
+
+CALL = "ggml_compute_forward_flash_attn_ext_mixed(params, tensor);"
+FUZZ_MUTANTS = {
+    "a byte behind a tile": (
+        PACK,
+        PACKED,
+        f"{PACKED} ((uint8_t *) to)[config->tile_bytes()] = 0;",
+        "AddressSanitizer|packed",
+    ),
+    "a result that depends on the threads": (
+        "ggml/src/ggml-cpu/ggml-cpu.c",
+        CALL,
+        f"{CALL} if (params->nth > 1 && params->ith == 0) {{ ((float *) tensor->data)[0] += 0.125f; }}",
+        "threads give another result",
+    ),
+    "a forgotten mask": (
+        "ggml/src/ggml-qlutattn.cpp",
+        "result->src[7] = maskp;",
+        "result->src[7] = n_kv > 0 ? maskp : NULL;",
+        "must be zeros|outside of what the visible values span",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FUZZ_MUTANTS)
+def test_the_fuzzer_notices(
+    name: str, patched: Path, fuzzable: Workspace, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file, old, new, words = FUZZ_MUTANTS[name]
+    source = patched / file
+    text = source.read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    source.write_text(text.replace(old, new), encoding="utf-8")
+    try:
+        finding = fuzz.fuzz(fuzz.build(fuzzable), tmp_path, seconds=60)
+    finally:
+        source.write_text(text, encoding="utf-8")
+    said = capfd.readouterr().err
+    assert finding, said[-4000:]
+    assert re.search(words, said), said[-4000:]

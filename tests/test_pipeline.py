@@ -49,10 +49,11 @@ def test_without_simd() -> None:
 
 
 @pytest.mark.compiler
-def test_the_sanitizers_find_nothing() -> None:
-    report, _ = job("run", "--preset", "asan", "--quick")
-    assert report["ok"]
-    assert "-fsanitize=address,undefined" in (Workspace.find().build_dir("asan") / "build.ninja").read_text("utf-8")
+@pytest.mark.parametrize(("preset", "flag"), [("asan", "-fsanitize=address,undefined"), ("tsan", "-fsanitize=thread")])
+def test_the_sanitizers_find_nothing(preset: str, flag: str) -> None:
+    report, _ = job("run", "--preset", preset, "--quick")
+    assert (report["ok"], report["failed"], report["preset"]) == (True, 0, preset)
+    assert flag in (Workspace.find().build_dir(preset) / "build.ninja").read_text("utf-8")
 
 
 @pytest.mark.qemu

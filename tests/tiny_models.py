@@ -58,7 +58,7 @@ def train_merges(text: str, count: int) -> list[tuple[str, str]]:
     characters = byte_characters()
     pieces = text.replace("\n", " \n").replace(" ", "\0 ").split("\0")
     words = Counter(tuple(characters[byte] for byte in piece.encode()) for piece in pieces if piece)
-    merges = []
+    merges: list[tuple[str, str]] = []
     while len(merges) < count:
         pairs: Counter[tuple[str, str]] = Counter()
         for word, times in words.items():

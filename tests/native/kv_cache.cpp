@@ -18,6 +18,8 @@
 #include <string>
 #include <vector>
 
+#include <unistd.h>
+
 static std::map<std::string, std::string> options;
 
 static int option(const char * name, int otherwise) {
@@ -26,12 +28,16 @@ static int option(const char * name, int otherwise) {
 }
 
 static std::string log_errors;
+static std::string log_size; // what the cache says of its size
 
 static void on_log(enum ggml_log_level level, const char * text, void *) {
     static enum ggml_log_level last = GGML_LOG_LEVEL_NONE;
     last                            = level == GGML_LOG_LEVEL_CONT ? last : level;
     if (last == GGML_LOG_LEVEL_ERROR) {
         log_errors += text;
+    }
+    if (strstr(text, "packed part")) {
+        log_size = text;
     }
     if (getenv("KV_VERBOSE")) {
         fputs(text, stderr);
@@ -157,10 +163,10 @@ static logits decode_all(llama_context * ctx, const std::vector<llama_token> & t
 
 // how far the logits are from those of f16
 static void scenario_logits(llama_model * model, ggml_type k, ggml_type v) {
-    const auto   tokens = random_tokens(option("n", 700), 1);
-    const int    n      = option("batch", 64);
-    const logits ref    = decode_all(new_context(model, GGML_TYPE_F16, GGML_TYPE_F16).get(), tokens, n);
-    const logits got    = decode_all(new_context(model, k, v).get(), tokens, n);
+    const auto                     tokens = random_tokens(option("n", 700), 1);
+    const int                      n      = option("batch", 64);
+    const logits                   ref    = decode_all(new_context(model, GGML_TYPE_F16, GGML_TYPE_F16).get(), tokens, n);
+    const logits                   got    = decode_all(new_context(model, k, v).get(), tokens, n);
     // what attention is worth here: logits of the same tokens without the first half of the text
     const std::vector<llama_token> tail(tokens.begin() + tokens.size() / 2, tokens.end());
     const logits                   blind = decode_all(new_context(model, GGML_TYPE_F16, GGML_TYPE_F16).get(), tail, n);
@@ -168,7 +174,6 @@ static void scenario_logits(llama_model * model, ggml_type k, ggml_type v) {
     const logits                   got_tail(got.end() - blind.size(), got.end());
     printf("{\"nmse\": %g, \"nmse_tail\": %g, \"nmse_blind\": %g}\n", nmse(got, ref), nmse(got_tail, ref_tail), nmse(blind, ref_tail));
 }
-
 
 // the same text in batches of several sizes
 static void scenario_batches(llama_model * model, ggml_type k, ggml_type v) {
@@ -181,13 +186,14 @@ static void scenario_batches(llama_model * model, ggml_type k, ggml_type v) {
 
 static std::vector<uint8_t> save(llama_context * ctx, bool whole, int seq_id) {
     std::vector<uint8_t> res(whole ? llama_state_get_size(ctx) : llama_state_seq_get_size(ctx, seq_id));
-    const size_t         n = whole ? llama_state_get_data(ctx, res.data(), res.size()) : llama_state_seq_get_data(ctx, res.data(), res.size(), seq_id);
+    const size_t n = whole ? llama_state_get_data(ctx, res.data(), res.size()) : llama_state_seq_get_data(ctx, res.data(), res.size(), seq_id);
     check(n == res.size() && n > 0, "the state has not the size that was said");
     return res;
 }
 
 static bool restore(llama_context * ctx, bool whole, int seq_id, const std::vector<uint8_t> & data) {
-    return (whole ? llama_state_set_data(ctx, data.data(), data.size()) : llama_state_seq_set_data(ctx, data.data(), data.size(), seq_id)) == data.size();
+    return (whole ? llama_state_set_data(ctx, data.data(), data.size()) : llama_state_seq_set_data(ctx, data.data(), data.size(), seq_id)) ==
+           data.size();
 }
 
 // generate n tokens greedily; all logits
@@ -267,7 +273,8 @@ static void scenario_restore(llama_model * model, ggml_type k, ggml_type v) {
         check(llama_state_save_file(one.get(), path.c_str(), tokens.data(), tokens.size()), "the session was not saved");
         std::vector<llama_token> loaded(2048);
         size_t                   count = 0;
-        check(llama_state_load_file(two.get(), path.c_str(), loaded.data(), loaded.size(), &count) && count == tokens.size(), "the session was not loaded");
+        check(llama_state_load_file(two.get(), path.c_str(), loaded.data(), loaded.size(), &count) && count == tokens.size(),
+              "the session was not loaded");
         check_same(generate(two.get(), last, n, 0, 50), generate(one.get(), last, n, 0, 50), "session file");
     }
 }
@@ -281,15 +288,15 @@ static void scenario_damage(llama_model * model, ggml_type k, ggml_type v) {
     int n_refused = 0;
 
     for (bool whole : { false, true }) {
-        const auto good = save(ctx.get(), whole, 0);
+        const auto   good = save(ctx.get(), whole, 0);
         // the context's own head, before the cache's, is upstream's
         const size_t head = whole ? 16 : 8;
 
         std::vector<std::vector<uint8_t>> bad;
         for (int i = 0; i < option("times", 150); i++) {
-            auto flipped = good;
+            auto         flipped = good;
             // mostly in what describes the data
-            const size_t where = head + (i % 2 ? rng() % (good.size() - head) : rng() % 2048);
+            const size_t where   = head + (i % 2 ? rng() % (good.size() - head) : rng() % 2048);
             flipped[where] ^= 1 << (rng() % 8);
             bad.push_back(flipped);
             auto cut = good;
@@ -327,7 +334,7 @@ static void scenario_leak(llama_model * model, ggml_type k, ggml_type v) {
         std::vector<logits> got;
         logits              a = decode(ctx.get(), random_tokens(n, 7), 0, 0);
         // the other sequence has as many tokens but never the same
-        logits b = decode(ctx.get(), random_tokens(n, 100 + other), 0, 1);
+        logits              b = decode(ctx.get(), random_tokens(n, 100 + other), 0, 1);
         got.push_back(a);
         for (int i = 0; i < 300; i++) {
             llama_batch batch = llama_batch_init(2, 0, 1);
@@ -355,30 +362,32 @@ static void scenario_leak(llama_model * model, ggml_type k, ggml_type v) {
 
 // the same calls to a packed cache and to upstream's, for long
 static void scenario_random(llama_model * model, ggml_type k, ggml_type v) {
-    const int    n_seq = option("seqs", 1);
-    const int    n_ctx = option("ctx", 2048);
+    const int    n_seq  = option("seqs", 1);
+    const int    n_ctx  = option("ctx", 2048);
     const int    forget = option("forget", -1); // the packed cache misses this removal
     std::mt19937 rng(option("seed", 1));
 
-    auto          packed = new_context(model, k, v);
-    auto          f16    = new_context(model, GGML_TYPE_F16, GGML_TYPE_F16);
+    auto            packed = new_context(model, k, v);
+    auto            f16    = new_context(model, GGML_TYPE_F16, GGML_TYPE_F16);
     llama_context * both[] = { packed.get(), f16.get() };
 
     std::vector<int> n_used(n_seq, 0); // cells, counted by hand
-    int    n_tokens   = 0;
-    int    n_removals = 0;
-    double worst      = 0;
-    double sum        = 0;
-    int    n_sums     = 0;
-    const auto pos_max = [&](int s) { return llama_memory_seq_pos_max(llama_get_memory(f16.get()), s); };
+    int              n_tokens   = 0;
+    int              n_removals = 0;
+    double           worst      = 0;
+    double           sum        = 0;
+    int              n_sums     = 0;
+    const auto       pos_max    = [&](int s) {
+        return llama_memory_seq_pos_max(llama_get_memory(f16.get()), s);
+    };
 
     while (n_tokens < option("tokens", 15000)) {
         const int s    = rng() % n_seq;
         const int what = rng() % 100;
         const int end  = pos_max(s) + 1;
         if (what < 70) {
-            const int n = 1 + (rng() % 4 ? rng() % 40 : rng() % 300);
-            int total = 0;
+            const int n     = 1 + (rng() % 4 ? rng() % 40 : rng() % 300);
+            int       total = 0;
             for (int used : n_used) {
                 total += used;
             }
@@ -445,6 +454,29 @@ static void scenario_random(llama_model * model, ggml_type k, ggml_type v) {
     printf("{\"tokens\": %d, \"removals\": %d, \"nmse\": %g, \"worst\": %g}\n", n_tokens, n_removals, sum / n_sums, worst);
 }
 
+static size_t resident() {
+    size_t pages = 0;
+    size_t all   = 0;
+    FILE * file  = fopen("/proc/self/statm", "r");
+    check(file && fscanf(file, "%zu %zu", &all, &pages) == 2, "no /proc/self/statm");
+    fclose(file);
+    return pages * sysconf(_SC_PAGESIZE);
+}
+
+// the size of the cache as it says, and what the process grows by
+static void scenario_memory(llama_model * model, ggml_type k, ggml_type v) {
+    const size_t before = resident();
+    auto         ctx    = new_context(model, k, v);
+    const size_t grown  = resident() - before;
+    double       mib, share;
+    size_t       f16, packed, full;
+    const char * size = strstr(log_size.c_str(), "size = ");
+    check(size && sscanf(size, "size = %lf MiB: f16 part %zu bytes, packed part %zu bytes; f16 alone would take %zu bytes (%lf", &mib, &f16, &packed,
+                         &full, &share) == 5,
+          "the cache does not say its size: " + log_size);
+    printf("{\"f16_bytes\": %zu, \"packed_bytes\": %zu, \"full_bytes\": %zu, \"share\": %g, \"resident\": %zu}\n", f16, packed, full, share, grown);
+}
+
 // a context that cannot be had is refused in words
 static void scenario_refuse(llama_model * model, ggml_type k, ggml_type v) {
     llama_context_params params = params_of(k, v);
@@ -488,8 +520,15 @@ int main(int argc, char ** argv) {
     const ggml_type   v        = type_of(argv[4]);
 
     const std::map<std::string, void (*)(llama_model *, ggml_type, ggml_type)> scenarios = {
-        { "logits", scenario_logits },   { "batches", scenario_batches }, { "restore", scenario_restore }, { "damage", scenario_damage },
-        { "leak", scenario_leak },       { "random", scenario_random },   { "refuse", scenario_refuse },   { "shift", scenario_shift },
+        { "logits",  scenario_logits  },
+        { "batches", scenario_batches },
+        { "restore", scenario_restore },
+        { "damage",  scenario_damage  },
+        { "leak",    scenario_leak    },
+        { "random",  scenario_random  },
+        { "refuse",  scenario_refuse  },
+        { "shift",   scenario_shift   },
+        { "memory",  scenario_memory  },
     };
     check(scenarios.count(scenario), "no scenario " + scenario);
     scenarios.at(scenario)(model.get(), k, v);

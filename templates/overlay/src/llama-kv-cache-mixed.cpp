@@ -308,28 +308,12 @@ bool llama_kv_cache_mixed::apply(const llama_kv_mixed_plan & plan, const llama_u
         return false;
     }
     for (const auto & p : plan.packs) {
-        auto & stream = streams[p.stream];
-        for (uint32_t i = 0; i < LLAMA_KV_TILE; i++) {
-            const uint32_t from = p.cells[i];
-            const uint32_t to   = p.tile * LLAMA_KV_TILE + i;
-            stream.packed.pos_set(to, stream.f16.pos_get(from));
-            for (llama_seq_id seq_id = 0; seq_id < LLAMA_MAX_SEQ; seq_id++) {
-                if (stream.f16.seq_has(from, seq_id)) {
-                    stream.packed.seq_add(to, seq_id);
-                }
-            }
-            stream.f16.rm(from);
-        }
+        streams[p.stream].pack(p);
     }
-
     uint32_t i = 0;
     for (uint32_t s = 0; s < plan.n_stream(); s++) {
-        auto & cells = streams[plan.s0 + s].f16;
-        for (uint32_t idx : plan.idxs[s]) {
-            cells.pos_set(idx, ubatch.pos[i]);
-            for (int32_t k = 0; k < ubatch.n_seq_id[i]; k++) {
-                cells.seq_add(idx, ubatch.seq_id[i][k]);
-            }
+        for (uint32_t cell : plan.idxs[s]) {
+            streams[plan.s0 + s].add(cell, ubatch.pos[i], ubatch.n_seq_id[i], ubatch.seq_id[i]);
             i++;
         }
     }
@@ -418,81 +402,47 @@ bool llama_kv_cache_mixed::get_can_shift() const {
 
 void llama_kv_cache_mixed::clear(bool data) {
     for (auto & stream : streams) {
-        stream.f16.reset();
-        stream.packed.reset();
+        stream.clear();
     }
     if (data) {
         ggml_backend_buffer_clear(buf.get(), 0);
     }
 }
 
-static void seq_rm_cells(llama_kv_cells & cells, llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
-    for (uint32_t i = 0; i < cells.size(); i++) {
-        if (!cells.pos_in(i, p0, p1)) {
-            continue;
-        }
-        if (seq_id < 0) {
-            cells.rm(i);
-        } else if (cells.seq_has(i, seq_id)) {
-            cells.seq_rm(i, seq_id);
-        }
-    }
+// as upstream reads a range of positions: negative ends are open
+static void open_ends(llama_pos & p0, llama_pos & p1) {
+    p0 = std::max(p0, 0);
+    p1 = p1 < 0 ? std::numeric_limits<llama_pos>::max() : p1;
 }
 
 bool llama_kv_cache_mixed::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
-    p0 = std::max(p0, 0);
-    p1 = p1 < 0 ? std::numeric_limits<llama_pos>::max() : p1;
-
+    open_ends(p0, p1);
     for (uint32_t s = 0; s < layout.n_stream; s++) {
         if (seq_id < 0 || stream_of(seq_id) == s) {
-            seq_rm_cells(streams[s].f16, seq_id, p0, p1);
-            seq_rm_cells(streams[s].packed, seq_id, p0, p1);
+            streams[s].seq_rm(seq_id, p0, p1);
         }
     }
     return true;
-}
-
-static void seq_cp_cells(llama_kv_cells & cells, llama_seq_id from, llama_seq_id to, llama_pos p0, llama_pos p1) {
-    for (uint32_t i = 0; i < cells.size(); i++) {
-        if (cells.pos_in(i, p0, p1) && cells.seq_has(i, from) && !cells.seq_has(i, to)) {
-            cells.seq_add(i, to);
-        }
-    }
-}
-
-// the cells of a sequence as those of another one, in another stream, at the same places
-static void seq_cp_stream(const llama_kv_cells & src, llama_kv_cells & dst, llama_seq_id from, llama_seq_id to, llama_pos p0, llama_pos p1) {
-    dst.reset();
-    for (uint32_t i = 0; i < src.size(); i++) {
-        if (src.pos_in(i, p0, p1) && src.seq_has(i, from)) {
-            dst.pos_set(i, src.pos_get(i));
-            dst.seq_add(i, to);
-        }
-    }
 }
 
 void llama_kv_cache_mixed::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_dst, llama_pos p0, llama_pos p1) {
     if (seq_id_src == seq_id_dst) {
         return;
     }
-    p0 = std::max(p0, 0);
-    p1 = p1 < 0 ? std::numeric_limits<llama_pos>::max() : p1;
+    open_ends(p0, p1);
 
     const uint32_t s0 = stream_of(seq_id_src);
     const uint32_t s1 = stream_of(seq_id_dst);
     if (s0 == s1) {
-        seq_cp_cells(streams[s0].f16, seq_id_src, seq_id_dst, p0, p1);
-        seq_cp_cells(streams[s0].packed, seq_id_src, seq_id_dst, p0, p1);
+        streams[s0].seq_cp(seq_id_src, seq_id_dst, p0, p1);
         return;
     }
-
-    seq_cp_stream(streams[s0].f16, streams[s1].f16, seq_id_src, seq_id_dst, p0, p1);
-    seq_cp_stream(streams[s0].packed, streams[s1].packed, seq_id_src, seq_id_dst, p0, p1);
+    streams[s1].seq_cp(streams[s0], seq_id_src, seq_id_dst, p0, p1);
     for (const auto & l : layers) {
         for (const side * s : { &l.k, &l.v }) {
             for (ggml_tensor * t : { s->f16, s->cold }) {
                 if (t) {
-                    const size_t size = t->nb[ggml_is_qlutattn(t->type) ? 3 : 2];
+                    const size_t size = t->nb[ggml_is_qlutattn(t->type) ? 3 : 2]; // of a stream
                     memcpy((char *) t->data + s1 * size, (const char *) t->data + s0 * size, size);
                 }
             }
@@ -501,12 +451,7 @@ void llama_kv_cache_mixed::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_d
 }
 
 void llama_kv_cache_mixed::seq_keep(llama_seq_id seq_id) {
-    auto & stream = streams[stream_of(seq_id)];
-    for (llama_kv_cells * cells : { &stream.f16, &stream.packed }) {
-        for (uint32_t i = 0; i < cells->size(); i++) {
-            cells->seq_keep(i, seq_id);
-        }
-    }
+    streams[stream_of(seq_id)].seq_keep(seq_id);
 }
 
 void llama_kv_cache_mixed::seq_add(llama_seq_id seq_id, llama_pos p0, llama_pos p1, llama_pos shift) {

@@ -32,6 +32,79 @@ bool llama_kv_mixed_stream::tile_is_free(uint32_t tile) const {
     return true;
 }
 
+void llama_kv_mixed_stream::add(uint32_t cell, llama_pos pos, int32_t n_seq_id, const llama_seq_id * seq_id) {
+    f16.pos_set(cell, pos);
+    for (int32_t k = 0; k < n_seq_id; k++) {
+        f16.seq_add(cell, seq_id[k]);
+    }
+}
+
+void llama_kv_mixed_stream::pack(const llama_kv_mixed_pack & p) {
+    for (uint32_t i = 0; i < LLAMA_KV_TILE; i++) {
+        const uint32_t from = p.cells[i];
+        const uint32_t to   = p.tile * LLAMA_KV_TILE + i;
+        packed.pos_set(to, f16.pos_get(from));
+        for (llama_seq_id seq_id = 0; seq_id < LLAMA_MAX_SEQ; seq_id++) {
+            if (f16.seq_has(from, seq_id)) {
+                packed.seq_add(to, seq_id);
+            }
+        }
+        f16.rm(from);
+    }
+}
+
+void llama_kv_mixed_stream::clear() {
+    f16.reset();
+    packed.reset();
+}
+
+void llama_kv_mixed_stream::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
+    for (llama_kv_cells * cells : { &f16, &packed }) {
+        for (uint32_t i = 0; i < cells->size(); i++) {
+            if (!cells->pos_in(i, p0, p1)) {
+                continue;
+            }
+            if (seq_id < 0) {
+                cells->rm(i);
+            } else if (cells->seq_has(i, seq_id)) {
+                cells->seq_rm(i, seq_id);
+            }
+        }
+    }
+}
+
+void llama_kv_mixed_stream::seq_cp(llama_seq_id from, llama_seq_id to, llama_pos p0, llama_pos p1) {
+    for (llama_kv_cells * cells : { &f16, &packed }) {
+        for (uint32_t i = 0; i < cells->size(); i++) {
+            if (cells->pos_in(i, p0, p1) && cells->seq_has(i, from) && !cells->seq_has(i, to)) {
+                cells->seq_add(i, to);
+            }
+        }
+    }
+}
+
+void llama_kv_mixed_stream::seq_cp(const llama_kv_mixed_stream & src, llama_seq_id from, llama_seq_id to, llama_pos p0, llama_pos p1) {
+    const auto copy = [&](const llama_kv_cells & a, llama_kv_cells & b) {
+        for (uint32_t i = 0; i < a.size(); i++) {
+            if (a.pos_in(i, p0, p1) && a.seq_has(i, from)) {
+                b.pos_set(i, a.pos_get(i));
+                b.seq_add(i, to);
+            }
+        }
+    };
+    clear();
+    copy(src.f16, f16);
+    copy(src.packed, packed);
+}
+
+void llama_kv_mixed_stream::seq_keep(llama_seq_id seq_id) {
+    for (llama_kv_cells * cells : { &f16, &packed }) {
+        for (uint32_t i = 0; i < cells->size(); i++) {
+            cells->seq_keep(i, seq_id);
+        }
+    }
+}
+
 llama_pos llama_kv_mixed_stream::seq_pos_min(llama_seq_id seq_id) const {
     const llama_pos a = f16.seq_pos_min(seq_id);
     const llama_pos b = packed.seq_pos_min(seq_id);

@@ -24,6 +24,14 @@ struct llama_kv_mixed_layout {
     static llama_kv_mixed_layout make(uint32_t n_cells, uint32_t n_ubatch, uint32_t n_seq_max, bool unified, uint32_t n_sink, uint32_t n_window);
 };
 
+// a tile to fill: where it is, and the f16 cells that go there
+struct llama_kv_mixed_pack {
+    uint32_t stream;
+    uint32_t tile;
+
+    std::array<uint32_t, LLAMA_KV_TILE> cells;
+};
+
 // the cells of a stream; token i of tile t is cell t*LLAMA_KV_TILE + i of packed
 struct llama_kv_mixed_stream {
     llama_kv_cells f16;
@@ -33,16 +41,18 @@ struct llama_kv_mixed_stream {
 
     bool tile_is_free(uint32_t tile) const;
 
+    void add(uint32_t cell, llama_pos pos, int32_t n_seq_id, const llama_seq_id * seq_id); // to an f16 cell
+    void pack(const llama_kv_mixed_pack & p);
+    void clear();
+
+    // a range of positions is from p0 to p1 - 1; all sequences: seq_id -1
+    void seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1);
+    void seq_cp(llama_seq_id from, llama_seq_id to, llama_pos p0, llama_pos p1);
+    void seq_cp(const llama_kv_mixed_stream & src, llama_seq_id from, llama_seq_id to, llama_pos p0, llama_pos p1); // replaces all that is here
+    void seq_keep(llama_seq_id seq_id);
+
     llama_pos seq_pos_min(llama_seq_id seq_id) const;
     llama_pos seq_pos_max(llama_seq_id seq_id) const;
-};
-
-// a tile to fill: where it is, and the f16 cells that go there
-struct llama_kv_mixed_pack {
-    uint32_t stream;
-    uint32_t tile;
-
-    std::array<uint32_t, LLAMA_KV_TILE> cells;
 };
 
 // what has to happen before a ubatch is computed

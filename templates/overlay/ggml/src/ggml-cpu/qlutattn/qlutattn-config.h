@@ -32,6 +32,7 @@ struct qlutattn_kernel_config {
     bool                 lane_is_token; // K: lane = token, depth = head dimension; V: lane = channel, depth = token
     int                  bits;
     enum qlutattn_layout layout;
+    enum qlutattn_kernel kernel;       // the fastest, as measured
     const int8_t *       levels;       // [1 << bits], ascending, symmetric
     const int8_t *       factors;      // levels / level_factor, what kernels multiply by: small, so that sums of products fit 16 bits
     int                  level_factor; // the largest common divisor of the levels

@@ -42,7 +42,7 @@ qlutattn_kernel qlutattn_get_kernel(enum ggml_type type) {
         return forced[0] == 'l' ? QLUTATTN_KERNEL_LUT : QLUTATTN_KERNEL_DOT;
     }
 #ifdef GGML_USE_TMAC
-    return qlutattn_get_kernel_config(type)->layout == QLUTATTN_LAYOUT_LOOKUP ? QLUTATTN_KERNEL_LUT : QLUTATTN_KERNEL_DOT;
+    return qlutattn_get_kernel_config(type)->kernel;
 #else
     GGML_UNUSED(type);
     return QLUTATTN_KERNEL_DOT;

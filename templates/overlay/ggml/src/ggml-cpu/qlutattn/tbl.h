@@ -33,7 +33,7 @@ struct qlutattn_tbl {
 
 typedef int32_t qlutattn_acc[QLUTATTN_ROWS][PACK_SIZE];
 
-// the kernel that attention uses for a type: what qlutattn-kernels.inc says, or what GGML_QLUTATTN_KERNEL in the environment
+// the kernel that attention uses for a type: what its configuration says, or what GGML_QLUTATTN_KERNEL in the environment
 // forces (lut, dot, lut-scalar, dot-scalar)
 qlutattn_kernel qlutattn_get_kernel(enum ggml_type type);
 

@@ -1,0 +1,96 @@
+// The vector kernels against the plain ones, integer by integer: every width, kernel, span and number of rows, on random codes and on the
+// extremes of x. Compiled for one instruction set at a time; says which kernels were compared, and the first difference.
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "tbl-acc.h"
+
+static std::mt19937 rng(1);
+
+static int random_up_to(int max) {
+    return (int) (rng() % (unsigned) (max + 1));
+}
+
+struct kernel_case {
+    qlutattn_kernel_config config;
+    qlutattn_kernel        kernel;
+    qlutattn_span          span;
+    int                    n_rows;
+    bool                   extreme;
+};
+
+static int units_max(const kernel_case & c) {
+    if (c.kernel == QLUTATTN_KERNEL_LUT) {
+        return 63;
+    }
+    return c.config.bits == 4 && c.config.lane_is_token && qlutattn_simd_is_narrow() ? 64 : 127;
+}
+
+static bool compare(const kernel_case & c) {
+    std::vector<uint8_t> codes(c.config.code_bytes());
+    for (uint8_t & byte : codes) {
+        byte = c.extreme ? (rng() & 1 ? 0x00 : 0xff) : (uint8_t) rng();
+    }
+    static qlutattn_tbl  tbls[QLUTATTN_ROWS];
+    const qlutattn_tbl * its[QLUTATTN_ROWS];
+    const int            top = units_max(c);
+    for (int r = 0; r < c.n_rows; r++) {
+        const bool negative = c.config.lane_is_token;
+        memset(&tbls[r], 0xaa, sizeof(tbls[r]));
+        for (int d = 0; d < c.span.n_depth; d++) {
+            const int u      = c.extreme ? top : random_up_to(top);
+            tbls[r].units[d] = (int8_t) (negative && (rng() & 1) ? -u : u);
+        }
+        qlutattn_finish_simd(c.config, c.kernel, c.span.n_depth, tbls[r]);
+        its[r] = &tbls[r];
+    }
+    static qlutattn_acc plain, simd;
+    memset(plain, 0x55, sizeof(plain));
+    memset(simd, 0x55, sizeof(simd));
+    qlutattn_acc_scalar(c.config, c.kernel, codes.data(), c.span, its, c.n_rows, plain);
+    qlutattn_acc_simd(c.config, c.kernel, codes.data(), c.span, its, c.n_rows, simd);
+    for (int r = 0; r < QLUTATTN_ROWS; r++) {
+        for (int lane = 0; lane < PACK_SIZE; lane++) {
+            if (plain[r][lane] != simd[r][lane]) {
+                printf("%s %d bits %s, depths %d+%d, lanes %d+%d, %d rows: row %d lane %d is %d, not %d\n",
+                       c.kernel == QLUTATTN_KERNEL_LUT ? "lut" : "dot", c.config.bits, c.config.lane_is_token ? "K" : "V", c.span.depth0,
+                       c.span.n_depth, c.span.lane0, c.span.n_lanes, c.n_rows, r, lane, simd[r][lane], plain[r][lane]);
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+int main() {
+    static const ggml_type types[] = { GGML_TYPE_QLUTATTN_K1_128x128, GGML_TYPE_QLUTATTN_K2_128x128, GGML_TYPE_QLUTATTN_K4_128x128,
+                                       GGML_TYPE_QLUTATTN_V1_128x128, GGML_TYPE_QLUTATTN_V2_128x128, GGML_TYPE_QLUTATTN_V4_128x128 };
+    printf("%s\n", qlutattn_simd_name() ? qlutattn_simd_name() : "no vector kernels");
+    int n = 0;
+    for (ggml_type type : types) {
+        const qlutattn_kernel_config & config = *qlutattn_get_kernel_config(type);
+        for (qlutattn_kernel kernel : { QLUTATTN_KERNEL_LUT, QLUTATTN_KERNEL_DOT }) {
+            if (!qlutattn_has_simd(config, kernel)) {
+                continue;
+            }
+            printf("%s %s\n", kernel == QLUTATTN_KERNEL_LUT ? "lut" : "dot", config.lane_is_token ? "K" : "V");
+            const qlutattn_span k_spans[] = { { 0, 128, 0, 128 }, { 0, 64, 0, 128 }, { 64, 64, 0, 128 } };
+            const qlutattn_span v_spans[] = { { 0, 128, 0, 128 }, { 0, 128, 0, 64 }, { 0, 128, 64, 64 } };
+            for (const qlutattn_span & span : config.lane_is_token ? k_spans : v_spans) {
+                for (int n_rows = 1; n_rows <= QLUTATTN_ROWS; n_rows++) {
+                    for (int round = 0; round < 6; round++, n++) {
+                        if (!compare({ config, kernel, span, n_rows, round == 0 })) {
+                            return 1;
+                        }
+                    }
+                }
+            }
+        }
+    }
+    printf("%d products are the same\n", n);
+    return n > 0 || !qlutattn_simd_name() ? 0 : 1;
+}
