@@ -72,7 +72,7 @@ def run(argv: list[str] | None = None) -> int:
         failure.show()
         return failure.exit_code
     except (KeyboardInterrupt, click.Abort):
-        console.error("Interrupted.", "run the same command again: what was finished is kept")
+        console.error("Interrupted.", "run the same command again")
         return EXIT_INTERRUPTED
     except CheckFailed as failure:
         if str(failure):

@@ -105,8 +105,9 @@ def evaluate(workspace: Workspace, preset: str, settings: Settings) -> Result:
     tool = Tool(program, settings.model, settings.n_ctx, settings.threads)
     with tempfile.TemporaryDirectory(prefix="eval-", dir=workspace.build_dir(preset)) as folder:
         f16, contexts = _contexts(tool, asked, Path(folder) / "empty.txt")
-        chunks, found = _judge(tool, settings, asked, f16, Path(folder) / "f16.logits")
-    return result_of(settings, chunks, f16, list(zip(asked, contexts, found, strict=True)))
+        pairs = list(zip(asked, contexts, strict=True))
+        chunks, found = _judge(tool, settings, pairs, f16, Path(folder) / "f16.logits")
+    return result_of(settings, chunks, f16, [(*pair, one) for pair, one in zip(pairs, found, strict=True)])
 
 
 def result_of(
@@ -117,7 +118,7 @@ def result_of(
     for cache, context, found in judged:
         share = context.cache_bytes / f16.cache_bytes if context.cache_bytes and f16.cache_bytes else None
         asked = {"cache": cache.name, "type_k": cache.type_k, "type_v": cache.type_v}
-        kept = {"window": context.window, "sink": context.sink}
+        kept = {"window": context.window, "sink": context.sink, "ubatch": context.ubatch}
         size: dict[str, object] = {"bpw": cache.bpw, "cache_bytes": context.cache_bytes}
         size |= {"bits_in_cache": None if share is None else round(share * F16_BITS, 4)}
         rows.append({**asked, **kept, **size, **found})
@@ -149,7 +150,7 @@ def _contexts(tool: Tool, asked: Sequence[Cache], empty: Path) -> tuple[Context,
 
 
 def _judge(
-    tool: Tool, settings: Settings, asked: Sequence[Cache], f16: Context, logits: Path
+    tool: Tool, settings: Settings, asked: Sequence[tuple[Cache, Context]], f16: Context, logits: Path
 ) -> tuple[int, list[dict[str, float]]]:
     size = 0
 
@@ -174,12 +175,12 @@ def _judge(
         )
     found = []
     with console.progress("judging") as moved:
-        for at, cache in enumerate(asked):
+        for at, (cache, context) in enumerate(asked):
 
             def chunk(done: int, at: int = at, name: str = cache.name) -> None:
                 moved(at * chunks + done, len(asked) * chunks, name)
 
-            found.append(perplexity.compare(tool, cache, logits, chunk))
+            found.append(perplexity.compare(tool, cache, context, logits, chunk))
             console.step(_said(cache, found[-1]))  # hours may pass until the table
     return chunks, found
 

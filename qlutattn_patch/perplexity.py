@@ -13,8 +13,7 @@ from qlutattn_patch.caches import Cache
 from qlutattn_patch.errors import ExpectedError
 
 TARGET = "llama-perplexity"
-# What a batch brings stays f16 until the next one, so batches of a tile leave a packed cache what generation would.
-_UBATCH = 128
+_TILE = 128  # tokens
 _TAIL = 30
 _LEAST = 100  # tokens; of fewer, llama-perplexity makes no statistics
 _PREFIX = re.compile(r"^[\d.]+ ([A-Z]) ")  # time and level of a log line
@@ -39,7 +38,9 @@ class Tool:
     n_ctx: int
     threads: int | None
 
-    def run(self, words: Sequence[str | Path], on_line: Callable[[str], None]) -> tuple[int, list[str]]:
+    def run(
+        self, words: Sequence[str | Path], on_line: Callable[[str], None], ubatch: int = _TILE
+    ) -> tuple[int, list[str]]:
         """Run it; `on_line` gets lines without time and level. Returns the exit status and all lines with level."""
         lines: list[str] = []
 
@@ -48,7 +49,7 @@ class Tool:
             on_line(_PREFIX.sub("", line))
 
         argv: list[str | Path] = [self.program, "-m", self.model, "-c", str(self.n_ctx), "-b", str(self.n_ctx)]
-        argv += ["-ub", str(min(_UBATCH, self.n_ctx)), "-fa", "on", "-fit", "off"]
+        argv += ["-ub", str(min(ubatch, self.n_ctx)), "-fa", "on", "-fit", "off"]
         argv += ["-t", str(self.threads)] if self.threads else []
         return process.follow([*argv, *words], take), lines
 
@@ -62,6 +63,15 @@ class Context:
     cache_bytes: int | None
     window: int | None  # of a packed cache
     sink: int | None
+
+    @property
+    def ubatch(self) -> int:
+        """The most tokens at a time for which each query finds as codes what it would if they came one by one.
+
+        What a batch brings is f16 until the next, and in generation a tile is packed when tokens are one tile more than
+        window and sink: batches must end there.
+        """
+        return math.gcd(_TILE, (self.window or 0) + (self.sink or 0))
 
 
 @dataclass(frozen=True)
@@ -129,14 +139,15 @@ def write_base(
     return total
 
 
-def compare(tool: Tool, cache: Cache, logits: Path, moved: Callable[[int], None]) -> dict[str, float]:
+def compare(tool: Tool, cache: Cache, context: Context, logits: Path, moved: Callable[[int], None]) -> dict[str, float]:
     """The figures of a cache against the logits of f16; an uncertainty is named as its figure, with `_err`."""
 
     def take(line: str) -> None:
         if at := re.match(r" *(\d+) +[\d.]+ ±", line):
             moved(int(at[1]))
 
-    status, lines = tool.run([*cache.arguments, "--kl-divergence", "--kl-divergence-base", logits], take)
+    words: list[str | Path] = [*cache.arguments, "--kl-divergence", "--kl-divergence-base", logits]
+    status, lines = tool.run(words, take, context.ubatch)
     if status != 0:
         raise _unexpected(f"ended with exit status {status} while it judged {cache.name}", lines)
     return figures(lines, cache.name)

@@ -24,6 +24,11 @@ from qlutattn_patch.reference.tile import LEVELS, SIZE, UNIT
 
 Floats = NDArray[np.float32]
 N_CTX = 1024
+LLOYD_MAX = {  # the upper half of the levels, for values of deviation 1
+    1: [0.7979],
+    2: [0.4528, 1.5104],
+    4: [0.1284, 0.3881, 0.6568, 0.9424, 1.2562, 1.6181, 2.0690, 2.7326],
+}
 
 
 @dataclass(frozen=True)
@@ -40,13 +45,15 @@ class Variation:
     k_mean: bool = False  # each channel's mean over a tile is kept apart
     v_scale: bool = False  # each token's values have a scale of their own
     offset: bool = True
-    fits: int = 1  # of the scale, by least squares
+    fits: int = 1  # of the scale, by least squares; without any it is that of the deviation
+    lloyd_max: bool = False  # the best levels for Gaussian values, in place of small integers near them
     min_max: bool = False  # evenly spaced levels from the least to the greatest value
+    unbiased: bool = False  # scaled so that codes have the product with what they stand for that it has with itself
     bias: float = 0.0  # of the variance that codes take from the scores, what is given back
 
     @property
     def is_format(self) -> bool:
-        return self.offset and self.fits == 1 and not self.min_max
+        return self.offset and self.fits == 1 and not (self.lloyd_max or self.min_max or self.unbiased)
 
     def packed(self) -> NDArray[np.bool_]:
         """Which keys a query finds as codes, [query, key]: full tiles that have left the window, but for the sink."""
@@ -63,15 +70,24 @@ class Variation:
         if self.min_max:
             low, high = x.min(-1, keepdims=True), x.max(-1, keepdims=True)
             step = _half(np.maximum((high - low) / (2**bits - 1), 1e-6))
-            return np.clip(np.rint((x - _half(low)) / step), 0, 2**bits - 1) * step + _half(low)
-        levels = np.asarray(LEVELS[bits], np.float32) / UNIT
+            even: Floats = np.clip(np.rint((x - _half(low)) / step), 0, 2**bits - 1) * step + _half(low)
+            return even
+        upper = LLOYD_MAX[bits] if self.lloyd_max else None
+        levels = np.asarray([-x for x in reversed(upper)] + upper if upper else LEVELS[bits], np.float32)
+        levels /= 1 if upper else UNIT
         thresholds = (levels[1:] + levels[:-1]) / 2
         offset = _half(x.mean(-1, keepdims=True)) if self.offset else np.zeros((), np.float32)
         r = x - offset
-        scale = np.maximum(RMS_TO_SCALE[bits] * np.sqrt((r * r).mean(-1, keepdims=True)), 1e-6)
+        first = 1 if upper else RMS_TO_SCALE[bits]
+        scale = np.maximum(first * np.sqrt((r * r).mean(-1, keepdims=True)), 1e-6)
         for _ in range(self.fits):
             level = levels[np.searchsorted(thresholds, r / scale)]
             scale = (r * level).sum(-1, keepdims=True) / (level * level).sum(-1, keepdims=True)
+        if self.unbiased:
+            level = levels[np.searchsorted(thresholds, r / scale)]
+            scale = (r * r).sum(-1, keepdims=True) / np.maximum((r * level).sum(-1, keepdims=True), 1e-12)
+            found: Floats = level * _half(scale) + offset
+            return found
         scale = _half(scale)
         return levels[np.searchsorted(thresholds, r / scale)] * scale + offset
 
@@ -107,7 +123,7 @@ class Model:
         frequencies = found["rope.freq_base"] ** (-2.0 * np.arange(self.size // 2) / self.size)
         self.angles = np.outer(np.arange(N_CTX), frequencies).astype(np.float32)[:, None]
 
-    def log_probabilities(self, tokens: NDArray[np.int32], cache: Variation | None = None) -> Floats:
+    def log_probabilities(self, tokens: NDArray[np.int32], cache: Variation) -> Floats:
         """Of each next token in the second half of a window."""
         x = self.weights["token_embd.weight"][tokens]
         for layer in range(self.layers):
@@ -122,18 +138,19 @@ class Model:
             x = x + (g / (1 + np.exp(-g)) * (h @ up)) @ down
         logits = self._norm(x[N_CTX // 2 : -1], self.weights["output_norm.weight"]) @ self.weights["output.weight"].T
         logits -= logits.max(-1, keepdims=True)
-        return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        logits -= np.log(np.exp(logits).sum(-1, keepdims=True))
+        return logits
 
-    def _attend(self, q: Floats, k: Floats, v: Floats, cache: Variation | None) -> Floats:
-        packed = cache.packed() if cache else None
-        decoded_k, error = cache.keys(k) if cache and cache.k < 16 else (None, None)
-        decoded_v = cache.values(v) if cache and cache.v < 16 else None
+    def _attend(self, q: Floats, k: Floats, v: Floats, cache: Variation) -> Floats:
+        packed = cache.packed()
+        decoded_k, error = cache.keys(k) if cache.k < 16 else (None, np.zeros(k.shape[:2], np.float32))
+        decoded_v = cache.values(v) if cache.v < 16 else None
         out = np.empty_like(q)
         for head in range(self.heads):
             of = head * self.kv_heads // self.heads
             query = q[:, head] / np.float32(np.sqrt(self.size))
             scores = query @ k[:, of].T
-            if decoded_k is not None and cache:
+            if decoded_k is not None:
                 coarse = query @ decoded_k[:, of].T
                 lost = (query * query).sum(-1, keepdims=True) * error[:, of]
                 scores = np.where(packed, coarse + np.float32(cache.bias / 2) * lost, scores)
@@ -146,7 +163,8 @@ class Model:
         return out.reshape(N_CTX, -1)
 
     def _norm(self, x: Floats, weight: Floats) -> Floats:
-        return x / np.sqrt((x * x).mean(-1, keepdims=True) + np.float32(self.epsilon)) * weight
+        normal: Floats = x / np.sqrt((x * x).mean(-1, keepdims=True) + np.float32(self.epsilon)) * weight
+        return normal
 
     def _split(self, x: Floats) -> Floats:
         return x.reshape(N_CTX, -1, self.size)
@@ -163,25 +181,22 @@ def variations() -> list[Variation]:
     pairs = [("K4V4", 4, 4), ("K4V2", 4, 2), ("K2V2", 2, 2), ("K2V1", 2, 1), ("K1V1", 1, 1)]
     made = [Variation(name, k, v) for name, k, v in pairs]
     made += [Variation(f"{name}+w128+s128", k, v, 128, 128) for name, k, v in pairs]
-    for name, k, v in (pairs[0], pairs[2]):
-        kept = [(window, sink) for sink in (0, 128) for window in (0, 64, 128, 256, 512)]
-        made += [Variation(f"{name}+w{w}+s{s}", k, v, w, s) for w, s in kept if (w, s) not in ((0, 0), (128, 128))]
+    made += [Variation(f"{name}, Lloyd-Max", k, v, lloyd_max=True) for name, k, v in (pairs[0], pairs[2])]
     for bits in (4, 2, 1):
-        made += [Variation(f"K{bits}", k=bits), Variation(f"K{bits}, not rotated", k=bits, rotate_k=0)]
-        made += [Variation(f"K{bits}, channel means apart", k=bits, k_mean=True)]
-        made += [Variation(f"V{bits}", v=bits), Variation(f"V{bits}, not rotated", v=bits, rotate_v=0)]
-        made += [Variation(f"V{bits}, token scales", v=bits, v_scale=True)]
+        made += [Variation(f"K{bits}", k=bits), Variation(f"V{bits}", v=bits)]
+        for end, window, sink in (("", 0, 0), ("+w128+s128", 128, 128)):
+            made += [Variation(f"K{bits}{end}", bits, 16, window, sink)] if end else []
+            made += [Variation(f"K{bits}{end}, variance given back", bits, 16, window, sink, bias=1.0)]
+            made += [Variation(f"K{bits}{end}, unbiased", bits, 16, window, sink, unbiased=True)]
     for bits in (4, 2):
-        made += [Variation(f"K{bits}, two fits", k=bits, fits=2), Variation(f"V{bits}, two fits", v=bits, fits=2)]
-        made += [
-            Variation(f"K{bits}, no offset", k=bits, offset=False),
-            Variation(f"V{bits}, no offset", v=bits, offset=False),
-        ]
-        made += [
-            Variation(f"K{bits}, min-max", k=bits, min_max=True),
-            Variation(f"V{bits}, min-max", v=bits, min_max=True),
-        ]
-        made += [Variation(f"K{bits}, variance given back", k=bits, bias=1.0)]
+        for name, k, v in ((f"K{bits}", bits, 16), (f"V{bits}", 16, bits)):
+            made += [Variation(f"{name}, {fits} fits", k, v, fits=fits) for fits in (0, 2)]
+            made += [Variation(f"{name}, no offset", k, v, offset=False)]
+            made += [Variation(f"{name}, min-max", k, v, min_max=True)]
+        made += [Variation(f"K{bits}, not rotated", k=bits, rotate_k=0)]
+        made += [Variation(f"K{bits}, channel means apart", k=bits, k_mean=True)]
+        made += [Variation(f"V{bits}, not rotated", v=bits, rotate_v=0)]
+        made += [Variation(f"V{bits}, token scales", v=bits, v_scale=True)]
         made += [Variation(f"V{bits}, token scales, no offset", v=bits, v_scale=True, offset=False)]
     made += [Variation(f"{n}+w128+s128, token scales", k, v, 128, 128, v_scale=True) for n, k, v in pairs[:3]]
     return made
@@ -206,7 +221,7 @@ def main() -> None:
     given = parser.parse_args()
     model, tokens = Model(given.model), read_tokens(given.tokens)
     windows = tokens[np.linspace(0, len(tokens) - 1, min(given.windows, len(tokens))).astype(int)]
-    base = [model.log_probabilities(window) for window in windows]
+    base = [model.log_probabilities(window, Variation("f16")) for window in windows]
     for cache in (found for found in variations() if given.only.search(found.name)):
         kld, same = [], []
         for window, p in zip(windows, base, strict=True):

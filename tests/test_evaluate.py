@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import shutil
@@ -25,8 +26,9 @@ SAID = ROOT / "tests" / "data" / "perplexity"
 CONTRACT = {"type_k", "type_v", "bpw", "cache_bytes", "ppl", "ppl_err", "dppl", "kld_mean", "kld_median", "kld_p999"}
 CONTRACT |= {"same_top"}
 # Prints what was recorded, by what is asked for; writes logits; notes what it was asked. Packed caches it refuses.
+# Where it waits, it has the one who judges interrupted.
 TOOL = """\
-import pathlib, sys
+import os, pathlib, signal, sys, time
 said = pathlib.Path(SAID)
 argv = sys.argv[1:]
 with open(ASKED, "a", encoding="utf-8") as asked:
@@ -34,6 +36,10 @@ with open(ASKED, "a", encoding="utf-8") as asked:
 def tell(name, status=0):
     sys.stdout.buffer.write((said / (name + ".txt")).read_bytes())
     sys.exit(status)
+if WAITS and "--kl-divergence" in argv:
+    (pathlib.Path(ASKED).with_name("pid")).write_text(str(os.getpid()))
+    os.kill(os.getppid(), signal.SIGINT)
+    time.sleep(60)
 if "--no-warmup" in argv:
     tell("refused", 1) if any("qlutattn" in word for word in argv) else tell("probe")
 if "--kl-divergence" in argv:
@@ -59,8 +65,8 @@ class Fake:
         monkeypatch.setattr(evaluate_module.Workspace, "find", lambda *_: self.workspace)
         self.make()
 
-    def make(self, writes: int = 530404) -> None:
-        names = {"SAID": str(SAID), "ASKED": str(self.workspace.root / "asked"), "WRITES": writes}
+    def make(self, writes: int = 530404, waits: bool = False) -> None:
+        names = {"SAID": str(SAID), "ASKED": str(self.workspace.root / "asked"), "WRITES": writes, "WAITS": waits}
         head = "".join(f"{name} = {value!r}\n" for name, value in names.items())
         program = self.tree.bin / perplexity.TARGET
         program.write_text(f"#!{sys.executable}\n{head}{TOOL}", encoding="utf-8")
@@ -148,6 +154,32 @@ def test_logits_that_were_cut_off_are_not_used(fake: Fake, capsys: pytest.Captur
     assert not any("--kl-divergence" in argv for argv in fake.asked())
 
 
+def test_an_interrupt_ends_the_tool_and_takes_the_logits_away(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    fake.make(waits=True)
+    assert fake.run("--types", "q4_0", "--json") == 130
+    said = capsys.readouterr()
+    assert (said.out, said.err.splitlines()[-2]) == ("", "error: Interrupted.")
+    assert "Traceback" not in said.err
+    assert fake.leftovers == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((fake.workspace.root / "pid").read_text(encoding="utf-8")), 0)
+
+
+def test_what_is_no_cache_is_told_before_anything_is_built(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fake.run("--types", "q4_0,q3_0") == 3
+    err = capsys.readouterr().err
+    assert err.startswith("error: --types needs f32, f16,")
+    assert err.splitlines()[0].endswith(", not 'q3_0'.")
+    assert len(err.splitlines()) == 2
+    assert fake.asked() == []
+
+
+@pytest.mark.parametrize("words", [("--ctx", "7"), ("--ctx", "many"), ("--chunks", "0"), ("--kv-window", "-1")])
+def test_a_number_that_cannot_be_is_a_matter_of_usage(words: tuple[str, str], fake: Fake) -> None:
+    assert fake.run(*words) == 2
+    assert fake.asked() == []
+
+
 def test_a_context_longer_than_the_models_is_mentioned(
     fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -191,6 +223,7 @@ def made(cache_bytes: int | None = 2 << 20, **figures: float) -> evaluate_module
 
 def test_window_sink_and_bits_of_the_cache_are_as_the_tool_has_them() -> None:
     (row,) = made().rows
+    assert row["ubatch"] == 128
     assert (row["window"], row["sink"], row["cache_bytes"], row["bits_in_cache"]) == (256, 128, 2 << 20, 8)
     assert made().table()[0][:6] == ["K4V2", "256", "128", "3.25", "2.00", "8.00"]
 
@@ -210,6 +243,17 @@ def test_the_picture_names_each_cache_and_is_the_same_each_time(figures: dict[st
     assert b"<!-- K4V2 -->" in first
     evaluate_plot.plot(made(**figures), path)
     assert path.read_bytes() == first
+
+
+def test_f16_itself_leaves_the_picture_logarithmic(tmp_path: Path) -> None:
+    context = Context(4096, 4096, 2 << 20, window=None, sink=None)
+    f16 = evaluate_module.Cache("f16", "f16", "f16", 16)
+    judged = [(f16, context, {**FIGURES, "kld_mean": -1e-6}), (K4V2, context, FIGURES)]
+    evaluate_plot.plot(result_of(SETTINGS, 3, F16, judged), tmp_path / "p.svg")
+    drawn = (tmp_path / "p.svg").read_text(encoding="utf-8")
+    assert "<!-- K4V2 -->" in drawn
+    assert "<!-- f16 -->" not in drawn
+    assert r"10^{-3}" in drawn
 
 
 def test_a_picture_that_cannot_be_is_refused_first(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:

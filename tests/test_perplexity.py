@@ -15,6 +15,7 @@ from qlutattn_patch.perplexity import write_base as write
 
 SAID = ROOT / "tests" / "data" / "perplexity"
 Q4 = Cache("q4_0", "q4_0", "q4_0", 4.5)
+STOCK = Context(n_vocab=513, n_ctx_train=65536, cache_bytes=None, window=None, sink=None)
 
 
 def said(name: str) -> list[str]:
@@ -125,7 +126,7 @@ def test_a_base_without_an_end_is_unexpected(status: int, tmp_path: Path, capsys
 def test_a_comparison_gives_the_figures(tmp_path: Path) -> None:
     moves: list[int] = []
     made = recorded(tmp_path, "compare")
-    assert compare(made, Q4, Path("b"), moves.append) == {
+    assert compare(made, Q4, STOCK, Path("b"), moves.append) == {
         "ppl": 4158.015692,
         "ppl_err": 374.413913,
         "dppl": -20.919944,
@@ -141,9 +142,28 @@ def test_a_comparison_gives_the_figures(tmp_path: Path) -> None:
     assert argv(made)[14:] == ["-ctk", "q4_0", "-ctv", "q4_0", "--kl-divergence", "--kl-divergence-base", "b"]
 
 
+@pytest.mark.parametrize(
+    ("window", "sink", "ubatch"),
+    [(0, 0, 128), (128, 128, 128), (256, 0, 128), (64, 128, 64), (64, 64, 128), (100, 0, 4)],
+)
+def test_a_batch_ends_where_a_tile_would_be_packed(window: int, sink: int, ubatch: int, tmp_path: Path) -> None:
+    """Else its queries would find as f16 what they would not in generation."""
+    context = Context(513, 65536, None, window, sink)
+    seen = set()
+    for n in range(1024):  # tokens before a query
+        start = n // context.ubatch * context.ubatch
+        packed = [max(0, before - window - sink) // 128 for before in (start, n)]
+        seen.add(packed[0] == packed[1])
+    assert seen == {True}
+    assert context.ubatch == ubatch
+    made = recorded(tmp_path, "compare")
+    compare(made, Q4, context, Path("b"), print)
+    assert argv(made)[6:8] == ["-ub", str(ubatch)]
+
+
 def test_a_comparison_that_fails_shows_its_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ExpectedError, match="ended with exit status 9 while it judged q4_0; its last words"):
-        compare(recorded(tmp_path, "compare", 9), Q4, Path("b"), print)
+        compare(recorded(tmp_path, "compare", 9), Q4, STOCK, Path("b"), print)
     assert "Same top p: 71.063" in capsys.readouterr().err
 
 
