@@ -20,10 +20,11 @@ def plot(result: Result, path: Path) -> None:
     rows = [row for row in result.rows if (row["type_k"], row["type_v"]) != ("f16", "f16")]
     for row in rows:
         x = [row["bpw"], row["bits_in_cache"] or row["bpw"]]
-        style = "--" if row["type_k"] == row["type_v"] else "-"
-        axes.plot(x, [row["kld_mean"]] * 2, style, marker="|", label=row["cache"])
+        same = row["type_k"] == row["type_v"]
+        axes.plot(x, [row["kld_mean"]] * 2, "--" if same else "-", marker="|", label=row["cache"])
         axes.plot(x[:1], [row["kld_mean"]], "o", color=axes.lines[-1].get_color())
-        axes.annotate(row["cache"], (x[0], row["kld_mean"]), (4, 4), textcoords="offset points", fontsize="small")
+        beside = (6, -3) if same else (4, 4)
+        axes.annotate(row["cache"], (x[0], row["kld_mean"]), beside, textcoords="offset points", fontsize="small")
     if all(row["kld_mean"] > 0 for row in rows):
         axes.set_yscale("log")
     _name(axes, result)
