@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
+from qlutattn_patch import picture
 from qlutattn_patch.bench import Result
-from qlutattn_patch.errors import ExpectedError
 
-SUFFIXES = (".svg", ".png")
 _UPSTREAM = {"linestyle": "--"}
-
-
-def check(path: Path) -> None:
-    """See that a picture can be made and be written there, before hours of measuring."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise ExpectedError(
-            f"'{path}' is no name for a picture: it must end in {' or '.join(SUFFIXES)}.", "--plot bench.svg"
-        )
-    if not path.absolute().parent.is_dir():
-        raise ExpectedError(f"There is no folder {path.absolute().parent} to write the picture to.", "make it")
-    _figure()
 
 
 def plot(result: Result, path: Path) -> None:
     """Write the picture, as SVG or PNG by the file's name: a line of two panels for each work and thread count."""
     groups = list(dict.fromkeys((row["work"], row["threads"]) for row in result.rows))
-    importlib.import_module("matplotlib").rcParams["svg.hashsalt"] = "qlutattn"  # the same ids each time
-    figure = _figure()(figsize=(11, 3.8 * len(groups)), layout="constrained")
+    figure = picture.figure(11, 3.8 * len(groups))
     panels = figure.subplots(len(groups), 2, squeeze=False)
     figure.suptitle(f"{result.json['cpu']}, {result.json['caches']} caches", fontsize="medium")
     for (work, threads), (times, ratios) in zip(groups, panels, strict=True):
@@ -42,21 +28,7 @@ def plot(result: Result, path: Path) -> None:
             ratios.plot([row["n_kv"] for row in known], [row["vs_f16"] for row in known], **style)
         _name(times, f"{title}: time", "ms", "log")
         _name(ratios, f"{title}: how many times as fast as f16", "× f16", "linear")
-    metadata = {"Date": None} if path.suffix.lower() == ".svg" else {}
-    try:
-        figure.savefig(path, metadata=metadata)
-    except OSError as failure:
-        raise ExpectedError(f"{path} cannot be written: {failure.strerror}.", "name another file") from None
-
-
-def _figure() -> Any:
-    try:
-        return importlib.import_module("matplotlib.figure").Figure
-    except ImportError:
-        raise ExpectedError(
-            "A picture needs the Python package matplotlib, which is not installed.",
-            "python -m pip install matplotlib (or: pip install 'qlutattn-patch[plot]')",
-        ) from None
+    picture.save(figure, path)
 
 
 def _name(axes: Any, title: str, unit: str, scale: str) -> None:

@@ -24,7 +24,20 @@ from qlutattn_patch.errors import (
 )
 from qlutattn_patch.workspace import log_dir
 
-COMMANDS = ("run", "vendor", "generate", "apply", "revert", "status", "build", "align", "bench", "types", "doctor")
+COMMANDS = (
+    "run",
+    "vendor",
+    "generate",
+    "apply",
+    "revert",
+    "status",
+    "build",
+    "align",
+    "bench",
+    "eval",
+    "types",
+    "doctor",
+)
 
 
 class _LazyGroup(click.Group):
@@ -59,7 +72,7 @@ def run(argv: list[str] | None = None) -> int:
         failure.show()
         return failure.exit_code
     except (KeyboardInterrupt, click.Abort):
-        console.error("Interrupted.", "run the same command again: what was finished is kept")
+        console.error("Interrupted.", "run the same command again")
         return EXIT_INTERRUPTED
     except CheckFailed as failure:
         if str(failure):

@@ -13,7 +13,7 @@ import pytest
 from helpers import ROOT
 
 from qlutattn_patch import bench as bench_module
-from qlutattn_patch import bench_plot, cli, cmake, process
+from qlutattn_patch import bench_plot, cli, cmake, picture, process
 from qlutattn_patch.bench import Settings, bench, count, cpu_name, exactly, result_of
 from qlutattn_patch.errors import ExpectedError
 from qlutattn_patch.workspace import Workspace
@@ -272,7 +272,7 @@ def test_pictures_that_cannot_be_are_refused_before_anything_is_timed(
 def test_without_matplotlib_no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ExpectedError, match="needs the Python package matplotlib"):
-        bench_plot.check(Path("bench.svg"))
+        picture.check(Path("bench.svg"))
 
 
 # the real one

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from qlutattn_patch import bench_plot, console
+from qlutattn_patch import bench_plot, console, picture
 from qlutattn_patch.bench import RIGHT, Settings, bench
-from qlutattn_patch.commands.options import json_option, tree_option
+from qlutattn_patch.commands.options import json_option, plot_option, tree_option
 from qlutattn_patch.presets import PRESETS
 from qlutattn_patch.workspace import Workspace
 
@@ -29,18 +29,18 @@ from qlutattn_patch.workspace import Workspace
 @click.option("--cold", is_flag=True, help="Empty the caches before each run; else each follows one of its own row.")
 @click.option("--quick", is_flag=True, help="A few short rows, and not for long.")
 @click.option("--instructions", is_flag=True, help="Count instructions too, by callgrind: one thread, 512 keys.")
-@click.option("--plot", "picture", metavar="FILE.svg|png", type=click.Path(path_type=Path), help="Draw it, too.")
+@plot_option
 @json_option
 @tree_option
 def command(
-    preset: str, instructions: bool, picture: Path | None, as_json: bool, tree: Path | None, **choice: str | bool | None
+    preset: str, instructions: bool, plot: Path | None, as_json: bool, tree: Path | None, **choice: str | bool | None
 ) -> None:
     """Time attention over packed keys and values beside upstream's f16, q8_0 and q4_0, in turns, in one run."""
-    if picture:
-        bench_plot.check(picture)
+    if plot:
+        picture.check(plot)
     result = bench(Workspace.find(tree), preset, Settings(**choice), instructions)  # type: ignore[arg-type]
-    if picture:
-        bench_plot.plot(result, picture)
+    if plot:
+        bench_plot.plot(result, plot)
     if as_json:
         console.out_json(result.json)
         return

@@ -14,3 +14,4 @@ tree_option = click.option(
 )
 quick_option = click.option("--quick", is_flag=True, help="Leave out align_attn's large cases.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+plot_option = click.option("--plot", metavar="FILE.svg|png", type=click.Path(path_type=Path), help="Draw it, too.")

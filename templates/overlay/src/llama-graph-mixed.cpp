@@ -1,0 +1,259 @@
+#include "llama-graph-mixed.h"
+
+#include "ggml-backend.h"
+#include "ggml-qlutattn.h"
+#include "llama-cparams.h"
+#include "llama-impl.h"
+#include "llama-kv-cache-mixed-iswa.h"
+#include "llama-kv-cache-mixed.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+static ggml_tensor * new_input(ggml_context * ctx, ggml_type type, const char * name, int64_t ne0, int64_t ne1 = 1, int64_t ne3 = 1) {
+    ggml_tensor * res = ggml_new_tensor_4d(ctx, type, ne0, ne1, 1, ne3);
+    ggml_set_input(res);
+    ggml_set_name(res, name);
+    return res;
+}
+
+static uint32_t count_streams(const llama_kv_cache_mixed_context * mctx, const llama_ubatch & ubatch) {
+    return mctx->get_kv().get_layout().n_stream == 1 ? 1 : ubatch.n_seqs_unq;
+}
+
+llm_graph_input_attn_kv_mixed::llm_graph_input_attn_kv_mixed(ggml_context * ctx, const llama_ubatch & ubatch, const llama_hparams & hparams,
+                                                             const llama_cparams & cparams, const llama_kv_cache_mixed_context * mctx) :
+    llm_graph_input_attn_kv(hparams, cparams, nullptr), mctx_mixed(mctx), n_stream(count_streams(mctx, ubatch)), s0(mctx->get_plan().s0) {
+    const auto &  kv       = mctx->get_kv();
+    const int64_t n_tokens = ubatch.n_tokens;
+
+    self_k_idxs = new_input(ctx, GGML_TYPE_I64, "attn_inp_idxs", n_tokens);
+    mask_f16    = new_input(ctx, GGML_TYPE_F16, "attn_inp_mask_f16", mctx->get_n_f16(), n_tokens / n_stream, n_stream);
+    if (mctx->get_n_packed() > 0) {
+        mask_packed = new_input(ctx, GGML_TYPE_F16, "attn_inp_mask_packed", mctx->get_n_packed(), n_tokens / n_stream, n_stream);
+    }
+    if (kv.n_rot_k() > 0) {
+        self_k_rot = new_input(ctx, GGML_TYPE_F32, "attn_inp_k_rot", kv.n_rot_k(), kv.n_rot_k());
+    }
+    if (kv.n_rot_v() > 0) {
+        self_v_rot = new_input(ctx, GGML_TYPE_F32, "attn_inp_v_rot", kv.n_rot_v(), kv.n_rot_v());
+    }
+}
+
+bool llm_graph_input_attn_kv_mixed::can_reuse(const llm_graph_params & params) {
+    return can_reuse(params, static_cast<const llama_kv_cache_mixed_context *>(params.mctx));
+}
+
+bool llm_graph_input_attn_kv_mixed::can_reuse(const llm_graph_params & params, const llama_kv_cache_mixed_context * mctx) {
+    mctx_mixed = mctx;
+
+    return self_k_idxs->ne[0] == params.ubatch.n_tokens && n_stream == count_streams(mctx, params.ubatch) && s0 == mctx->get_plan().s0 &&
+           mask_f16->ne[0] == mctx->get_n_f16() && (mask_packed ? mask_packed->ne[0] : 0) == mctx->get_n_packed();
+}
+
+// orthonormal, symmetric (Walsh-Hadamard)
+static void set_rotation(ggml_tensor * t) {
+    const int64_t      n = t->ne[0];
+    std::vector<float> data(n * n);
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t j = 0; j < n; j++) {
+            int64_t bits = i & j;
+            float   sign = 1.0f;
+            for (; bits; bits &= bits - 1) {
+                sign = -sign;
+            }
+            data[i * n + j] = sign / std::sqrt((float) n);
+        }
+    }
+    ggml_backend_tensor_set(t, data.data(), 0, ggml_nbytes(t));
+}
+
+// Which of the first cells the tokens of a stream see: those of their own sequence that are not later.
+static void set_mask(ggml_tensor * mask, uint32_t stream, const llama_kv_cells & cells, const llama_ubatch & ubatch, bool causal) {
+    const int64_t n_cells  = mask->ne[0];
+    const int64_t n_tokens = mask->ne[1];
+    const int64_t first    = stream * n_tokens;
+
+    const ggml_fp16_t keep = ggml_fp32_to_fp16(0.0f);
+    const ggml_fp16_t drop = ggml_fp32_to_fp16(-INFINITY);
+
+    GGML_ASSERT(ggml_backend_buffer_is_host(mask->buffer));
+    ggml_fp16_t * rows = (ggml_fp16_t *) ((char *) mask->data + stream * mask->nb[3]);
+
+    // tokens of a sequence differ only in the cells that are later than the earliest of them
+    struct seen {
+        llama_pos             pos_min;
+        int64_t               row = -1; // of its first token
+        std::vector<uint32_t> late;
+    };
+
+    std::map<llama_seq_id, seen> seqs;
+    for (int64_t i = 0; i < n_tokens; i++) {
+        auto it            = seqs.emplace(ubatch.seq_id[first + i][0], seen{ ubatch.pos[first + i], -1, {} }).first;
+        it->second.pos_min = std::min(it->second.pos_min, ubatch.pos[first + i]);
+    }
+
+    for (int64_t i = 0; i < n_tokens; i++) {
+        const llama_seq_id seq_id = ubatch.seq_id[first + i][0];
+        const llama_pos    pos    = ubatch.pos[first + i];
+        seen &             s      = seqs[seq_id];
+        ggml_fp16_t *      row    = rows + i * n_cells;
+
+        if (s.row < 0) {
+            s.row = i;
+            for (int64_t j = 0; j < n_cells; j++) {
+                const bool is_own = !cells.is_empty(j) && cells.seq_has(j, seq_id);
+                row[j]            = is_own ? keep : drop;
+                if (is_own && cells.pos_get(j) > s.pos_min) {
+                    s.late.push_back(j);
+                }
+            }
+        } else {
+            std::copy_n(rows + s.row * n_cells, n_cells, row);
+        }
+        if (causal) {
+            for (uint32_t j : s.late) {
+                row[j] = cells.pos_get(j) > pos ? drop : keep;
+            }
+        }
+    }
+}
+
+void llm_graph_input_attn_kv_mixed::set_input(const llama_ubatch * ubatch) {
+    const auto & kv   = mctx_mixed->get_kv();
+    const auto & plan = mctx_mixed->get_plan();
+
+    // inputs that no layer uses have no memory
+    if (self_k_idxs->buffer) {
+        std::vector<int64_t> idxs;
+        for (uint32_t s = 0; s < plan.n_stream(); s++) {
+            for (uint32_t idx : plan.idxs[s]) {
+                idxs.push_back((int64_t) (plan.s0 + s) * kv.get_layout().n_f16 + idx);
+            }
+        }
+        GGML_ASSERT((int64_t) idxs.size() == self_k_idxs->ne[0]);
+        ggml_backend_tensor_set(self_k_idxs, idxs.data(), 0, ggml_nbytes(self_k_idxs));
+    }
+    for (uint32_t s = 0; s < n_stream; s++) {
+        const auto & stream = kv.get_stream(s0 + s);
+        if (mask_f16->buffer) {
+            set_mask(mask_f16, s, stream.f16, *ubatch, cparams.causal_attn);
+        }
+        if (mask_packed && mask_packed->buffer) {
+            set_mask(mask_packed, s, stream.packed, *ubatch, cparams.causal_attn);
+        }
+    }
+    if (self_k_rot && self_k_rot->buffer) {
+        set_rotation(self_k_rot);
+    }
+    if (self_v_rot && self_v_rot->buffer) {
+        set_rotation(self_v_rot);
+    }
+}
+
+// the first n tokens of f16 storage [n_embd, n_all, n_stream] as [head_dim, n, n_head_kv, n_stream]
+static ggml_tensor * view_f16(ggml_context * ctx, ggml_tensor * t, int64_t head_dim, int64_t n, uint32_t s0, int64_t n_stream) {
+    return ggml_view_4d(ctx, t, head_dim, n, t->ne[0] / head_dim, n_stream, t->nb[1], head_dim * t->nb[0], t->nb[2], s0 * t->nb[2]);
+}
+
+static ggml_tensor * view_cold(ggml_context * ctx, ggml_tensor * t, int64_t head_dim, int64_t n, uint32_t s0, int64_t n_stream) {
+    if (!ggml_is_qlutattn(t->type)) {
+        return view_f16(ctx, t, head_dim, n, s0, n_stream);
+    }
+    return ggml_view_4d(ctx, t, t->ne[0], n, t->ne[2], n_stream, t->nb[1], t->nb[2], t->nb[3], s0 * t->nb[3]);
+}
+
+static ggml_tensor * store(ggml_context * ctx, ggml_tensor * t, ggml_tensor * cur, ggml_tensor * idxs) {
+    GGML_ASSERT(ggml_row_size(cur->type, cur->ne[0]) == cur->nb[1]); // the heads of a token lie side by side
+    cur = ggml_view_2d(ctx, cur, cur->ne[0] * cur->ne[1], cur->ne[2], cur->nb[2], 0);
+    t   = ggml_reshape_2d(ctx, t, t->ne[0], t->ne[1] * t->ne[2]);
+    return ggml_set_rows(ctx, t, cur, idxs);
+}
+
+ggml_tensor * llm_graph_input_attn_kv_mixed::build_attn(ggml_context * ctx, ggml_cgraph * gf, ggml_tensor * q, ggml_tensor * k, ggml_tensor * v,
+                                                        ggml_tensor * sinks, float kq_scale, int il) const {
+    const auto &  layer    = mctx_mixed->get_kv().get_layer(il);
+    const int64_t n_tokens = q->ne[2];
+    const int64_t n_head   = q->ne[1];
+    const int64_t n_f16    = mask_f16->ne[0];
+
+    ggml_build_forward_expand(gf, store(ctx, layer.k.f16, k, self_k_idxs));
+    ggml_build_forward_expand(gf, store(ctx, layer.v.f16, v, self_k_idxs));
+
+    const int64_t n_tps = n_tokens / n_stream;
+    q                   = ggml_view_4d(ctx, q, q->ne[0], n_tps, n_head, n_stream, q->nb[2], q->nb[1], q->nb[2] * n_tps, 0);
+
+    ggml_tensor * kp = nullptr;
+    ggml_tensor * vp = nullptr;
+    if (mask_packed) {
+        kp = view_cold(ctx, layer.k.cold, layer.head_dim, mask_packed->ne[0], s0, n_stream);
+        vp = view_cold(ctx, layer.v.cold, layer.head_dim, mask_packed->ne[0], s0, n_stream);
+    }
+    ggml_tensor * res = ggml_flash_attn_ext_mixed(
+        ctx, q, view_f16(ctx, layer.k.f16, layer.head_dim, n_f16, s0, n_stream), view_f16(ctx, layer.v.f16, layer.head_dim, n_f16, s0, n_stream),
+        mask_f16, kp, vp, mask_packed, sinks, layer.n_head_kv, kq_scale, 0.0f, hparams.attn_soft_cap ? hparams.f_attn_logit_softcapping : 0.0f);
+
+    res = ggml_reshape_2d(ctx, res, res->ne[0] * n_head, n_tokens);
+    ggml_build_forward_expand(gf, res);
+    return res;
+}
+
+std::unique_ptr<llm_graph_input_attn_kv> llm_build_attn_inp_kv_mixed(ggml_context * ctx, const llama_ubatch & ubatch, const llama_hparams & hparams,
+                                                                     const llama_cparams & cparams, const llama_memory_context_i * mctx) {
+    const auto * mctx_mixed = dynamic_cast<const llama_kv_cache_mixed_context *>(mctx);
+    if (!mctx_mixed) {
+        return nullptr;
+    }
+    return std::make_unique<llm_graph_input_attn_kv_mixed>(ctx, ubatch, hparams, cparams, mctx_mixed);
+}
+
+//
+// sliding-window layers beside
+//
+
+llm_graph_input_attn_kv_iswa_mixed::llm_graph_input_attn_kv_iswa_mixed(std::unique_ptr<llm_graph_input_attn_kv_mixed> base,
+                                                                       std::unique_ptr<llm_graph_input_attn_kv>       swa) :
+    llm_graph_input_attn_kv_iswa(base->hparams, base->cparams, nullptr), base(std::move(base)), swa(std::move(swa)) {}
+
+void llm_graph_input_attn_kv_iswa_mixed::set_input(const llama_ubatch * ubatch) {
+    base->set_input(ubatch);
+    swa->set_input(ubatch);
+}
+
+bool llm_graph_input_attn_kv_iswa_mixed::can_reuse(const llm_graph_params & params) {
+    const auto * mctx = static_cast<const llama_kv_cache_mixed_iswa_context *>(params.mctx);
+
+    llm_graph_params params_swa = params;
+    params_swa.mctx             = mctx->get_swa();
+
+    // both of them, since each takes the new context along
+    const bool base_can = base->can_reuse(params, mctx->get_base());
+    const bool swa_can  = swa->can_reuse(params_swa);
+    return base_can && swa_can;
+}
+
+std::unique_ptr<llm_graph_input_attn_kv_iswa> llm_build_attn_inp_kv_iswa_mixed(ggml_context * ctx, const llama_ubatch & ubatch,
+                                                                               const llama_hparams & hparams, const llama_cparams & cparams,
+                                                                               const llama_memory_context_i * mctx) {
+    const auto * mctx_mixed = dynamic_cast<const llama_kv_cache_mixed_iswa_context *>(mctx);
+    if (!mctx_mixed) {
+        return nullptr;
+    }
+    const auto *  mctx_swa = mctx_mixed->get_swa();
+    const int64_t n_stream = cparams.kv_unified ? 1 : ubatch.n_seqs_unq;
+
+    auto swa              = std::make_unique<llm_graph_input_attn_kv>(hparams, cparams, mctx_swa);
+    swa->self_k_idxs      = mctx_swa->build_input_k_idxs(ctx, ubatch);
+    swa->self_v_idxs      = mctx_swa->build_input_v_idxs(ctx, ubatch);
+    swa->self_kq_mask     = new_input(ctx, GGML_TYPE_F16, "attn_inp_kq_mask_swa", mctx_swa->get_n_kv(), ubatch.n_tokens / n_stream, n_stream);
+    swa->self_kq_mask_cnv = swa->self_kq_mask;
+
+    auto base = std::make_unique<llm_graph_input_attn_kv_mixed>(ctx, ubatch, hparams, cparams, mctx_mixed->get_base());
+    return std::make_unique<llm_graph_input_attn_kv_iswa_mixed>(std::move(base), std::move(swa));
+}
+
+llm_graph_input_attn_kv * llm_attn_inp_kv_iswa_part(llm_graph_input_attn_kv_iswa * inp, bool is_swa) {
+    auto * mixed = dynamic_cast<llm_graph_input_attn_kv_iswa_mixed *>(inp);
+    return !mixed ? nullptr : is_swa ? mixed->swa.get() : mixed->base.get();
+}

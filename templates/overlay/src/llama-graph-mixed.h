@@ -1,0 +1,56 @@
+#pragma once
+
+// The graph over a mixed KV cache: inputs, and attention over f16 cells and tiles.
+
+#include "llama-graph.h"
+
+class llama_kv_cache_mixed_context;
+
+class llm_graph_input_attn_kv_mixed : public llm_graph_input_attn_kv {
+  public:
+    llm_graph_input_attn_kv_mixed(ggml_context * ctx, const llama_ubatch & ubatch, const llama_hparams & hparams, const llama_cparams & cparams,
+                                  const llama_kv_cache_mixed_context * mctx);
+
+    void set_input(const llama_ubatch * ubatch) override;
+
+    bool can_reuse(const llm_graph_params & params) override;
+
+    bool can_reuse(const llm_graph_params & params, const llama_kv_cache_mixed_context * mctx);
+
+    // store the keys and values of the ubatch, and attend; result [n_embd_head*n_head, n_tokens]
+    ggml_tensor * build_attn(ggml_context * ctx, ggml_cgraph * gf, ggml_tensor * q, ggml_tensor * k, ggml_tensor * v, ggml_tensor * sinks,
+                             float kq_scale, int il) const;
+
+  private:
+    const llama_kv_cache_mixed_context * mctx_mixed;
+
+    const uint32_t n_stream;
+    const uint32_t s0;                   // first stream
+
+    ggml_tensor * mask_f16    = nullptr; // f16 [n_f16, n_tokens/n_stream, 1, n_stream]
+    ggml_tensor * mask_packed = nullptr; // f16 [n_packed, ..], or none
+};
+
+// for a model with sliding-window layers: those use swa, with upstream's cache, the others base
+class llm_graph_input_attn_kv_iswa_mixed : public llm_graph_input_attn_kv_iswa {
+  public:
+    llm_graph_input_attn_kv_iswa_mixed(std::unique_ptr<llm_graph_input_attn_kv_mixed> base, std::unique_ptr<llm_graph_input_attn_kv> swa);
+
+    void set_input(const llama_ubatch * ubatch) override;
+
+    bool can_reuse(const llm_graph_params & params) override;
+
+    std::unique_ptr<llm_graph_input_attn_kv_mixed> base;
+    std::unique_ptr<llm_graph_input_attn_kv>       swa;
+};
+
+// the inputs for a context of a mixed cache, or null if it is another one's
+std::unique_ptr<llm_graph_input_attn_kv> llm_build_attn_inp_kv_mixed(ggml_context * ctx, const llama_ubatch & ubatch, const llama_hparams & hparams,
+                                                                     const llama_cparams & cparams, const llama_memory_context_i * mctx);
+
+std::unique_ptr<llm_graph_input_attn_kv_iswa> llm_build_attn_inp_kv_iswa_mixed(ggml_context * ctx, const llama_ubatch & ubatch,
+                                                                               const llama_hparams & hparams, const llama_cparams & cparams,
+                                                                               const llama_memory_context_i * mctx);
+
+// the input of a layer's own kind, or null if inp is not of a mixed cache
+llm_graph_input_attn_kv * llm_attn_inp_kv_iswa_part(llm_graph_input_attn_kv_iswa * inp, bool is_swa);

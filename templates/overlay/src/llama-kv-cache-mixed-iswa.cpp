@@ -1,0 +1,132 @@
+#include "llama-kv-cache-mixed-iswa.h"
+
+#include "llama-cparams.h"
+#include "llama-hparams.h"
+#include "llama-impl.h"
+#include "llama-model.h"
+
+#include <algorithm>
+
+llama_kv_cache_mixed_iswa::llama_kv_cache_mixed_iswa(const llama_model & model, const llama_memory_params & params, const llama_cparams & cparams,
+                                                     const layer_filter_cb & filter) :
+    unified(cparams.kv_unified) {
+    const auto & hparams = model.hparams;
+
+    const auto filter_part = [&](bool is_swa) {
+        return [&, is_swa](int32_t il) {
+            return (!filter || filter(il)) && hparams.is_swa(il) == is_swa;
+        };
+    };
+
+    // the size that upstream gives it
+    uint32_t size_swa = GGML_PAD(std::min(cparams.n_ctx_seq, hparams.n_swa * (unified ? cparams.n_seq_max : 1) + cparams.n_ubatch), 256);
+    if (params.swa_full) {
+        LLAMA_LOG_WARN("%s: the cache of the layers with a sliding window is as long as the context (--swa-full), in f16\n", __func__);
+        size_swa = cparams.n_ctx_seq;
+    }
+
+    LLAMA_LOG_INFO("%s: layers that see all tokens: packed\n", __func__);
+    base = std::make_unique<llama_kv_cache_mixed>(model, params.type_k, params.type_v, cparams, filter_part(false));
+
+    LLAMA_LOG_INFO("%s: layers with a sliding window of %u tokens: f16, %u cells\n", __func__, hparams.n_swa, size_swa);
+    swa = std::make_unique<llama_kv_cache>(model, hparams, GGML_TYPE_F16, GGML_TYPE_F16, !cparams.flash_attn, cparams.offload_kqv, unified, size_swa,
+                                           cparams.n_seq_max, 1, hparams.n_swa, hparams.swa_type, nullptr, filter_part(true), nullptr, nullptr);
+}
+
+llama_memory_context_ptr llama_kv_cache_mixed_iswa::init_batch(llama_batch_allocr & balloc, uint32_t n_ubatch, bool /*embd_all*/) {
+    const auto ubatches   = llama_kv_cache_mixed_split(balloc, n_ubatch, unified || base->get_layout().n_stream == 1);
+    auto       plans      = base->prepare(ubatches);
+    auto       sinfos_swa = plans.empty() ? llama_kv_cache::slot_info_vec_t() : swa->prepare(ubatches);
+    if (sinfos_swa.empty()) {
+        return std::make_unique<llama_kv_cache_mixed_iswa_context>(LLAMA_MEMORY_STATUS_FAILED_PREPARE);
+    }
+    return std::make_unique<llama_kv_cache_mixed_iswa_context>(std::make_unique<llama_kv_cache_mixed_context>(base.get(), std::move(plans), ubatches),
+                                                               std::make_unique<llama_kv_cache_context>(swa.get(), std::move(sinfos_swa), ubatches));
+}
+
+llama_memory_context_ptr llama_kv_cache_mixed_iswa::init_full() {
+    return std::make_unique<llama_kv_cache_mixed_iswa_context>(base->init_full(), swa->init_full());
+}
+
+llama_memory_context_ptr llama_kv_cache_mixed_iswa::init_update(llama_context * lctx, bool optimize) {
+    return std::make_unique<llama_kv_cache_mixed_iswa_context>(base->init_update(lctx, optimize), swa->init_update(lctx, optimize));
+}
+
+bool llama_kv_cache_mixed_iswa::get_can_shift() const {
+    return false;
+}
+
+void llama_kv_cache_mixed_iswa::clear(bool data) {
+    base->clear(data);
+    swa->clear(data);
+}
+
+bool llama_kv_cache_mixed_iswa::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
+    const bool base_did = base->seq_rm(seq_id, p0, p1);
+    const bool swa_did  = swa->seq_rm(seq_id, p0, p1);
+    return base_did && swa_did;
+}
+
+void llama_kv_cache_mixed_iswa::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_dst, llama_pos p0, llama_pos p1) {
+    base->seq_cp(seq_id_src, seq_id_dst, p0, p1);
+    swa->seq_cp(seq_id_src, seq_id_dst, p0, p1);
+}
+
+void llama_kv_cache_mixed_iswa::seq_keep(llama_seq_id seq_id) {
+    base->seq_keep(seq_id);
+    swa->seq_keep(seq_id);
+}
+
+void llama_kv_cache_mixed_iswa::seq_add(llama_seq_id seq_id, llama_pos p0, llama_pos p1, llama_pos shift) {
+    base->seq_add(seq_id, p0, p1, shift); // says why not
+}
+
+void llama_kv_cache_mixed_iswa::seq_div(llama_seq_id seq_id, llama_pos p0, llama_pos p1, int d) {
+    base->seq_div(seq_id, p0, p1, d); // says why not
+}
+
+// the base has all the tokens of a sequence, the other part the newest ones
+
+llama_pos llama_kv_cache_mixed_iswa::seq_pos_min(llama_seq_id seq_id) const {
+    return swa->seq_pos_min(seq_id);
+}
+
+llama_pos llama_kv_cache_mixed_iswa::seq_pos_max(llama_seq_id seq_id) const {
+    return swa->seq_pos_max(seq_id);
+}
+
+std::map<ggml_backend_buffer_type_t, size_t> llama_kv_cache_mixed_iswa::memory_breakdown() const {
+    auto res = base->memory_breakdown();
+    for (const auto & [buft, size] : swa->memory_breakdown()) {
+        res[buft] += size;
+    }
+    return res;
+}
+
+//
+// llama_kv_cache_mixed_iswa_context
+//
+
+llama_kv_cache_mixed_iswa_context::llama_kv_cache_mixed_iswa_context(llama_memory_status status) : status(status) {}
+
+llama_kv_cache_mixed_iswa_context::llama_kv_cache_mixed_iswa_context(llama_memory_context_ptr base, llama_memory_context_ptr swa) :
+    base(std::move(base)), swa(std::move(swa)), status(llama_memory_status_combine(this->base->get_status(), this->swa->get_status())) {}
+
+bool llama_kv_cache_mixed_iswa_context::next() {
+    const bool base_has = base->next();
+    const bool swa_has  = swa->next();
+    GGML_ASSERT(base_has == swa_has);
+    return base_has;
+}
+
+bool llama_kv_cache_mixed_iswa_context::apply() {
+    return base->apply() && swa->apply();
+}
+
+llama_memory_status llama_kv_cache_mixed_iswa_context::get_status() const {
+    return status;
+}
+
+const llama_ubatch & llama_kv_cache_mixed_iswa_context::get_ubatch() const {
+    return base->get_ubatch();
+}

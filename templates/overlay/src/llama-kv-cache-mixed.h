@@ -1,0 +1,165 @@
+#pragma once
+
+// A KV cache of two parts: f16 cells for sinks, a window of recent tokens and the tokens of the ubatch, and packed tiles of 128 tokens for
+// the rest. docs/kv-cache.md of the project tells the life of a token.
+
+#include "ggml-cpp.h"
+#include "llama-batch.h"
+#include "llama-kv-mixed-cells.h"
+#include "llama-memory.h"
+
+#include <vector>
+
+struct llama_cparams;
+struct llama_hparams;
+struct llama_model;
+
+// whether a context with these types keeps a mixed cache
+bool llama_kv_cache_is_mixed(ggml_type type_k, ggml_type type_v);
+
+// Whether a mixed cache can be made for a context; says in words, through the log, why not. Turns flash attention on where it is left open.
+bool llama_kv_cache_mixed_check(const llama_model & model, llama_context_params & params);
+
+// the cache that llama_model::create_memory makes; with sliding-window layers, those keep f16 in a cache of upstream's
+llama_memory_i * llama_kv_cache_mixed_new(const llama_model & model, const llama_memory_params & params, const llama_cparams & cparams,
+                                          const llama_memory_i::layer_filter_cb & filter);
+
+// split a batch for a cache; empty on failure
+std::vector<llama_ubatch> llama_kv_cache_mixed_split(llama_batch_allocr & balloc, uint32_t n_ubatch, bool unified);
+
+class llama_kv_cache_mixed : public llama_memory_i {
+  public:
+    llama_kv_cache_mixed(const llama_model & model, ggml_type type_k, ggml_type type_v, const llama_cparams & cparams,
+                         const layer_filter_cb & filter);
+
+    // llama_memory_i
+
+    llama_memory_context_ptr init_batch(llama_batch_allocr & balloc, uint32_t n_ubatch, bool embd_all) override;
+    llama_memory_context_ptr init_full() override;
+    llama_memory_context_ptr init_update(llama_context * lctx, bool optimize) override;
+
+    bool get_can_shift() const override;
+
+    void clear(bool data) override;
+
+    bool seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) override;
+    void seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_dst, llama_pos p0, llama_pos p1) override;
+    void seq_keep(llama_seq_id seq_id) override;
+    void seq_add(llama_seq_id seq_id, llama_pos p0, llama_pos p1, llama_pos shift) override;
+    void seq_div(llama_seq_id seq_id, llama_pos p0, llama_pos p1, int d) override;
+
+    llama_pos seq_pos_min(llama_seq_id seq_id) const override;
+    llama_pos seq_pos_max(llama_seq_id seq_id) const override;
+
+    std::map<ggml_backend_buffer_type_t, size_t> memory_breakdown() const override;
+
+    // in llama-kv-mixed-state.cpp
+    void state_write(llama_io_write_i & io, llama_seq_id seq_id = -1, llama_state_seq_flags flags = 0) const override;
+    void state_read(llama_io_read_i & io, llama_seq_id seq_id = -1, llama_state_seq_flags flags = 0) override;
+
+    // what a context of this cache needs
+
+    using plans = std::vector<llama_kv_mixed_plan>;
+
+    // decide what happens to the cache before each ubatch; empty if they do not fit
+    plans prepare(const std::vector<llama_ubatch> & ubatches) const;
+
+    // pack what has to be packed, and give the tokens of a ubatch their cells; false, with nothing changed, if packing failed
+    bool apply(const llama_kv_mixed_plan & plan, const llama_ubatch & ubatch);
+
+    const llama_kv_mixed_layout & get_layout() const { return layout; }
+
+    const llama_kv_mixed_stream & get_stream(uint32_t stream) const { return streams[stream]; }
+
+    uint32_t stream_of(llama_seq_id seq_id) const {
+        GGML_ASSERT(seq_id >= 0 && (uint32_t) seq_id < (layout.n_stream == 1 ? LLAMA_MAX_SEQ : layout.n_stream));
+        return layout.n_stream == 1 ? 0 : seq_id;
+    }
+
+    // keys or values of a layer
+    struct side {
+        ggml_tensor * f16;  // [n_embd, n_f16, n_stream]
+        ggml_tensor * cold; // tiles [128, n_tiles*128, n_embd/128, n_stream], or f16 [n_embd, n_tiles*128, n_stream], or none
+    };
+
+    struct layer {
+        uint32_t il;
+        int64_t  head_dim;
+        int64_t  n_head_kv;
+
+        side k;
+        side v;
+    };
+
+    const layer & get_layer(int32_t il) const;
+
+    // size of the Hadamard matrix that keys (and queries) or values are rotated with, 0 for none
+    int64_t n_rot_k() const { return rot_k; }
+
+    int64_t n_rot_v() const { return rot_v; }
+
+  private:
+    const llama_hparams & hparams;
+    const bool            no_alloc;
+    const ggml_type       type_k;
+    const ggml_type       type_v;
+
+    llama_kv_mixed_layout              layout;
+    std::vector<llama_kv_mixed_stream> streams;
+    std::vector<layer>                 layers;
+
+    int64_t rot_k = 0;
+    int64_t rot_v = 0;
+
+    ggml_context_ptr        ctx;
+    ggml_backend_buffer_ptr buf;
+
+    // packing runs on the CPU, on its own: it is done before the graph of the ubatch starts, so that no graph that fails leaves it half done
+    ggml_backend_ptr backend;
+    ggml_gallocr_ptr galloc;
+
+    bool pack(const std::vector<llama_kv_mixed_pack> & packs);
+    void print_size() const;
+
+    friend class llama_kv_mixed_state;
+};
+
+class llama_kv_cache_mixed_context : public llama_memory_context_i {
+  public:
+    // a failure, or nothing to do
+    explicit llama_kv_cache_mixed_context(llama_memory_status status);
+
+    // a full cache
+    explicit llama_kv_cache_mixed_context(llama_kv_cache_mixed * kv);
+
+    // a batch
+    llama_kv_cache_mixed_context(llama_kv_cache_mixed * kv, llama_kv_cache_mixed::plans plans, std::vector<llama_ubatch> ubatches);
+
+    bool next() override;
+    bool apply() override;
+
+    llama_memory_status  get_status() const override;
+    const llama_ubatch & get_ubatch() const override;
+
+    const llama_kv_cache_mixed & get_kv() const { return *kv; }
+
+    // the present ubatch's plan
+    const llama_kv_mixed_plan & get_plan() const { return plans[i_cur]; }
+
+    // cells that its graph attends to, in each stream
+    uint32_t get_n_f16() const { return n_f16; }
+
+    uint32_t get_n_packed() const { return n_packed; }
+
+  private:
+    const llama_memory_status status;
+
+    llama_kv_cache_mixed * kv = nullptr;
+
+    size_t                      i_cur = 0;
+    llama_kv_cache_mixed::plans plans;
+    std::vector<llama_ubatch>   ubatches;
+
+    uint32_t n_f16    = 0;
+    uint32_t n_packed = 0;
+};
