@@ -33,7 +33,7 @@ check: $(VENV)/.installed-dev ## Lint, formatting, types, and that patches/ is w
 arm64: $(VENV)/.installed ## As run, for arm64: native on an arm64 machine, else cross-compiled and under qemu-user
 	@$(PY) -m qlutattn_patch run --preset arm64 $(ARGS)
 
-fuzz: $(VENV)/.installed ## Fuzz packing and attention under clang's sanitizers, for ten minutes or SECONDS=N
+fuzz: $(VENV)/.installed ## Fuzz attention and the loading of states under clang's sanitizers, each for ten minutes or SECONDS=N
 	@$(PY) -m qlutattn_patch vendor
 	@$(PY) -m qlutattn_patch apply
 	@$(PY) scripts/fuzz.py --seconds $(SECONDS) $(ARGS)

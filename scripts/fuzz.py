@@ -1,10 +1,11 @@
-"""Fuzz packing and mixed attention (tests/native/fuzz_attn.cpp) in the patched tree, under clang's sanitizers."""
+"""Fuzz attention and the loading of states (tests/native/fuzz_*.cpp) in the patched tree, under clang's sanitizers."""
 
 from __future__ import annotations
 
 import argparse
 import random
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from qlutattn_patch import cmake, console, install, process, toolchain
@@ -12,10 +13,25 @@ from qlutattn_patch.errors import EXIT_CHECK_FAILED, EXIT_EXPECTED, EXIT_OK, Exp
 from qlutattn_patch.presets import preset
 from qlutattn_patch.workspace import Workspace
 
-SOURCE = Path(__file__).resolve().parent.parent / "tests" / "native" / "fuzz_attn.cpp"
+NATIVE = Path(__file__).resolve().parent.parent / "tests" / "native"
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
 LONGEST = 256  # bytes of an input: what chooses takes about 150, the others are data
 SEEDS = 64
+
+
+@dataclass(frozen=True)
+class Target:
+    """A libFuzzer program: its source, and what it is compiled with and linked to."""
+
+    source: str
+    include: tuple[str, ...]
+    libraries: tuple[str, ...]  # the first one is built
+
+
+TARGETS = {
+    "attn": Target("fuzz_attn.cpp", ("ggml/include", "ggml/src/ggml-cpu/qlutattn"), ("ggml", "ggml-cpu", "ggml-base")),
+    "state": Target("fuzz_state.cpp", ("include", "src", "ggml/include"), ("llama", "ggml", "ggml-cpu", "ggml-base")),
+}
 
 
 def check_tools() -> toolchain.Compilers:
@@ -34,25 +50,26 @@ def check_tools() -> toolchain.Compilers:
     return compilers
 
 
-def build(workspace: Workspace) -> Path:
-    """Build ggml of a patched tree and the target; the program."""
+def build(workspace: Workspace, name: str) -> Path:
+    """Build a target, and what it needs of a patched tree; the program."""
     compilers = check_tools()
     if not (workspace.tree / "ggml" / "include" / "ggml-qlutattn.h").is_file():
         raise ExpectedError(f"The tree {workspace.tree} is not patched.", "qlutattn apply")
-    made = cmake.build(workspace, "fuzz", ("ggml",))
-    ggml = workspace.tree / "ggml"
-    program, compiled = made.path / "fuzz_attn", made.path / "fuzz_attn.o"
-    include = [f"-I{ggml / 'include'}", f"-I{ggml / 'src' / 'ggml-cpu' / 'qlutattn'}"]
-    libraries = [f"-L{made.bin}", f"-Wl,-rpath,{made.bin}", "-lggml", "-lggml-cpu", "-lggml-base"]
-    # Only ggml's coverage counts, so the target itself is compiled without.
+    target = TARGETS[name]
+    made = cmake.build(workspace, "fuzz", target.libraries[:1])
+    program = made.path / f"fuzz_{name}"
+    compiled = program.with_suffix(".o")
+    include = [f"-I{workspace.tree / folder}" for folder in target.include]
+    libraries = [f"-L{made.bin}", f"-Wl,-rpath,{made.bin}", *(f"-l{library}" for library in target.libraries)]
+    # Only the libraries' coverage counts, so the target itself is compiled without.
     flags = ["-std=c++17", "-O2", "-g", "-Wall", "-Wextra", *SANITIZERS]
     steps: tuple[list[str | Path], ...] = (
-        [compilers.cxx, *flags, *include, "-c", SOURCE, "-o", compiled],
+        [compilers.cxx, *flags, *include, "-c", NATIVE / target.source, "-o", compiled],
         [compilers.cxx, "-fsanitize=address,undefined,fuzzer", compiled, *libraries, "-o", program],
     )
     for argv in steps:
         if process.stream(argv) != 0:
-            raise ExpectedError(f"clang can not build {SOURCE.name}.", "mend what the compiler names above")
+            raise ExpectedError(f"clang can not build {target.source}.", "mend what the compiler names above")
     return program
 
 
@@ -86,18 +103,20 @@ def fuzz(program: Path, folder: Path, seconds: int) -> Path | None:
 def main() -> int:
     """Build, fuzz, and say what came of it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=int, default=600, help="how long (default: 600)")
+    parser.add_argument("--seconds", type=int, default=600, help="how long, for each target (default: 600)")
+    parser.add_argument("--target", choices=TARGETS, help="only this one")
     arguments = parser.parse_args()
-    try:
-        program = build(Workspace.find())
-        finding = fuzz(program, program.parent, arguments.seconds)
-    except ExpectedError as failure:
-        console.error(failure.cause, failure.hint)
-        return EXIT_EXPECTED
-    if finding:
-        console.error(f"The fuzzer has found {finding}.", process.shown([program, finding]))
-        return EXIT_CHECK_FAILED
-    console.out(f"No finding in {arguments.seconds} s.")
+    for name in [arguments.target] if arguments.target else TARGETS:
+        try:
+            program = build(Workspace.find(), name)
+            finding = fuzz(program, program.parent / name, arguments.seconds)
+        except ExpectedError as failure:
+            console.error(failure.cause, failure.hint)
+            return EXIT_EXPECTED
+        if finding:
+            console.error(f"The fuzzer has found {finding}.", process.shown([program, finding]))
+            return EXIT_CHECK_FAILED
+        console.out(f"{name}: no finding in {arguments.seconds} s.")
     return EXIT_OK
 
 

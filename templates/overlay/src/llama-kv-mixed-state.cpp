@@ -15,7 +15,7 @@ static constexpr uint32_t STATE_VERSION    = 1;
 
 static constexpr uint64_t PART_STEP = 1 << 20; // bytes that are summed up at once
 
-static uint64_t add_to_sum(uint64_t sum, const void * data, size_t size) {
+uint64_t llama_kv_mixed_sum(uint64_t sum, const void * data, size_t size) {
     const auto * bytes = (const uint8_t *) data;
     for (size_t i = 0; i < size; i += sizeof(uint64_t)) {
         uint64_t word = 0;
@@ -27,7 +27,7 @@ static uint64_t add_to_sum(uint64_t sum, const void * data, size_t size) {
 }
 
 void llama_kv_mixed_writer::write(const void * data, size_t size) {
-    sum = add_to_sum(sum, data, size);
+    sum = llama_kv_mixed_sum(sum, data, size);
     io.write(data, size);
 }
 
@@ -41,7 +41,7 @@ void llama_kv_mixed_writer::write_checksum() {
 
 void llama_kv_mixed_reader::read(void * data, size_t size) {
     io.read(data, size);
-    sum = add_to_sum(sum, data, size);
+    sum = llama_kv_mixed_sum(sum, data, size);
 }
 
 uint32_t llama_kv_mixed_reader::read_u32() {

@@ -18,6 +18,9 @@
 #include <cstdint>
 #include <vector>
 
+// the checksum after one more piece of data, which counts as one: the same bytes in other pieces have another sum
+uint64_t llama_kv_mixed_sum(uint64_t sum, const void * data, size_t size);
+
 // passes data on, and sums it up
 class llama_kv_mixed_writer {
   public:
