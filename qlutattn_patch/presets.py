@@ -100,11 +100,10 @@ PRESETS = {
         _sanitizer("asan", "AddressSanitizer and UndefinedBehaviorSanitizer", "address,undefined"),
         _sanitizer("tsan", "ThreadSanitizer", "thread"),
         # Traced comparisons take most of the time, and no input of ours is compared with magic numbers.
-        # Upstream calls ggml_vec_dot_f16, which takes ggml_fp16_t *, through a pointer to a function of const void *.
         _sanitizer(
             "fuzz",
             "as asan, with clang, for libFuzzer",
-            "address,undefined,fuzzer-no-link -fno-sanitize-coverage=trace-cmp -fno-sanitize=function",
+            "address,undefined,fuzzer-no-link -fno-sanitize-coverage=trace-cmp",
             clang=True,
         ),
     )

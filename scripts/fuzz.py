@@ -14,6 +14,7 @@ from qlutattn_patch.presets import preset
 from qlutattn_patch.workspace import Workspace
 
 NATIVE = Path(__file__).resolve().parent.parent / "tests" / "native"
+COVERAGE = ["-fsanitize=fuzzer-no-link", "-fno-sanitize-coverage=trace-cmp"]
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
 LONGEST = 256  # bytes of an input: what chooses takes about 150, the others are data
 SEEDS = 64
@@ -21,16 +22,36 @@ SEEDS = 64
 
 @dataclass(frozen=True)
 class Target:
-    """A libFuzzer program: its source, and what it is compiled with and linked to."""
+    """A libFuzzer program: its sources, what it is linked to, and how that is built.
+
+    All of libllama under sanitizers takes a quarter of an hour to build. So `state` has the cache's own sources in the
+    program, which come before those in a plain libllama.
+    """
 
     source: str
     include: tuple[str, ...]
+    preset: str
     libraries: tuple[str, ...]  # the first one is built
+    sources: tuple[str, ...] = ()  # of the tree
 
 
 TARGETS = {
-    "attn": Target("fuzz_attn.cpp", ("ggml/include", "ggml/src/ggml-cpu/qlutattn"), ("ggml", "ggml-cpu", "ggml-base")),
-    "state": Target("fuzz_state.cpp", ("include", "src", "ggml/include"), ("llama", "ggml", "ggml-cpu", "ggml-base")),
+    "attn": Target(
+        "fuzz_attn.cpp", ("ggml/include", "ggml/src/ggml-cpu/qlutattn"), "fuzz", ("ggml", "ggml-cpu", "ggml-base")
+    ),
+    "state": Target(
+        "fuzz_state.cpp",
+        ("include", "src", "ggml/include"),
+        "native",
+        ("llama", "ggml", "ggml-cpu", "ggml-base"),
+        (
+            "src/llama-graph-mixed.cpp",
+            "src/llama-kv-cache-mixed.cpp",
+            "src/llama-kv-cache-mixed-iswa.cpp",
+            "src/llama-kv-mixed-cells.cpp",
+            "src/llama-kv-mixed-state.cpp",
+        ),
+    ),
 }
 
 
@@ -52,25 +73,45 @@ def check_tools() -> toolchain.Compilers:
 
 def build(workspace: Workspace, name: str) -> Path:
     """Build a target, and what it needs of a patched tree; the program."""
-    compilers = check_tools()
+    check_tools()
     if not (workspace.tree / "ggml" / "include" / "ggml-qlutattn.h").is_file():
         raise ExpectedError(f"The tree {workspace.tree} is not patched.", "qlutattn apply")
     target = TARGETS[name]
-    made = cmake.build(workspace, "fuzz", target.libraries[:1])
-    program = made.path / f"fuzz_{name}"
-    compiled = program.with_suffix(".o")
-    include = [f"-I{workspace.tree / folder}" for folder in target.include]
-    libraries = [f"-L{made.bin}", f"-Wl,-rpath,{made.bin}", *(f"-l{library}" for library in target.libraries)]
-    # Only the libraries' coverage counts, so the target itself is compiled without.
-    flags = ["-std=c++17", "-O2", "-g", "-Wall", "-Wextra", *SANITIZERS]
-    steps: tuple[list[str | Path], ...] = (
-        [compilers.cxx, *flags, *include, "-c", NATIVE / target.source, "-o", compiled],
-        [compilers.cxx, "-fsanitize=address,undefined,fuzzer", compiled, *libraries, "-o", program],
-    )
-    for argv in steps:
-        if process.stream(argv) != 0:
-            raise ExpectedError(f"clang can not build {target.source}.", "mend what the compiler names above")
+    made = cmake.build(workspace, target.preset, target.libraries[:1])
+    folder = workspace.build_dir("fuzz")
+    folder.mkdir(parents=True, exist_ok=True)
+    # Without coverage: the program's own choices are no code to explore.
+    main = compile_one(workspace, target, NATIVE / target.source, folder, [])
+    own = [compile_one(workspace, target, workspace.tree / source, folder, COVERAGE) for source in target.sources]
+    return link(target, made.bin, [main, *own], folder / f"fuzz_{name}", ["-fsanitize=fuzzer"])
+
+
+def compile_one(workspace: Workspace, target: Target, source: Path, folder: Path, flags: list[str]) -> Path:
+    """Compile a source of a target under the sanitizers; its object file."""
+    compiled = folder / f"{source.stem}.o"
+    include = [f"-I{workspace.tree / one}" for one in target.include]
+    warnings = ["-Wall", "-Wextra"] if source.parent == NATIVE else []
+    run([*cxx(), "-std=c++17", "-O2", "-g", *warnings, *flags, *SANITIZERS, *include, "-c", source, "-o", compiled])
+    return compiled
+
+
+def link(target: Target, libraries: Path, objects: list[Path], program: Path, flags: list[str]) -> Path:
+    """Link objects under the sanitizers with the libraries of a target, which are in a folder."""
+    where = [f"-L{libraries}", f"-Wl,-rpath,{libraries}", *(f"-l{library}" for library in target.libraries)]
+    run([*cxx(), *SANITIZERS, *flags, *objects, *where, "-o", program])
     return program
+
+
+def cxx() -> list[str | Path]:
+    """The compiler, through ccache where there is one."""
+    ccache = process.find("ccache")
+    return [*([ccache] if ccache else []), check_tools().cxx]
+
+
+def run(argv: list[str | Path]) -> None:
+    """Run a step of a build."""
+    if process.stream(argv) != 0:
+        raise ExpectedError(f"{argv[-1]} could not be built.", "mend what the compiler names above")
 
 
 def fuzz(program: Path, folder: Path, seconds: int) -> Path | None:

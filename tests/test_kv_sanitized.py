@@ -33,22 +33,17 @@ def workspace() -> Workspace:
 
 @pytest.fixture(scope="module")
 def fuzzer(workspace: Workspace) -> Path:
-    """The fuzzer; beside it lies its object file, and in `bin` what it is linked to."""
+    """The fuzzer; beside it lie its object files."""
     return fuzz.build(workspace, "state")
 
 
-def clang(workspace: Workspace, fuzzer: Path, *argv: str | Path) -> None:
-    """Compile or link something like the fuzzer."""
-    target = fuzz.TARGETS["state"]
-    include = [f"-I{workspace.tree / folder}" for folder in target.include]
-    libraries = [
-        f"-L{fuzzer.parent / 'bin'}",
-        f"-Wl,-rpath,{fuzzer.parent / 'bin'}",
-        *(f"-l{one}" for one in target.libraries),
-    ]
-    command = [fuzz.check_tools().cxx, "-std=c++17", "-O1", "-g", *fuzz.SANITIZERS, *include, *argv, *libraries]
-    done = subprocess.run([str(one) for one in command], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+TARGET = fuzz.TARGETS["state"]
+CACHE = [Path(source).with_suffix(".o").name for source in TARGET.sources]
+
+
+def link(workspace: Workspace, objects: list[Path], program: Path, *flags: str) -> Path:
+    """Link a program as the fuzzer is linked."""
+    return fuzz.link(TARGET, workspace.build_dir(TARGET.preset) / "bin", objects, program, list(flags))
 
 
 def test_the_fuzzer_finds_nothing(fuzzer: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -78,9 +73,9 @@ def test_the_fuzzer_notices(
     assert text.count(old) == 1
     mutant = tmp_path / "mutant.cpp"
     mutant.write_text(text.replace(old, new), encoding="utf-8")
-    # what the program itself defines comes before what libllama does
-    program = tmp_path / "fuzz_mutant"
-    clang(workspace, fuzzer, "-fsanitize=fuzzer", mutant, fuzzer.with_suffix(".o"), "-o", program)
+    objects = [fuzzer.parent / one for one in ("fuzz_state.o", *CACHE) if one != "llama-kv-mixed-state.o"]
+    objects.append(fuzz.compile_one(workspace, TARGET, mutant, tmp_path, fuzz.COVERAGE))
+    program = link(workspace, objects, tmp_path / "fuzz_mutant", "-fsanitize=fuzzer")
     finding = fuzz.fuzz(program, tmp_path, seconds=60)
     said = capfd.readouterr().err
     assert finding, said[-4000:]
@@ -100,8 +95,10 @@ def test_the_fuzzer_notices(
 def test_the_cache_is_clean(
     arch: str, scenario: str, options: list[str], workspace: Workspace, fuzzer: Path, tmp_path: Path
 ) -> None:
-    program = fuzzer.parent / "kv_cache"
-    clang(workspace, fuzzer, NATIVE / "kv_cache.cpp", "-o", program)
+    driver = fuzz.compile_one(workspace, TARGET, NATIVE / "kv_cache.cpp", tmp_path, [])
+    # again, since there is no libFuzzer here to count coverage
+    cache = [fuzz.compile_one(workspace, TARGET, workspace.tree / source, tmp_path, []) for source in TARGET.sources]
+    program = link(workspace, [driver, *cache], tmp_path / "kv_cache")
     model = tiny_models.write_model(tmp_path / "m.gguf", tiny_models.Shape(arch=arch, n_head=2, n_head_kv=1))
     argv = [program, model, scenario, *K4V4, *options, "threads=1"]
     done = subprocess.run([str(one) for one in argv], capture_output=True, text=True, check=False)
