@@ -17,6 +17,12 @@ def install(folder: Path, *names: str) -> None:
         path.chmod(0o755)
 
 
+def write_program(path: Path, code: str) -> None:
+    """Make a file a program in Python, also where that has spaces in its path: the second line is a string to it."""
+    path.write_text(f'#!/bin/sh\n"exec" "{sys.executable}" "$0" "$@"\n{code}', encoding="utf-8")
+    path.chmod(0o755)
+
+
 def says(folder: Path, name: str, version: str) -> None:
     """Make a stand-in say this as its version."""
     (folder / f"{name}.version").write_text(version, encoding="utf-8")

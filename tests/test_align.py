@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import shlex
-import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
+import fake_tools
 import gguf
 import numpy as np
 import pytest
@@ -253,9 +253,8 @@ class FakeAlign:
         (prepared / "json").write_text(text, encoding="utf-8")
         write_dump(prepared / "dump", self.cases)
         names = ["json", "dump"] if dump else ["json"]
-        program = self.bin / "align_attn"
-        program.write_text(
-            f"#!{shlex.quote(sys.executable)}\n"
+        fake_tools.write_program(
+            self.bin / "align_attn",
             "import os, pathlib, shutil, signal, sys\n"
             "here = pathlib.Path(__file__).parent\n"
             "(here / 'argv').write_text('\\n'.join(sys.argv[1:]))\n"
@@ -263,9 +262,7 @@ class FakeAlign:
             f"for name in {names}:\n"
             "    shutil.copy(here / 'prepared' / name, sys.argv[sys.argv.index('--' + name) + 1])\n"
             f"print('the last words', flush=True)\n{ending}\n",
-            encoding="utf-8",
         )
-        program.chmod(0o755)
 
 
 @pytest.fixture

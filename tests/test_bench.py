@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
+import fake_tools
 import pytest
 from helpers import ROOT
 
@@ -130,10 +131,7 @@ class Fake:
         return self.tree.bin / "bench_attn"
 
     def make(self, code: str) -> None:
-        self.program.write_text(
-            f"#!{sys.executable}\nimport json, sys\nargv = sys.argv[1:]\n{code}\n", encoding="utf-8"
-        )
-        self.program.chmod(0o755)
+        fake_tools.write_program(self.program, f"import json, sys\nargv = sys.argv[1:]\n{code}\n")
 
     def leaves(self, results: dict[str, Any]) -> None:
         (self.workspace.root / "own.json").write_text(json.dumps(results), encoding="utf-8")
