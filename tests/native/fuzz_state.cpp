@@ -148,7 +148,7 @@ static int decode(llama_context * ctx, llama_seq_id seq_id, llama_pos pos, int n
     llama_batch batch = llama_batch_init(n, 0, 1);
     batch.n_tokens    = n;
     for (int i = 0; i < n; i++) {
-        batch.token[i]     = (pos + i) * 7 % N_VOCAB;
+        batch.token[i]     = (int64_t) (pos + i) * 7 % N_VOCAB;
         batch.pos[i]       = pos + i;
         batch.n_seq_id[i]  = 1;
         batch.seq_id[i][0] = seq_id;
