@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +121,8 @@ def fuzz(program: Path, folder: Path, seconds: int) -> Path | None:
     for path in (corpus, findings):
         path.mkdir(parents=True, exist_ok=True)
     before = set(findings.iterdir())
+    for finding in (NATIVE / "found").glob(f"{program.name}-*"):  # what was wrong once
+        shutil.copy(finding, corpus)
     generator = random.Random(1)
     for i in range(SEEDS):
         (corpus / f"seed-{i:02}").write_bytes(generator.randbytes(LONGEST))

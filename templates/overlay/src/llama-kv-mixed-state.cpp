@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <stdexcept>
 
 static constexpr uint32_t STATE_MAGIC      = 0x564b4c51; // QLKV
@@ -213,7 +214,7 @@ llama_kv_mixed_state::llama_kv_mixed_state(const llama_kv_cache_mixed & kv, llam
 llama_kv_mixed_state::token llama_kv_mixed_state::read_token(const llama_kv_cache_mixed & kv, llama_kv_mixed_reader & in, uint32_t stream) const {
     token res;
     res.pos = (llama_pos) in.read_u32();
-    if (res.pos < -1) {
+    if (res.pos < -1 || res.pos == std::numeric_limits<llama_pos>::max()) { // seq_rm's ranges end before the largest position
         throw std::runtime_error(format("the state of the KV cache is damaged: a token is at position %d", res.pos));
     }
     if (res.pos < 0) {
