@@ -7,11 +7,11 @@ import os
 import random
 import re
 import shutil
-import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
+import fake_tools
 import pytest
 from helpers import ROOT
 from tiny_models import CORPUS, write_model
@@ -68,9 +68,7 @@ class Fake:
     def make(self, writes: int = 530404, waits: bool = False) -> None:
         names = {"SAID": str(SAID), "ASKED": str(self.workspace.root / "asked"), "WRITES": writes, "WAITS": waits}
         head = "".join(f"{name} = {value!r}\n" for name, value in names.items())
-        program = self.tree.bin / perplexity.TARGET
-        program.write_text(f"#!{sys.executable}\n{head}{TOOL}", encoding="utf-8")
-        program.chmod(0o755)
+        fake_tools.write_program(self.tree.bin / perplexity.TARGET, head + TOOL)
 
     def asked(self) -> list[list[str]]:
         path = self.workspace.root / "asked"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+import fake_tools
 import pytest
 from helpers import ROOT
 
@@ -30,8 +30,7 @@ def tool(tmp_path: Path, text: str, status: int = 0) -> Tool:
     program = folder / "llama-perplexity"
     code = f"open({str(folder / 'argv')!r}, 'w').write('\\n'.join(sys.argv[1:]))\n"
     code += f"sys.stdout.buffer.write(open({str(folder / 'said.txt')!r}, 'rb').read())\nsys.exit({status})\n"
-    program.write_text(f"#!{sys.executable}\nimport sys\n{code}", encoding="utf-8")
-    program.chmod(0o755)
+    fake_tools.write_program(program, f"import sys\n{code}")
     return Tool(program, Path("tiny.gguf"), 256, 2)
 
 

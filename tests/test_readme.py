@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from helpers import ROOT
+from tiny_models import CORPUS, write_model
 
 from qlutattn_patch.formats import load_formats
 
@@ -32,9 +33,22 @@ def test_make_targets_exist(target: str) -> None:
     subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What stands for the files that commands name: a model with random weights, a text, a place for a picture."""
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "T.txt").write_text(CORPUS * 12, encoding="utf-8")
+    return {
+        "M.gguf": str(write_model(folder / "M.gguf")),
+        "T.txt": str(folder / "T.txt"),
+        "kld.svg": str(folder / "kld.svg"),
+    }
+
+
 @pytest.mark.compiler
 @pytest.mark.parametrize("argv", QLUTATTN, ids=" ".join)
-def test_commands_work(argv: list[str]) -> None:
+def test_commands_work(argv: list[str], files: dict[str, str]) -> None:
+    argv = [files.get(word, word) for word in argv]
     done = subprocess.run(
         [sys.executable, "-m", "qlutattn_patch", *argv], cwd=ROOT, capture_output=True, text=True, check=False
     )
