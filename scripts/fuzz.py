@@ -115,8 +115,11 @@ def run(argv: list[str | Path]) -> None:
         raise ExpectedError(f"{argv[-1]} could not be built.", "mend what the compiler names above")
 
 
-def fuzz(program: Path, folder: Path, seconds: int) -> Path | None:
-    """Run the target on seeds and on what earlier runs have kept; the input of a finding, if there is one."""
+def fuzz(program: Path, folder: Path, seconds: int, seed: int = 0) -> Path | None:
+    """Run the target on seeds and on what earlier runs have kept; the input of a finding, if there is one.
+
+    A seed of 0 is another one in each run.
+    """
     corpus, findings = folder / "corpus", folder / "findings"
     for path in (corpus, findings):
         path.mkdir(parents=True, exist_ok=True)
@@ -127,6 +130,7 @@ def fuzz(program: Path, folder: Path, seconds: int) -> Path | None:
     for i in range(SEEDS):
         (corpus / f"seed-{i:02}").write_bytes(generator.randbytes(LONGEST))
     options = [
+        f"-seed={seed}",
         f"-max_total_time={seconds}",
         f"-max_len={LONGEST}",
         "-len_control=0",

@@ -200,7 +200,7 @@ def fuzzable(patched: Path, workspace: Workspace) -> Workspace:
 
 
 def test_the_fuzzer_finds_nothing(fuzzable: Workspace, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    finding = fuzz.fuzz(fuzz.build(fuzzable, "attn"), tmp_path, seconds=20)
+    finding = fuzz.fuzz(fuzz.build(fuzzable, "attn"), tmp_path, seconds=20, seed=1)
     said = capfd.readouterr().err
     assert finding is None, said[-4000:]
     executed = re.search(r"number_of_executed_units:\s*(\d+)", said)
@@ -241,7 +241,7 @@ def test_the_fuzzer_notices(
     assert text.count(old) == 1
     source.write_text(text.replace(old, new), encoding="utf-8")
     try:
-        finding = fuzz.fuzz(fuzz.build(fuzzable, "attn"), tmp_path, seconds=60)
+        finding = fuzz.fuzz(fuzz.build(fuzzable, "attn"), tmp_path, seconds=60, seed=1)
     finally:
         source.write_text(text, encoding="utf-8")
     said = capfd.readouterr().err

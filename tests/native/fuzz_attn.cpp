@@ -705,7 +705,8 @@ void problem::check_rows() const {
                     for (int c = 0; c < s.head_dim; c++) {
                         length += std::fabs(*q->at<float>(c, iq, ih, i3));
                     }
-                    o.is_tame &= length * key < 1e28f; // no score overflows; false for NaN
+                    // no score overflows, nor the sum of q times the levels of a lane, which its scale multiplies; false for NaN
+                    o.is_tame &= length * std::max(key, 1.0f) < 1e28f;
                     if (sinks) {
                         for (int c = 0; c < s.head_dim; c++) {
                             o.take(c, 0.0f, 0.0f);
