@@ -31,9 +31,12 @@ class Fields:
         """The error that says what is wrong in this table."""
         return ExpectedError(f"{self.where}: {text}.")
 
-    def text(self, key: str, blank: bool = False) -> str:
+    def __contains__(self, key: str) -> bool:
+        return key in self._left
+
+    def text(self, key: str, blank: bool = False, default: str | None = None) -> str:
         """A string, which must say something unless `blank` allows that it does not."""
-        value: str = self._take(key, str, "a string", None)
+        value: str = self._take(key, str, "a string", default)
         if not blank and not value.strip():
             raise self.wrong(f"'{key}' is empty")
         return value
@@ -171,7 +174,7 @@ def _source(fields: Fields) -> SdistSource | GitSource:
     if kind == "sdist":
         source = SdistSource(
             package=_matching(fields, "package", r"[A-Za-z0-9][A-Za-z0-9._-]*", "a package name"),
-            version=_matching(fields, "version", r"[A-Za-z0-9][A-Za-z0-9.+!_-]*", "a version"),
+            version=version(fields, "version"),
             sha256=_hex(fields, "sha256", 64),
             prefix=repository_path(fields, "prefix", fields.text("prefix")),
         )
@@ -181,6 +184,11 @@ def _source(fields: Fields) -> SdistSource | GitSource:
         raise fields.wrong(f"'kind' is '{kind}', not 'sdist' or 'git'")
     fields.done()
     return source
+
+
+def version(fields: Fields, key: str) -> str:
+    """The version of a release."""
+    return _matching(fields, key, r"[A-Za-z0-9][A-Za-z0-9.+!_-]*", "a version")
 
 
 def _hex(fields: Fields, key: str, digits: int) -> str:
