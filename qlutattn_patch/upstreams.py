@@ -75,6 +75,15 @@ def between(pin: Pin, first: str, last: str) -> list[str]:
     return known[known.index(first) : known.index(last) + 1]
 
 
+def named(pin: Pin, name: str, clone: Path | None, cache: Path) -> Upstream:
+    """What a name stands for: a release, or a commit of the clone."""
+    if is_version(name):
+        return release(pin, name, cache)
+    if clone is None:
+        raise ExpectedError(f"'{name}' is no version, and for a commit there must be a clone.", "add --clone DIR")
+    return commit(clone, name, cache)
+
+
 def release(pin: Pin, version: str, cache: Path) -> Upstream:
     """A release of the package that carries llama.cpp."""
     package = package_of(pin)
