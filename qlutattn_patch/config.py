@@ -148,7 +148,10 @@ class GitSource:
 
 @dataclass(frozen=True)
 class Pin:
-    """The upstream that everything is made for: its commit, the git tree id of its files, and who can provide them."""
+    """The upstream that everything is made for: its commit, the git tree id of its files, and who can provide them.
+
+    The tree id says what the files are; of a release that names its commit by the first digits only, so does the pin.
+    """
 
     commit: str
     tree: str
@@ -160,11 +163,13 @@ def load_pin(path: Path) -> Pin:
     fields = read_toml(path)
     fields.schema()
     pin = Pin(
-        commit=_hex(fields, "commit", 40),
+        commit=_matching(fields, "commit", "[0-9a-f]{7,40}", "40 lower-case hexadecimal digits"),
         tree=_hex(fields, "tree", 40),
         sources=tuple(_source(source) for source in fields.tables("source")),
     )
     fields.done()
+    if len(pin.commit) < 40 and any(isinstance(source, GitSource) for source in pin.sources):
+        raise fields.wrong("'commit' must be 40 lower-case hexadecimal digits for git to fetch it")
     return pin
 
 

@@ -15,7 +15,7 @@ from qlutattn_patch.errors import ExpectedError
 from qlutattn_patch.git import GitError, Repository
 from qlutattn_patch.lock import locked
 from qlutattn_patch.sdist import SourceUnavailable
-from qlutattn_patch.tree import held
+from qlutattn_patch.tree import finish_rebase, held
 from qlutattn_patch.upstream import LANDMARKS
 from qlutattn_patch.workspace import Workspace, cache_dir
 
@@ -28,6 +28,7 @@ Fill = Callable[[Path], None]
 
 def vendor(workspace: Workspace, given: Path | None = None) -> bool:
     """Make the vendored tree what the pin says; says whether there was anything to do."""
+    finish_rebase(workspace)
     pin = load_pin(workspace.pin_file)
     folder = workspace.tree.parent
     with locked(folder / ".lock", str(workspace.tree)):
