@@ -11,28 +11,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from qlutattn_patch import (
-    align,
-    align_dump,
-    apply,
-    cmake,
-    console,
-    generate,
-    hooks,
-    presets,
-    proof,
-    reference,
-    render,
-    toolchain,
-    tree,
-    upstream,
-)
+from qlutattn_patch import align, cmake, console, proof, toolchain, tree
 from qlutattn_patch.errors import ExpectedError
 from qlutattn_patch.files import write_atomically
 from qlutattn_patch.formats import load_formats
+from qlutattn_patch.generate import make_series
 from qlutattn_patch.git import Repository
-from qlutattn_patch.hooks import Templates
+from qlutattn_patch.hooks import Templates, load_templates
 from qlutattn_patch.lock import locked
+from qlutattn_patch.presets import preset as preset_named
 from qlutattn_patch.render import AnchorFailure, HooksDoNotFit
 from qlutattn_patch.series import Patch, Series
 from qlutattn_patch.upstreams import Upstream
@@ -42,7 +29,9 @@ SOURCE = "source"  # the upstream itself can not be had
 STAGES = ("anchors", "generated", "applied", "compiled", "aligned")
 _TAIL = 40
 # what decides whether a stage passes
-_JUDGES = (align, align_dump, apply, cmake, generate, hooks, presets, reference, render, upstream)
+_PACKAGE = Path(__file__).resolve().parent
+_MODULES = ("align", "align_dump", "apply", "cmake", "generate", "hooks", "presets", "render", "upstream")
+_JUDGES = [*(_PACKAGE / f"{name}.py" for name in _MODULES), *(_PACKAGE / "reference").glob("*.py")]
 
 
 @dataclass(frozen=True)
@@ -152,17 +141,17 @@ class Checker:
     def _generate(self, llama: Upstream) -> tuple[Series, tuple[Part, ...]]:
         """The patches that this upstream takes: all, or all but the optional ones from the first that does not fit."""
         formats = load_formats(self.root / "templates" / "formats.toml")
-        templates = hooks.load_templates(self.root / "templates")
+        templates = load_templates(self.root / "templates")
         repository = Repository.open(llama.folder)
         try:
-            return generate.make_series(formats, templates, repository), _parts(templates, llama, None, "")
+            return make_series(formats, templates, repository), _parts(templates, llama, None, "")
         except HooksDoNotFit as failure:
             optional = [patch.name for patch in templates.patches if patch.optional]
             blamed = {one.hook.patch for one in failure.failures}
             if not optional or not blamed.issubset(optional):
                 raise
             first = next(name for name in optional if name in blamed)
-            series = generate.make_series(formats, templates.until(first), repository)
+            series = make_series(formats, templates.until(first), repository)
             return series, _parts(templates, llama, first, failure.cause)
 
     def _compile(self, row: Row, workspace: Workspace, series: Series) -> Row:
@@ -199,12 +188,13 @@ class Checker:
     def _key(self, llama: Upstream) -> str:
         """A digest of all that a row depends on: the templates, the upstream's files, the tools, this program."""
         digest = hashlib.sha256(repr((1, llama.tree, self.preset, self.until, _version(llama))).encode())
-        files = [path for path in (self.root / "templates").rglob("*") if path.is_file()]
-        for path in sorted(files) + [Path(str(judge.__file__)) for judge in _JUDGES]:
-            digest.update(f"\0{path.relative_to(self.root) if path in files else path.name}\0".encode())
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        templates = self.root / "templates"
+        for top, files in ((templates, templates.rglob("*")), (_PACKAGE, _JUDGES)):
+            for path in sorted(path for path in files if path.is_file()):
+                digest.update(f"\0{path.relative_to(top).as_posix()}\0".encode())
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
         if STAGES.index(self.until) >= STAGES.index("compiled"):
-            compilers = toolchain.find_compilers(presets.preset(self.preset))
+            compilers = toolchain.find_compilers(preset_named(self.preset))
             tools = (toolchain.find_cmake(), toolchain.find_ninja(), compilers.c_program, compilers.cxx_program)
             flags = [os.environ.get(name, "") for name in ("CFLAGS", "CXXFLAGS", "LDFLAGS", "GGML_QLUTATTN_KERNEL")]
             digest.update(repr(([str(tool) for tool in tools], compilers, flags, proof.machine())).encode())

@@ -7,14 +7,19 @@ from pathlib import Path
 import click
 
 from qlutattn_patch import console
-from qlutattn_patch.commands.upstream_options import clone_option, jobs_option
+from qlutattn_patch.commands.upstream_options import jobs_option
 from qlutattn_patch.rebase import rebase
 from qlutattn_patch.workspace import Workspace, cache_dir
 
 
 @click.command()
 @click.argument("version")
-@clone_option
+@click.option(
+    "--clone",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="A git clone of llama.cpp that knows the release's commit by its whole id.",
+)
 @jobs_option
 def command(version: str, clone: Path | None, jobs: int | None) -> None:
     """Move the pin to another release if the templates pass every stage on it; otherwise change nothing.
