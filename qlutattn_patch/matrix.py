@@ -217,7 +217,7 @@ def run(checker: Checker, names: Sequence[str], find: Callable[[str], Upstream])
 
 def columns(rows: Sequence[Row]) -> tuple[str, ...]:
     """The head of the table: optional patches have columns of their own."""
-    return ("upstream", "llama.cpp", *STAGES, *_patches(rows))
+    return ("upstream", "llama.cpp", *STAGES, "cases", *_patches(rows))
 
 
 def table(rows: Sequence[Row]) -> list[list[str]]:
@@ -226,7 +226,15 @@ def table(rows: Sequence[Row]) -> list[list[str]]:
     for row in rows:
         parts = {part.patch: part for part in row.optional}
         cells = [_part_cell(parts.get(name)) for name in _patches(rows)]
-        lines.append([row.version, (row.commit or "-")[:9], *(row.cell(stage) for stage in STAGES), *cells])
+        lines.append(
+            [
+                row.version,
+                (row.commit or "-")[:9],
+                *(row.cell(stage) for stage in STAGES),
+                str(row.cases or "-"),
+                *cells,
+            ]
+        )
     return lines
 
 
