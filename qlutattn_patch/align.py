@@ -201,7 +201,7 @@ def _verdicts(dump: Path, total: int, moved: Any) -> tuple[list[Verdict], list[s
 
 def _not_covered(cases: list[dict[str, Any]], verdicts: list[Verdict]) -> list[str]:
     """A whole run must have put tiles of every type that it used before numpy."""
-    used = {case.get(key) for case in cases if case.get("n_kv_packed") for key in _TYPES}
+    used = {case.get(key) for case in cases if case.get("n_kv_packed") for key in _TYPES} - {"f16"}
     seen = {name for verdict in verdicts for name, count in verdict.tiles.items() if count}
     return [f"the dump holds no tile of {name}" for name in sorted(str(name) for name in used - seen)]
 

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qlutattn_patch.errors import ExpectedError
-from qlutattn_patch.reference.attention import Packed, Problem, Segment, check_kinds
+from qlutattn_patch.reference.attention import Packed, Problem, Segment
 from qlutattn_patch.reference.quantise import pack, unpack
-from qlutattn_patch.reference.tile import SIZE, Kind, from_bytes
+from qlutattn_patch.reference.tile import Kind, from_bytes
 from qlutattn_patch.reference.tolerance import STEPS, arithmetic, judged
 
 VERSION = 1
@@ -125,10 +125,7 @@ def _as_stored(name: str, data: NDArray[Any]) -> NDArray[Any]:
 
 
 def _problem(case: DumpCase, verdict: Verdict) -> Problem:
-    kinds = check_kinds(case.type_k, case.type_v)
-    for kernel in (case.kernel_k, case.kernel_v):
-        if arithmetic(kernel) not in STEPS:
-            raise ValueError(f"the kernel '{kernel}' is not known")
+    sides = _sides(case)
     have = case.tensors
     q = _double(_need(case, "q"))
     if q.shape[3] != case.head_dim or case.head_dim not in (64, 128, 256) or q.shape[1] % case.n_head_kv:
@@ -138,7 +135,7 @@ def _problem(case: DumpCase, verdict: Verdict) -> Problem:
         keys, values = _double(_need(case, "k")), _double(_need(case, "v"))
         segments.append(Segment(keys, values, _mask(case, "mask", q.shape[2], keys.shape[2])))
     if "kp" in have or "vp" in have:
-        segments.append(_packed_segment(case, kinds, q.shape, verdict))
+        segments.append(_packed_segment(case, sides, q.shape, verdict))
     for segment in segments:
         expected = (q.shape[0], case.n_head_kv, segment.keys.shape[2], case.head_dim)
         if (segment.keys.shape, segment.values.shape) != (expected, expected):
@@ -149,22 +146,50 @@ def _problem(case: DumpCase, verdict: Verdict) -> Problem:
     return Problem(q, tuple(segments), case.scale, case.n_head_kv, case.max_bias, case.softcap, sinks)
 
 
-def _packed_segment(case: DumpCase, kinds: tuple[Kind, Kind], q_shape: tuple[int, ...], verdict: Verdict) -> Segment:
-    unpacked = []
-    counts = {}
-    for name, kind, type_name in zip("kv", kinds, (case.type_k, case.type_v), strict=True):
-        source, found = _need(case, f"{name}src"), _need(case, f"{name}p")
-        expected = pack(source, kind)
-        if found.size != expected.size:
-            raise ValueError(f"{name}p has {found.size} bytes, not {expected.size}")
-        found = found.reshape(expected.shape)
-        counts[type_name] = expected.size // kind.tile_bytes
-        _compare_tiles(found, expected, kind, type_name, verdict)
-        unpacked.append(unpack(found, kind, *source.shape[:2]))
-    verdict.tiles = counts
-    mask = _mask(case, "maskp", q_shape[2], unpacked[0].codes.shape[2] * SIZE)
-    packed = Packed(unpacked[0], unpacked[1], case.kernel_k, case.kernel_v)
-    return Segment.of_tiles(packed, case.n_head_kv, mask)
+@dataclass(frozen=True)
+class _Side:
+    """K or V of the packed segment: its type and kernel, and its kind, None where it is f16."""
+
+    name: str
+    type: str
+    kernel: str
+    kind: Kind | None
+
+
+def _sides(case: DumpCase) -> list[_Side]:
+    sides = []
+    for name, type_name, kernel in (("k", case.type_k, case.kernel_k), ("v", case.type_v, case.kernel_v)):
+        kind = None if type_name == "f16" else Kind.of(type_name)
+        if kind is not None and kind.side != name:
+            raise ValueError(f"{type_name} is no type for {name.upper()}")
+        if kind is not None and arithmetic(kernel) not in STEPS:
+            raise ValueError(f"the kernel '{kernel}' is not known")
+        sides.append(_Side(name, type_name, kernel, kind))
+    return sides
+
+
+def _packed_segment(case: DumpCase, sides: list[_Side], q_shape: tuple[int, ...], verdict: Verdict) -> Segment:
+    k, v = (_packed_side(case, side, verdict) for side in sides)
+    mask = _mask(case, "maskp", q_shape[2], _need(case, "ksrc").shape[2])
+    return Segment.of_tiles(k, v, case.n_head_kv, mask)
+
+
+def _packed_side(case: DumpCase, side: _Side, verdict: Verdict) -> Packed | NDArray[np.float64]:
+    source = _need(case, f"{side.name}src")
+    if side.kind is None:
+        batch, columns, tokens, width = source.shape
+        rows = _double(source).transpose(0, 2, 1, 3).reshape(batch, tokens, case.n_head_kv, -1)
+        if columns * width != case.n_head_kv * case.head_dim:
+            raise ValueError(f"{side.name}src has {columns * width} channels")
+        return rows.transpose(0, 2, 1, 3)
+    expected = pack(source, side.kind)
+    found = _need(case, f"{side.name}p")
+    if found.size != expected.size:
+        raise ValueError(f"{side.name}p has {found.size} bytes, not {expected.size}")
+    found = found.reshape(expected.shape)
+    verdict.tiles = {**verdict.tiles, side.type: expected.size // side.kind.tile_bytes}
+    _compare_tiles(found, expected, side.kind, side.type, verdict)
+    return Packed(unpack(found, side.kind, *source.shape[:2]), side.kernel)
 
 
 def _compare_tiles(

@@ -24,7 +24,10 @@ from qlutattn_patch.errors import (
 )
 from qlutattn_patch.workspace import log_dir
 
-COMMANDS = ("run", "vendor", "generate", "apply", "revert", "status", "build", "align", "bench", "types", "doctor")
+COMMANDS = (
+    *("run", "vendor", "generate", "apply", "revert", "status", "build", "align", "bench", "types", "doctor"),
+    *("matrix", "bisect", "rebase"),
+)
 
 
 class _LazyGroup(click.Group):

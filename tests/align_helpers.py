@@ -39,31 +39,31 @@ def int8_attention(problem: Problem) -> np.ndarray:
         scores = rows.scores.copy()
         starts = np.cumsum([0, *(segment.keys.shape[2] for segment in problem.segments)])
         for start, segment in zip(starts, problem.segments, strict=False):
-            if segment.packed is None:
+            if segment.packed_k is None:
                 continue
             assert problem.softcap == 0
             for tile in range(segment.keys.shape[2] // SIZE):
                 for at in range(0, channels, width):
                     inside = slice((first + at) % SIZE, (first + at) % SIZE + width)
                     x = problem.q[b, h][:, at : at + width]
-                    k = one(segment.packed.k, b, (first + at) // SIZE, tile)
+                    k = one(segment.packed_k.tiles, b, (first + at) // SIZE, tile)
                     exact = x @ k.values()[:, inside].T
-                    close = rounded_product(k, x, segment.packed.kernel_k, inside, slice(0, SIZE))
+                    close = rounded_product(k, x, segment.packed_k.kernel, inside, slice(0, SIZE))
                     scores[:, start + tile * SIZE :][:, :SIZE] += problem.scale * (close - exact)
         top = scores.max(axis=1, keepdims=True)
         p = np.where(rows.visible, np.exp(scores - np.where(np.isfinite(top), top, 0)), 0)
         total = np.zeros((n_q, channels))
         for start, segment in zip(starts, problem.segments, strict=False):
             count = segment.keys.shape[2]
-            if segment.packed is None:
+            if segment.packed_v is None:
                 total += p[:, start : start + count] @ segment.values[b, problem.kv_head(h)]
                 continue
             for tile in range(count // SIZE):
                 x = p[:, start + tile * SIZE :][:, :SIZE]
                 for at in range(0, channels, width):
                     lanes = slice((first + at) % SIZE, (first + at) % SIZE + width)
-                    v = one(segment.packed.v, b, (first + at) // SIZE, tile)
-                    total[:, at : at + width] += rounded_product(v, x, segment.packed.kernel_v, slice(0, SIZE), lanes)
+                    v = one(segment.packed_v.tiles, b, (first + at) // SIZE, tile)
+                    total[:, at : at + width] += rounded_product(v, x, segment.packed_v.kernel, slice(0, SIZE), lanes)
         weight = p.sum(axis=1, keepdims=True)
         out[b, :, h] = total / np.where(weight == 0, 1, weight)
     return out
@@ -108,7 +108,7 @@ def problem(
     v = packed(Kind.of(type_v), to_columns(rng.standard_normal(shape).astype(np.float16)))
     window = rng.standard_normal((2, 1, n_head_kv, n_window, head_dim)).astype(np.float16).astype(np.float64)
     segments = [Segment(k_size * window[0], window[1], mask)] if n_window else []
-    segments.append(Segment.of_tiles(Packed(k, v, *kernels), n_head_kv, maskp))
+    segments.append(Segment.of_tiles(Packed(k, kernels[0]), Packed(v, kernels[1]), n_head_kv, maskp))
     if q is None:
         q = rng.standard_normal((1, n_head, n_q, head_dim)).astype(np.float32).astype(np.float64)
     return Problem(q, tuple(segments), head_dim**-0.5, n_head_kv, **more)

@@ -29,9 +29,19 @@ PAIRS = list(itertools.product((1, 2, 4), (1, 2, 4)))
 
 
 def dump_case(
-    k: int = 2, v: int = 2, *, head_dim: int = 128, tiles: int = 1, window: int = 5, extras: bool = False, seed: int = 0
+    k: int = 2,
+    v: int = 2,
+    *,
+    f16: str = "",
+    head_dim: int = 128,
+    tiles: int = 1,
+    window: int = 5,
+    extras: bool = False,
+    seed: int = 0,
 ) -> dict[str, Any]:
-    """A case as align_attn would dump it if it were exact; `extras` adds a mask, ALiBi, softcap, sinks and a NaN."""
+    """A case as align_attn would dump it if it were exact.
+
+    `f16` names a side of the packed segment that is f16; `extras` adds a mask, ALiBi, softcap, sinks and a NaN."""
     rng = np.random.default_rng(seed + 10 * k + v)
     types = f"qlutattn_k{k}_128x128", f"qlutattn_v{v}_128x128"
     kinds = [Kind.of(name) for name in types]
@@ -59,12 +69,17 @@ def dump_case(
             case["maskp"] = causal(n_q, tiles * 128, 100).astype(np.float16)
             sources[1, 0, 1, 3, 3] = np.nan
         case["ksrc"], case["vsrc"] = (to_columns(source) for source in sources)
-        packed = [pack(case[f"{name}src"], kind) for name, kind in zip("kv", kinds, strict=True)]
-        case["kp"], case["vp"] = (data.reshape(-1).view(np.int8) for data in packed)
-        columns = case["ksrc"].shape[1]
-        decoded = [unpack(data, kind, 1, columns) for data, kind in zip(packed, kinds, strict=True)]
+        sides: list[Any] = []
+        for name, kind, source in zip("kv", kinds, sources, strict=True):
+            if name == f16:
+                case[f"type_{name}"] = case[f"kernel_{name}"] = "f16"
+                sides.append(source.astype(float))
+                continue
+            data = pack(case[f"{name}src"], kind)
+            case[f"{name}p"] = data.reshape(-1).view(np.int8)
+            sides.append(Packed(unpack(data, kind, 1, case["ksrc"].shape[1]), case[f"kernel_{name}"]))
         mask = case["maskp"].astype(float) if extras else None
-        segments.append(Segment.of_tiles(Packed(*decoded, case["kernel_k"], case["kernel_v"]), n_kv, mask))
+        segments.append(Segment.of_tiles(*sides, n_kv, mask))
     if extras:
         case["sinks"] = rng.standard_normal(n_head).astype(np.float32)
     problem = Problem(
@@ -89,6 +104,8 @@ def verdicts(folder: Path, *cases: dict[str, Any]) -> list[Any]:
 def test_a_right_dump_passes(tmp_path: Path) -> None:
     cases = [dump_case(k, v) for k, v in PAIRS]
     cases += [dump_case(head_dim=d, tiles=2, extras=True, seed=d) for d in (64, 128, 256)]
+    cases += [dump_case(v=1, f16="k", head_dim=d, tiles=2, seed=d) for d in (64, 128, 256)]
+    cases += [dump_case(v=1, f16="v", extras=True, seed=3)]
     cases += [dump_case(tiles=0, seed=1), dump_case(window=0, seed=2)]
     found = verdicts(tmp_path, *cases)
     assert [verdict.id for verdict in found] == [case["id"] for case in cases]
@@ -170,7 +187,7 @@ def test_a_row_that_sees_nothing_must_be_zeros(tmp_path: Path) -> None:
         ({"out": None}, "no tensor 'out'"),
         ({"v": None}, "no tensor 'v'"),
         ({"vp": np.zeros(100, np.int8)}, "vp has 100 bytes"),
-        ({"type_k": "qlutattn_v2_128x128"}, "no pair"),
+        ({"type_k": "qlutattn_v2_128x128"}, "is no type for K"),
         ({"type_v": "q8_0"}, "no QLUTATTN type"),
         ({"kernel_k": "avx"}, "kernel 'avx'"),
         ({"head_dim": 64}, "q has the shape"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -74,3 +75,33 @@ def test_neon_under_qemu(ggml: Path, tmp_path: Path, march: str, name: str) -> N
     runner = ("qemu-aarch64", "-cpu", "max")
     found = compare(ggml, tmp_path / "kernels", "aarch64-linux-gnu-g++", f"-march={march}", "-static", runner=runner)
     assert found == name
+
+
+def worst_of_exp(ggml: Path, program: Path, compiler: str, *flags: str, runner: tuple[str, ...] = ()) -> float:
+    """The largest error of the softmax's exp, in units in the last place."""
+    sources = ggml / "src", ggml / "src" / "ggml-cpu", ggml / "src" / "ggml-cpu" / "qlutattn", ggml / "include"
+    include = [f"-I{folder}" for folder in sources]
+    subprocess.run(
+        [compiler, "-std=c++17", "-O2", *flags, *include, str(NATIVE / "exp.cpp"), "-o", str(program)], check=True
+    )
+    done = subprocess.run([*runner, str(program)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    found = re.match(r"exp\(-inf\) = 0; off by ([\d.]+) at most", done.stdout)
+    assert found, done.stdout
+    return float(found[1])
+
+
+@pytest.mark.compiler
+@pytest.mark.skipif(not X86, reason="no x86")
+def test_exp_of_avx2(ggml: Path, tmp_path: Path) -> None:
+    assert 0.5 < worst_of_exp(ggml, tmp_path / "exp", "c++", "-mavx2", "-mfma", "-mf16c") <= 2
+
+
+@pytest.mark.qemu
+@pytest.mark.skipif(
+    not (shutil.which("aarch64-linux-gnu-g++") and shutil.which("qemu-aarch64")),
+    reason="no g++-aarch64-linux-gnu and qemu-user",
+)
+def test_exp_of_neon_under_qemu(ggml: Path, tmp_path: Path) -> None:
+    worst = worst_of_exp(ggml, tmp_path / "exp", "aarch64-linux-gnu-g++", "-static", runner=("qemu-aarch64",))
+    assert 0.5 < worst <= 2

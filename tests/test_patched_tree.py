@@ -125,6 +125,9 @@ PACK = "ggml/src/ggml-cpu/qlutattn/qlutattn-pack.cpp"
 PACKED = "pack_tile(*config, source, to);"
 PACK_SIMD = "ggml/src/ggml-cpu/qlutattn/pack-simd.cpp"
 TBL = "ggml/src/ggml-cpu/qlutattn/tbl.cpp"
+ASSERTED = "GGML_ASSERT(n_rows <= QLUTATTN_ROWS);"
+ATTEND = "ggml/src/ggml-cpu/qlutattn/attend.cpp"
+LOADED = "f32::from_f16(config.offsets(tile) + span.lane0 + i));\n    }\n"
 CONFIG = "ggml/src/ggml-cpu/qlutattn/qlutattn-config.cpp"
 MUTANTS = {
     "one packed code": (PACK, PACKED, f"{PACKED} ((uint8_t *) to)[777] ^= 1;"),
@@ -132,15 +135,17 @@ MUTANTS = {
     "one packed offset": (PACK, PACKED, f"{PACKED} config->offsets(to)[5] += 20;"),
     "one summand of the vector packer's tree": (PACK_SIMD, "return mul(v, v);", "return i == 9 ? v : mul(v, v);"),
     "where the vector packer rounds": (PACK_SIMD, "all(0.5f)", "all(0.25f)"),
-    "one level of 4 bits": (CONFIG, "-75, -58, ", "-75, -57, "),
-    "one level of 2 bits": (CONFIG, "-38, 38, ", "-38, 39, "),
+    "one level of 4 bits": (CONFIG, "-122, -92, ", "-122, -98, "),
+    "one level of 2 bits": (CONFIG, "-120, -36, ", "-120, -44, "),
+    "one factor of 4 bits": (CONFIG, "-61, -46, ", "-61, -45, "),
+    "one factor of 2 bits": (CONFIG, "-10, -3, ", "-10, -4, "),
     "one code that attention reads": (
         TBL,
-        "    alignas(64) qlutattn_acc acc;\n",
-        "    alignas(64) qlutattn_acc acc;\n    alignas(64) uint8_t damaged[8704];\n"
+        ASSERTED,
+        f"{ASSERTED}\n    alignas(64) uint8_t damaged[8704];\n"
         "    memcpy(damaged, tile, config.tile_bytes());\n    damaged[777] ^= 1;\n    tile = damaged;\n",
     ),
-    "one scale that attention reads": (TBL, "+= scales[i] *", "+= (span.lane0 + i == 5 ? 1.02f : 1.0f) * scales[i] *"),
+    "one scale that attention reads": (ATTEND, LOADED, f"{LOADED}    block.lane_scale[5] *= 1.02f;\n"),
 }
 
 

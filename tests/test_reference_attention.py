@@ -54,8 +54,8 @@ def two_batches(rng: np.random.Generator, head_dim: int, mask_heads: int) -> Pro
     q = rng.standard_normal((2, 8, 3, head_dim))
     tiled = to_columns(rng.standard_normal((2, 2, 128, head_dim)).astype(np.float32))
     window = rng.standard_normal((2, 2, 2, 7, head_dim))
-    tiles = Packed(packed(Kind.of(K), tiled), packed(Kind.of(V), tiled[::-1]), "lut", "lut")
-    segments = (Segment(window[0], window[1], mask(7)), Segment.of_tiles(tiles, 2, mask(128)))
+    k, v = Packed(packed(Kind.of(K), tiled), "lut"), Packed(packed(Kind.of(V), tiled[::-1]), "lut")
+    segments = (Segment(window[0], window[1], mask(7)), Segment.of_tiles(k, v, 2, mask(128)))
     return Problem(q, segments, 0.3, 2, max_bias=4.0, softcap=2.0, sinks=rng.standard_normal(8))
 
 
@@ -108,13 +108,13 @@ def poisoned(side: str, at: tuple[int, int]) -> Problem:
     rng = np.random.default_rng(7)
     sources = rng.standard_normal((2, 1, 2, 256, 64)).astype(np.float32)
     sources["kv".index(side), 0, 1, at[0], at[1]] = np.nan
-    tiles = Packed(*(packed(Kind.of(t), to_columns(s)) for t, s in zip((K, V), sources, strict=True)), "lut", "lut")
+    k, v = (Packed(packed(Kind.of(t), to_columns(s)), "lut") for t, s in zip((K, V), sources, strict=True))
     maskp = np.full((1, 1, 4, 256), -np.inf)
     for row, count in enumerate((0, 1, 128, 129)):
         maskp[..., row, :count] = 0
     window = rng.standard_normal((2, 1, 2, 3, 64))
     q = rng.standard_normal((1, 2, 4, 64))
-    return Problem(q, (Segment(window[0], window[1]), Segment.of_tiles(tiles, 2, maskp)), 0.1, 2)
+    return Problem(q, (Segment(window[0], window[1]), Segment.of_tiles(k, v, 2, maskp)), 0.1, 2)
 
 
 def test_a_poisoned_k_lane_is_nan_for_the_rows_that_see_its_token() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from align_helpers import causal, int8_attention, problem
 
-from qlutattn_patch.reference.attention import Problem, Segment, attend
+from qlutattn_patch.reference.attention import Packed, Problem, Segment, attend
 from qlutattn_patch.reference.tile import Tiles
 from qlutattn_patch.reference.tolerance import STEPS, judged, step
 
@@ -64,12 +64,13 @@ def test_exact_cases_allow_float32_only_and_show_a_wrong_code(bits: int, kernels
     assert (allowed <= 1e-4 * (np.abs(expected) + 10)).all()
     assert ratios(p).max() < 1
 
-    packed = p.segments[1].packed
-    assert packed is not None
-    for tiles in (packed.k, packed.v):
-        lane, depth = (50, 4) if tiles is packed.k else (0, 50)
+    k, v = p.segments[1].packed_k, p.segments[1].packed_v
+    assert k is not None
+    assert v is not None
+    for tiles in (k.tiles, v.tiles):
+        lane, depth = (50, 4) if tiles is k.tiles else (0, 50)
         tiles.codes[0, 0, 0, lane, depth] ^= 1
-        changed = Segment.of_tiles(packed, 2, p.segments[1].mask)
+        changed = Segment.of_tiles(k, v, 2, p.segments[1].mask)
         found = attend(Problem(p.q, (p.segments[0], changed), p.scale, 2))
         tiles.codes[0, 0, 0, lane, depth] ^= 1
         assert (np.abs(found - expected) / allowed).max() > 10
@@ -96,13 +97,14 @@ def test_step_of_exact_vectors_is_0() -> None:
 def test_cancelling_offsets_are_allowed_their_float32() -> None:
     """A value of nearly 0 that float32 makes from a scaled level and an offset of 1."""
     p = onehot(("lut", "lut"), 4)
-    packed = p.segments[1].packed
-    assert packed is not None
-    v = packed.v
+    packed_k, packed_v = p.segments[1].packed_k, p.segments[1].packed_v
+    assert packed_k is not None
+    assert packed_v is not None
+    v = packed_v.tiles
     v.offset[...] = -(v.scale * np.float16(92 / 64))
     v.codes[...] = 14
     tiles = Tiles(4, v.codes, v.scale, v.offset)
-    segment = Segment.of_tiles(type(packed)(packed.k, tiles, "lut", "lut"), 2, p.segments[1].mask)
+    segment = Segment.of_tiles(packed_k, Packed(tiles, "lut"), 2, p.segments[1].mask)
     expected, allowed = judged(Problem(p.q, (segment,), p.scale, 2))
     assert np.abs(expected).max() < 2e-3
     assert (allowed >= 2e-5 * np.abs(v.offset.astype(np.float64)).min()).all()

@@ -10,17 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qlutattn_patch.reference.quantise import heads
-from qlutattn_patch.reference.tile import Double, Kind, Tiles
+from qlutattn_patch.reference.tile import Double, Tiles
 
 
 @dataclass(frozen=True)
 class Packed:
-    """What a segment was decoded from, and the kernels ("lut", "dot7-avx2", …) that read it: this bounds the error."""
+    """What keys or values were decoded from, and the kernel ("lut", "dot7-avx2", …) that reads it."""
 
-    k: Tiles
-    v: Tiles
-    kernel_k: str
-    kernel_v: str
+    tiles: Tiles
+    kernel: str
 
 
 @dataclass(frozen=True)
@@ -30,14 +28,19 @@ class Segment:
     keys: Double
     values: Double
     mask: Double | None = None
-    packed: Packed | None = None
+    packed_k: Packed | None = None
+    packed_v: Packed | None = None
     value_sizes: Double | None = None  # as Tiles.sizes; None is the values' own magnitudes
 
     @classmethod
-    def of_tiles(cls, packed: Packed, n_head_kv: int, mask: Double | None = None) -> Segment:
-        """The segment that packed tiles stand for."""
-        keys, values = heads(packed.k.values(), "k", n_head_kv), heads(packed.v.values(), "v", n_head_kv)
-        return cls(keys, values, mask, packed, heads(packed.v.sizes(), "v", n_head_kv))
+    def of_tiles(cls, k: Packed | Double, v: Packed | Double, n_head_kv: int, mask: Double | None = None) -> Segment:
+        """The segment that packed tiles stand for; one side may be plain keys or values."""
+        keys = heads(k.tiles.values(), "k", n_head_kv) if isinstance(k, Packed) else k
+        packed_k = k if isinstance(k, Packed) else None
+        if not isinstance(v, Packed):
+            return cls(keys, v, mask, packed_k)
+        values, sizes = (heads(each, "v", n_head_kv) for each in (v.tiles.values(), v.tiles.sizes()))
+        return cls(keys, values, mask, packed_k, v, sizes)
 
 
 @dataclass(frozen=True)
@@ -151,11 +154,3 @@ def _not_finite(visible: NDArray[np.bool_], values: Double) -> Double:
         there = np.isnan(values) if np.isnan(kind) else values == kind
         result = np.where(visible.astype(np.float64) @ there.astype(np.float64) > 0, result + kind, result)
     return result
-
-
-def check_kinds(type_k: str, type_v: str) -> tuple[Kind, Kind]:
-    """The kinds of a K type and a V type, in this order."""
-    k, v = Kind.of(type_k), Kind.of(type_v)
-    if (k.side, v.side) != ("k", "v"):
-        raise ValueError(f"{type_k} and {type_v} are no pair of a K type and a V type")
-    return k, v

@@ -95,8 +95,8 @@ def _score_variance(problem: Problem, b: int, h: int) -> Double:
         added = bias(problem, segment, b, h)
         size = _score_size(problem, segment, b, h) * abs(problem.scale) + np.where(np.isfinite(added), abs(added), 0.0)
         noise = np.square(SCORE_EPS * size)
-        if segment.packed is not None:
-            noise = noise + problem.scale**2 * _tile_variance(problem, segment.packed, q, b, h)
+        if segment.packed_k is not None:
+            noise = noise + problem.scale**2 * _tile_variance(problem, segment.packed_k, q, b, h)
         columns.append(noise)
     if problem.sinks is not None:
         columns.append(np.zeros((len(q), 1)))
@@ -105,10 +105,10 @@ def _score_variance(problem: Problem, b: int, h: int) -> Double:
 
 
 def _tile_variance(problem: Problem, packed: Packed, q: Double, b: int, h: int) -> Double:
-    total = np.zeros((len(q), packed.k.codes.shape[2] * SIZE))
+    total = np.zeros((len(q), packed.tiles.codes.shape[2] * SIZE))
     for column, part, channels in _pieces(problem, h):
-        steps = step(q[:, channels], packed.kernel_k)
-        lanes = lane_variance(_column(packed.k, b, column), part).reshape(-1)
+        steps = step(q[:, channels], packed.kernel)
+        lanes = lane_variance(_column(packed.tiles, b, column), part).reshape(-1)
         total += np.square(steps)[:, None] * lanes
     return total
 
@@ -119,11 +119,10 @@ def _value_variance(problem: Problem, b: int, h: int, p: Double) -> Double:
     start = 0
     for segment in problem.segments:
         end = start + segment.keys.shape[2]
-        if segment.packed is not None and end > start:
-            v = segment.packed.v
-            steps = step(p[:, start:end].reshape(len(p), -1, SIZE), segment.packed.kernel_v)
+        if segment.packed_v is not None and end > start:
+            steps = step(p[:, start:end].reshape(len(p), -1, SIZE), segment.packed_v.kernel)
             for column, part, channels in _pieces(problem, h):
-                lanes = lane_variance(_column(v, b, column), slice(0, SIZE))
+                lanes = lane_variance(_column(segment.packed_v.tiles, b, column), slice(0, SIZE))
                 total[:, channels] += np.square(steps) @ lanes[:, part]
         start = end
     return total
@@ -133,12 +132,12 @@ def _score_size(problem: Problem, segment: Segment, b: int, h: int) -> Double:
     """A bound on the sum of the magnitudes that float32 adds up for each score."""
     q = np.abs(problem.q[b, h])
     keys = np.abs(segment.keys[b, problem.kv_head(h)])
-    if segment.packed is None:
+    if segment.packed_k is None:
         plain: Double = q @ keys.T
         return plain
     total = np.zeros((len(q), keys.shape[0]))
     for column, _, channels in _pieces(problem, h):
-        k = _column(segment.packed.k, b, column)
+        k = _column(segment.packed_k.tiles, b, column)
         lanes = 2 * k.scale.astype(np.float64) + np.abs(k.offset.astype(np.float64))
         total += q[:, channels].sum(axis=1, keepdims=True) * lanes.reshape(-1)
     return total

@@ -49,7 +49,7 @@ enum class layout {
 struct align_case {
     std::string id;
 
-    int bits_k = 4;
+    int bits_k = 4; // 16: this side of the packed segment is f16
     int bits_v = 4;
 
     int n_tiles   = 1; // packed tokens / 128
@@ -66,6 +66,7 @@ struct align_case {
     bool      alibi      = false;
     bool      softcap    = false;
     bool      sinks      = false;
+    bool      negative   = false; // the scale
 
     layout lay_q      = layout::plain;
     layout lay_f16    = layout::plain;
@@ -87,6 +88,8 @@ struct align_case {
     int64_t n_rows() const { return n_batch * n_head() * n_q; }
     int64_t cost() const { return n_rows() * n_kv() * head_dim; } // multiplications of q.k
 
+    bool      packs_k() const { return bits_k < 16; }
+    bool      packs_v() const { return bits_v < 16; }
     ggml_type type_k() const;
     ggml_type type_v() const;
     float     scale() const;

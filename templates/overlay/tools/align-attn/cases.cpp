@@ -20,15 +20,21 @@ const char * name_of(mask_kind kind) {
 }
 
 ggml_type align_case::type_k() const {
-    return bits_k == 1 ? GGML_TYPE_QLUTATTN_K1_128x128 : bits_k == 2 ? GGML_TYPE_QLUTATTN_K2_128x128 : GGML_TYPE_QLUTATTN_K4_128x128;
+    return !packs_k()  ? GGML_TYPE_F16 :
+           bits_k == 1 ? GGML_TYPE_QLUTATTN_K1_128x128 :
+           bits_k == 2 ? GGML_TYPE_QLUTATTN_K2_128x128 :
+                         GGML_TYPE_QLUTATTN_K4_128x128;
 }
 
 ggml_type align_case::type_v() const {
-    return bits_v == 1 ? GGML_TYPE_QLUTATTN_V1_128x128 : bits_v == 2 ? GGML_TYPE_QLUTATTN_V2_128x128 : GGML_TYPE_QLUTATTN_V4_128x128;
+    return !packs_v()  ? GGML_TYPE_F16 :
+           bits_v == 1 ? GGML_TYPE_QLUTATTN_V1_128x128 :
+           bits_v == 2 ? GGML_TYPE_QLUTATTN_V2_128x128 :
+                         GGML_TYPE_QLUTATTN_V4_128x128;
 }
 
 float align_case::scale() const {
-    const float unit = 1.0f / std::sqrt((float) head_dim);
+    const float unit = (negative ? -1.0f : 1.0f) / std::sqrt((float) head_dim);
     return data == data_kind::tiny ? 16.0f * unit : unit;
 }
 
@@ -41,6 +47,7 @@ static std::string make_id(const align_case & c) {
     id += c.alibi ? "-alibi" : "";
     id += c.softcap ? "-cap" : "";
     id += c.sinks ? "-sinks" : "";
+    id += c.negative ? "-neg" : "";
     id += c.n_batch > 1 ? "-b" + std::to_string(c.n_batch) : "";
     id += c.n_threads > 1 ? "-j" + std::to_string(c.n_threads) : "";
     id += c.src_f32 ? "-f32" : "";
@@ -142,6 +149,41 @@ static void add_poison(std::vector<align_case> & cases) {
     }
 }
 
+// one side of the packed segment is f16
+static void add_one_sided(std::vector<align_case> & cases) {
+    static const poison_kind poisons[] = { poison_kind::nan_k, poison_kind::nan_v, poison_kind::inf_v };
+    int                      n         = 0;
+    for (int bits : BITS) {
+        for (bool k : { true, false }) {
+            for (int head_dim : { 64, 128, 256 }) {
+                align_case c;
+                c.bits_k    = k ? bits : 16;
+                c.bits_v    = k ? 16 : bits;
+                c.head_dim  = head_dim;
+                c.n_head_kv = 2;
+                c.n_tiles   = 2;
+                c.n_f16     = n % 2 == 0 ? 127 : 0;
+                c.group     = 4;
+                c.lay_f16   = n % 3 == 0 ? layout::permuted : n % 3 == 1 ? layout::view : layout::plain;
+                c.n_batch   = 1 + n % 2;
+                c.n_threads = 1 + n % 3;
+                cases.push_back(c);
+                c.n_q   = 33;
+                c.group = 1 + n % 3;
+                c.mask  = n % 2 == 0 ? mask_kind::holes : mask_kind::rows;
+                c.sinks = n % 3 == 0;
+                cases.push_back(c);
+                c.mask          = mask_kind::holes;
+                c.poison        = poisons[n % 3];
+                c.poison_masked = n / 3 % 2 == 0;
+                c.n_q           = 5;
+                cases.push_back(c);
+                n++;
+            }
+        }
+    }
+}
+
 static void add_special(std::vector<align_case> & cases) {
     align_case c;
     c.n_tiles = 0;
@@ -154,6 +196,14 @@ static void add_special(std::vector<align_case> & cases) {
             c.sinks = sinks;
             cases.push_back(c);
         }
+    }
+
+    c          = align_case();
+    c.negative = true; // the keys that look least alike weigh most
+    for (int n_f16 : { 0, 1, 127 }) {
+        c.n_f16 = n_f16;
+        c.n_q   = n_f16 == 1 ? 33 : 1;
+        cases.push_back(c);
     }
 
     c         = align_case();
@@ -178,6 +228,7 @@ std::vector<align_case> make_cases() {
     add_cover(cases, 1, 35000000);
     add_cover(cases, 2, 10000000);
     add_onehot(cases);
+    add_one_sided(cases);
     add_poison(cases);
     add_special(cases);
 

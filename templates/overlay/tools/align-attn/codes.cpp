@@ -57,6 +57,9 @@ void read_tile(const uint8_t * bytes, int bits, tile_codes & tile) {
 packed_side decode(const align_case & c, int bits, const std::vector<uint8_t> & bytes) {
     packed_side side;
     side.bits = bits;
+    if (bits == 16) {
+        return side; // nothing was packed
+    }
     side.tiles.resize(c.n_batch * c.n_cols() * c.n_tiles);
     for (size_t i = 0; i < side.tiles.size(); ++i) {
         read_tile(bytes.data() + i * tile_bytes(bits), bits, side.tiles[i]);

@@ -17,7 +17,7 @@ double level_of(int bits, int code); // in units of the scale
 
 void read_tile(const uint8_t * bytes, int bits, tile_codes & tile);
 
-// A packed tensor of a case, decoded. Index of a tile: (batch*n_cols + column)*n_tiles + tile.
+// A packed tensor of a case, decoded; no tiles if it is f16. Index of a tile: (batch*n_cols + column)*n_tiles + tile.
 struct packed_side {
     int                     bits = 0;
     std::vector<tile_codes> tiles;

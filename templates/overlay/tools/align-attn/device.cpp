@@ -6,6 +6,7 @@
 
 #include <cstring>
 #include <stdexcept>
+#include <utility>
 
 device::device() {
     if (!ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU)) {
@@ -24,6 +25,9 @@ device::device() {
 }
 
 std::string device::kernel_name(ggml_type type) const {
+    if (type == GGML_TYPE_F16) {
+        return "f16";
+    }
     const char * name = name_of_kernel(type);
     if (!name || (strncmp(name, "lut-", 4) != 0 && strncmp(name, "dot-", 4) != 0 && strncmp(name, "dot7-", 5) != 0)) {
         throw std::runtime_error(std::string("the CPU backend names no known kernel for ") + ggml_type_name(type));
@@ -67,6 +71,12 @@ ggml_tensor * place(ggml_context * ctx, ggml_type type, layout lay, int64_t ne0,
             return ggml_permute(ctx, ggml_new_tensor_4d(ctx, type, ne1, ne0, ne2, ne3), 1, 0, 2, 3);
     }
     return nullptr;
+}
+
+// one side of the packed segment
+ggml_tensor * place_packed(ggml_context * ctx, const align_case & c, ggml_type type) {
+    return type == GGML_TYPE_F16 ? place(ctx, type, c.lay_f16, c.head_dim, c.n_packed(), c.n_head_kv, c.n_batch) :
+                                   place(ctx, type, c.lay_packed, 128, c.n_packed(), c.n_cols(), c.n_batch);
 }
 
 void store(ggml_tensor * t, int64_t i0, int64_t i1, int64_t i2, int64_t i3, float x) {
@@ -149,10 +159,10 @@ device_result device::run_mixed(const align_case & c, const case_data & data, in
     ggml_tensor * q    = place(ctx, GGML_TYPE_F32, c.lay_q, c.head_dim, c.n_q, c.n_head(), c.n_batch);
     ggml_tensor * k    = with_f16 ? place(ctx, GGML_TYPE_F16, c.lay_f16, c.head_dim, c.n_f16, c.n_head_kv, c.n_batch) : nullptr;
     ggml_tensor * v    = with_f16 ? place(ctx, GGML_TYPE_F16, c.lay_f16, c.head_dim, c.n_f16, c.n_head_kv, c.n_batch) : nullptr;
-    ggml_tensor * ksrc = packed ? place(ctx, src_type, c.lay_src, 128, c.n_packed(), c.n_cols(), c.n_batch) : nullptr;
-    ggml_tensor * vsrc = packed ? place(ctx, src_type, c.lay_src, 128, c.n_packed(), c.n_cols(), c.n_batch) : nullptr;
-    ggml_tensor * kp   = with_kp ? place(ctx, c.type_k(), c.lay_packed, 128, c.n_packed(), c.n_cols(), c.n_batch) : nullptr;
-    ggml_tensor * vp   = with_kp ? place(ctx, c.type_v(), c.lay_packed, 128, c.n_packed(), c.n_cols(), c.n_batch) : nullptr;
+    ggml_tensor * ksrc = packed && c.packs_k() ? place(ctx, src_type, c.lay_src, 128, c.n_packed(), c.n_cols(), c.n_batch) : nullptr;
+    ggml_tensor * vsrc = packed && c.packs_v() ? place(ctx, src_type, c.lay_src, 128, c.n_packed(), c.n_cols(), c.n_batch) : nullptr;
+    ggml_tensor * kp   = with_kp ? place_packed(ctx, c, c.type_k()) : nullptr;
+    ggml_tensor * vp   = with_kp ? place_packed(ctx, c, c.type_v()) : nullptr;
 
     const bool    masked = !data.mask.empty();
     ggml_tensor * mask   = masked && with_f16 ? ggml_new_tensor_4d(ctx, GGML_TYPE_F16, c.n_f16, rows, data.mask_heads, data.mask_batches) : nullptr;
@@ -161,9 +171,10 @@ device_result device::run_mixed(const align_case & c, const case_data & data, in
     ggml_tensor * sinks = c.sinks ? ggml_new_tensor_1d(ctx, GGML_TYPE_F32, c.n_head()) : nullptr;
 
     ggml_cgraph * pack = ggml_new_graph_custom(ctx, 16, false);
-    if (packed) {
-        ggml_build_forward_expand(pack, ggml_cpy(ctx, ksrc, kp));
-        ggml_build_forward_expand(pack, ggml_cpy(ctx, vsrc, vp));
+    for (auto [src, dst] : { std::make_pair(ksrc, kp), std::make_pair(vsrc, vp) }) {
+        if (src) {
+            ggml_build_forward_expand(pack, ggml_cpy(ctx, src, dst));
+        }
     }
     ggml_cgraph * attend = ggml_new_graph_custom(ctx, 16, false);
     ggml_tensor * out = ggml_flash_attn_ext_mixed(ctx, q, k, v, mask, kp, vp, maskp, sinks, c.n_head_kv, c.scale(), c.max_bias(), c.logit_softcap());
@@ -185,8 +196,8 @@ device_result device::run_mixed(const align_case & c, const case_data & data, in
         store_tokens(v, data.v, c.n_f16, 0);
     }
     if (packed) {
-        store_tokens(ksrc, data.kp, c.n_packed(), 0);
-        store_tokens(vsrc, data.vp, c.n_packed(), 0);
+        store_tokens(ksrc ? ksrc : kp, data.kp, c.n_packed(), 0);
+        store_tokens(vsrc ? vsrc : vp, data.vp, c.n_packed(), 0);
     }
     if (mask) {
         store_mask(mask, data, c.n_q, c.n_kv(), c.n_packed());
@@ -201,8 +212,8 @@ device_result device::run_mixed(const align_case & c, const case_data & data, in
     memory.snapshot();
     if (packed) {
         compute(pack, n_threads);
-        result.kp = load_tiles(kp, memory);
-        result.vp = load_tiles(vp, memory);
+        result.kp = ksrc ? load_tiles(kp, memory) : std::vector<uint8_t>();
+        result.vp = vsrc ? load_tiles(vp, memory) : std::vector<uint8_t>();
         memory.compare("pack", result.faults);
     }
     compute(attend, n_threads);
@@ -224,9 +235,15 @@ std::vector<float> device::run_upstream(const align_case & c, const case_data & 
     ggml_tensor * q     = ggml_new_tensor_4d(ctx, GGML_TYPE_F32, c.head_dim, c.n_q, c.n_head(), c.n_batch);
     ggml_tensor * k     = ggml_new_tensor_4d(ctx, GGML_TYPE_F16, c.head_dim, c.n_kv(), c.n_head_kv, c.n_batch);
     ggml_tensor * v     = ggml_new_tensor_4d(ctx, type_v, c.head_dim, c.n_kv(), c.n_head_kv, c.n_batch);
-    ggml_tensor * mask  = data.mask.empty() ? nullptr : ggml_new_tensor_4d(ctx, GGML_TYPE_F16, c.n_kv(), c.n_q, data.mask_heads, data.mask_batches);
     ggml_tensor * sinks = c.sinks ? ggml_new_tensor_1d(ctx, GGML_TYPE_F32, c.n_head()) : nullptr;
-    ggml_tensor * out   = ggml_flash_attn_ext(ctx, q, k, v, mask, c.scale(), c.max_bias(), c.logit_softcap());
+    ggml_tensor * mask  = nullptr;
+    if (!data.mask.empty()) {
+        mask = ggml_new_tensor_4d(ctx, GGML_TYPE_F16, c.n_kv(), c.n_q, data.mask_heads, data.mask_batches);
+    } else if (c.logit_softcap() != 0.0f) {
+        // A mask of zeros: without one, upstreams before PR 29034 put weight on the padding of their last block of keys.
+        mask = ggml_new_tensor_2d(ctx, GGML_TYPE_F16, c.n_kv(), c.n_q);
+    }
+    ggml_tensor * out = ggml_flash_attn_ext(ctx, q, k, v, mask, c.scale(), c.max_bias(), c.logit_softcap());
     ggml_flash_attn_ext_add_sinks(out, sinks);
 
     ggml_backend_buffer_ptr buffer(ggml_backend_alloc_ctx_tensors(ctx, backend.get()));
@@ -235,8 +252,10 @@ std::vector<float> device::run_upstream(const align_case & c, const case_data & 
     store_tokens(k, data.k, c.n_f16, c.n_packed());
     store_tokens(v, data.vp, c.n_packed(), 0, v_scale);
     store_tokens(v, data.v, c.n_f16, c.n_packed(), v_scale);
-    if (mask) {
+    if (!data.mask.empty()) {
         store_mask(mask, data, c.n_q, c.n_kv(), 0);
+    } else if (mask) {
+        memset(mask->data, 0, ggml_nbytes(mask));
     }
     if (sinks) {
         memcpy(sinks->data, data.sinks.data(), data.sinks.size() * sizeof(float));

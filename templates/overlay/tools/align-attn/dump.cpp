@@ -6,8 +6,8 @@
 #include <algorithm>
 #include <cstring>
 
-static constexpr size_t MAX_CASES = 60;
-static constexpr size_t MAX_BYTES = 60 * 1024 * 1024;
+static constexpr size_t MAX_CASES = 100;
+static constexpr size_t MAX_BYTES = 90 * 1024 * 1024;
 
 // A case is worth keeping when it shows something that the ones before it do not.
 static std::vector<std::string> features_of(const align_case & c) {
@@ -33,7 +33,7 @@ void dump::add(const verdict & v, const case_data & data, const device_result & 
     for (const std::string & f : features_of(v.c)) {
         fresh |= std::find(features.begin(), features.end(), f) == features.end();
     }
-    if (!fresh || run.out.empty() || bytes > MAX_BYTES / 24 || entries.size() >= MAX_CASES || size + bytes > MAX_BYTES) {
+    if (!fresh || run.out.empty() || bytes > MAX_BYTES / 36 || entries.size() >= MAX_CASES || size + bytes > MAX_BYTES) {
         return;
     }
     for (const std::string & f : features_of(v.c)) {
@@ -122,8 +122,12 @@ void add_case(writer & w, const std::string & i, const verdict & v, const case_d
             w.add_f16(t + "ksrc", shape, k);
             w.add_f16(t + "vsrc", shape, x);
         }
-        w.add(t + "kp", GGML_TYPE_I8, { (int64_t) run.kp.size() }, run.kp.data());
-        w.add(t + "vp", GGML_TYPE_I8, { (int64_t) run.vp.size() }, run.vp.data());
+        if (c.packs_k()) {
+            w.add(t + "kp", GGML_TYPE_I8, { (int64_t) run.kp.size() }, run.kp.data());
+        }
+        if (c.packs_v()) {
+            w.add(t + "vp", GGML_TYPE_I8, { (int64_t) run.vp.size() }, run.vp.data());
+        }
         if (!d.mask.empty()) {
             w.add_f16(t + "maskp", { c.n_packed(), c.n_q, d.mask_heads, d.mask_batches }, mask_part(c, d, 0, c.n_packed()));
         }

@@ -51,52 +51,65 @@ head_values original_values(const align_case & c, const case_data & data, int64_
     return head;
 }
 
+// the part of a kv head that lies from `first` on in a tile of K
+static void decode_keys(const align_case & c, const tile_codes & from, int bits, int64_t tile, int64_t part, int64_t first, head_values & head) {
+    const int64_t depth = part_depth(c);
+    for (int64_t token = 0; token < 128; ++token) {
+        const double  scale  = from.scale[token];
+        const int64_t t      = tile * 128 + token;
+        double        levels = 0; // sum of squares
+        for (int64_t i = 0; i < depth; ++i) {
+            const double level                        = level_of(bits, from.code[token][first + i]);
+            head.k[t * c.head_dim + part * depth + i] = scale * level + from.offset[token];
+            levels += level * level;
+        }
+        head.k_noise[part * c.n_packed() + t] = scale * scale * levels / 12;
+        head.k_size[part * c.n_kv() + t]      = 2 * scale + std::fabs(from.offset[token]);
+    }
+}
+
+// likewise of V
+static void decode_values(const align_case & c, const tile_codes & from, int bits, int64_t tile, int64_t part, int64_t first, head_values & head) {
+    const int64_t depth = part_depth(c);
+    for (int64_t i = 0; i < depth; ++i) {
+        const double scale  = from.scale[first + i];
+        const double offset = from.offset[first + i];
+        double       levels = 0; // sum of squares
+        for (int64_t token = 0; token < 128; ++token) {
+            const double  level = level_of(bits, from.code[first + i][token]);
+            const int64_t at    = (tile * 128 + token) * c.head_dim + part * depth + i;
+            head.v[at]          = scale * level + offset;
+            head.v_size[at]     = std::fabs(scale * level) + std::fabs(offset);
+            levels += level * level;
+        }
+        head.v_noise[tile * c.head_dim + part * depth + i] = scale * scale * levels / 12;
+    }
+}
+
 head_values decoded_values(const align_case & c, const case_data & data, const packed_side & k, const packed_side & v, int64_t b, int64_t h) {
     head_values head;
     load(c, data, b, h, head);
     const int64_t depth = part_depth(c);
     head.k_size.assign(n_parts(c) * c.n_kv(), 0.0);
+    const int64_t k_f16 = c.packs_k() ? c.n_packed() : 0; // keys are f16 from here on
     for (double x : head.v) {
         head.v_size.push_back(std::fabs(x));
     }
 
     for (int64_t part = 0; part < n_parts(c); ++part) {
-        for (int64_t t = c.n_packed(); t < c.n_kv(); ++t) {
+        for (int64_t t = k_f16; t < c.n_kv(); ++t) {
             for (int64_t i = 0; i < depth; ++i) {
                 head.k_size[part * c.n_kv() + t] = std::max(head.k_size[part * c.n_kv() + t], std::fabs(head.k[t * c.head_dim + part * depth + i]));
             }
         }
         for (int64_t tile = 0; tile < c.n_tiles; ++tile) {
-            const int64_t      channel       = h * c.head_dim + part * depth;
-            const int64_t      index         = (b * c.n_cols() + channel / 128) * c.n_tiles + tile;
-            const tile_codes & kt            = k.tiles[index];
-            const tile_codes & vt            = v.tiles[index];
-            double             k_levels[128] = { 0 }; // of each token, sum of squared levels
-            double             v_levels[128] = { 0 }; // of each channel
-            for (int64_t token = 0; token < 128; ++token) {
-                for (int64_t i = 0; i < depth; ++i) {
-                    const int64_t at      = (tile * 128 + token) * c.head_dim + part * depth + i;
-                    const int     lane    = (int) ((channel + i) % 128);
-                    const double  k_level = level_of(k.bits, kt.code[token][lane]);
-                    const double  v_level = level_of(v.bits, vt.code[lane][token]);
-                    head.k[at]            = kt.scale[token] * k_level + kt.offset[token];
-                    head.v[at]            = vt.scale[lane] * v_level + vt.offset[lane];
-                    head.v_size[at]       = std::fabs(vt.scale[lane] * v_level) + std::fabs(vt.offset[lane]);
-                    k_levels[token] += k_level * k_level;
-                    v_levels[i] += v_level * v_level;
-                }
+            const int64_t channel = h * c.head_dim + part * depth;
+            const int64_t index   = (b * c.n_cols() + channel / 128) * c.n_tiles + tile;
+            if (c.packs_k()) {
+                decode_keys(c, k.tiles[index], k.bits, tile, part, channel % 128, head);
             }
-            for (int64_t token = 0; token < 128; ++token) {
-                const double  scale = kt.scale[token];
-                const int64_t t     = tile * 128 + token;
-
-                head.k_noise[part * c.n_packed() + t] = scale * scale * k_levels[token] / 12;
-                head.k_size[part * c.n_kv() + t]      = 2 * scale + std::fabs(kt.offset[token]);
-            }
-            for (int64_t i = 0; i < depth; ++i) {
-                const double scale = vt.scale[(channel + i) % 128];
-
-                head.v_noise[tile * c.head_dim + part * depth + i] = scale * scale * v_levels[i] / 12;
+            if (c.packs_v()) {
+                decode_values(c, v.tiles[index], v.bits, tile, part, channel % 128, head);
             }
         }
     }

@@ -146,7 +146,7 @@ static float finish_scores(qlutattn_block & block, const qlutattn_row & row, con
             block.mask[i] = ggml_fp16_to_fp32(mask[i]);
         }
     }
-    std::fill(scores + n, scores + padded, -INFINITY);
+    std::fill(scores + n, scores + padded, scores[n - 1]); // -inf only at the end: the factor may be 0 or negative
     std::fill(block.mask + n, block.mask + padded, -INFINITY);
 
     f32::vec largest = f32::set(-INFINITY);
@@ -159,6 +159,7 @@ static float finish_scores(qlutattn_block & block, const qlutattn_row & row, con
         f32::store(scores + i, s);
         largest = f32::max(s, largest);
     }
+    std::fill(scores + n, scores + padded, -INFINITY);
     return f32::largest(largest);
 }
 
