@@ -9,6 +9,7 @@ from qlutattn_patch.errors import ExpectedError
 from qlutattn_patch.git import Entry, Repository
 from qlutattn_patch.patchfile import FilePatch
 from qlutattn_patch.series import Patch, Series
+from qlutattn_patch.upstream import TABLES, TRAITS_INC, mismatches
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,21 @@ def apply_series(repository: Repository, series: Series, base: str) -> PatchedTr
         if misfits:
             raise _told(misfits, base)
         tree = scratch.write_tree()
+        _check_tables(scratch, tree, base)
         files = scratch.differences(head, tree)
         return PatchedTree(tree, files, scratch.blobs(entry.blob for entry in files.values() if entry))
+
+
+def _check_tables(scratch: Repository, tree: str, base: str) -> None:
+    """Refuse a result whose tables contradict each other, though every hunk fits: an id that upstream took, say."""
+    entries = {path: entry for path, entry in scratch.files(tree).items() if path in (*TABLES, TRAITS_INC)}
+    blobs = scratch.blobs(entry.blob for entry in entries.values())
+    texts = {path: blobs[entry.blob].decode("utf-8", "replace") for path, entry in entries.items()}
+    if problems := mismatches(texts):
+        raise ExpectedError(
+            "\n".join([f"The tables of {base} with the patches do not suit:", *(f"  {one}" for one in problems)]),
+            "give our types other ids or names in templates/formats.toml, or take another llama.cpp",
+        )
 
 
 def _apply_what_fits(scratch: Repository, patch: Patch) -> list[_Misfit]:

@@ -14,6 +14,7 @@ from qlutattn_patch.errors import ExpectedError
 
 _DRIVE = re.compile(r"^[A-Za-z]:")
 _BROKEN = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ValueError)
+_MAX_TEXT = 16 << 20
 MAX_BYTES = 4 << 30  # no llama.cpp comes near it; a decompression bomb does
 
 Progress = Callable[[int, int], None]
@@ -41,6 +42,22 @@ def unpack(archive: Path, target: Path, prefix: str | None, landmarks: Iterable[
                     progress(done, len(wanted))
     except _BROKEN as failure:
         raise _unreadable(archive, failure) from None
+
+
+def text_of(archive: Path, name: str) -> str | None:
+    """A text file in the top folder of an archive, None if there is none."""
+    try:
+        with tarfile.open(archive, "r:*") as tar:
+            for member in tar:
+                if member.isfile() and _clean(member.name).partition("/")[2] == name:
+                    source = tar.extractfile(member)
+                    assert source is not None
+                    return source.read(_MAX_TEXT).decode("utf-8", "replace")
+    except FileNotFoundError:
+        raise ExpectedError(f"There is no archive {archive}.") from None
+    except _BROKEN as failure:
+        raise _unreadable(archive, failure) from None
+    return None
 
 
 def _examined(archive: Path) -> list[tarfile.TarInfo]:

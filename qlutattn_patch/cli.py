@@ -25,18 +25,8 @@ from qlutattn_patch.errors import (
 from qlutattn_patch.workspace import log_dir
 
 COMMANDS = (
-    "run",
-    "vendor",
-    "generate",
-    "apply",
-    "revert",
-    "status",
-    "build",
-    "align",
-    "bench",
-    "eval",
-    "types",
-    "doctor",
+    *("run", "vendor", "generate", "apply", "revert", "status", "build", "align", "bench", "eval", "types", "doctor"),
+    *("matrix", "bisect", "rebase"),
 )
 
 

@@ -208,8 +208,9 @@ def build(
     targets: Sequence[str] = (DEFAULT_TARGET,),
     type: str | None = None,
     jobs: int | None = None,
+    objects: Sequence[str] = (),
 ) -> BuildTree:
-    """Configure the preset's build tree if need be, and build the targets."""
+    """Configure the preset's build tree if need be, and build the targets, and what is made of these source files."""
     preset = preset_named(preset_name)
     _check_source(workspace, targets)
     tree = BuildTree(workspace.build_dir(preset.name))
@@ -228,7 +229,8 @@ def build(
             large=tree.is_large or any(target not in _SMALL_TARGETS for target in targets),
         )
         tree.configure(recipe)
-        tree.build(recipe, targets, jobs or _cores())
+        # ninja's name for what a file is made into
+        tree.build(recipe, [*targets, *(f"{workspace.tree / path}^" for path in objects)], jobs or _cores())
     return tree
 
 

@@ -31,9 +31,12 @@ class Fields:
         """The error that says what is wrong in this table."""
         return ExpectedError(f"{self.where}: {text}.")
 
-    def text(self, key: str, blank: bool = False) -> str:
+    def __contains__(self, key: str) -> bool:
+        return key in self._left
+
+    def text(self, key: str, blank: bool = False, default: str | None = None) -> str:
         """A string, which must say something unless `blank` allows that it does not."""
-        value: str = self._take(key, str, "a string", None)
+        value: str = self._take(key, str, "a string", default)
         if not blank and not value.strip():
             raise self.wrong(f"'{key}' is empty")
         return value
@@ -145,7 +148,10 @@ class GitSource:
 
 @dataclass(frozen=True)
 class Pin:
-    """The upstream that everything is made for: its commit, the git tree id of its files, and who can provide them."""
+    """The upstream that everything is made for: its commit, the git tree id of its files, and who can provide them.
+
+    The tree id says what the files are; of a release that names its commit by the first digits only, so does the pin.
+    """
 
     commit: str
     tree: str
@@ -157,11 +163,13 @@ def load_pin(path: Path) -> Pin:
     fields = read_toml(path)
     fields.schema()
     pin = Pin(
-        commit=_hex(fields, "commit", 40),
+        commit=_matching(fields, "commit", "[0-9a-f]{7,40}", "40 lower-case hexadecimal digits"),
         tree=_hex(fields, "tree", 40),
         sources=tuple(_source(source) for source in fields.tables("source")),
     )
     fields.done()
+    if len(pin.commit) < 40 and any(isinstance(source, GitSource) for source in pin.sources):
+        raise fields.wrong("'commit' must be 40 lower-case hexadecimal digits for git to fetch it")
     return pin
 
 
@@ -171,7 +179,7 @@ def _source(fields: Fields) -> SdistSource | GitSource:
     if kind == "sdist":
         source = SdistSource(
             package=_matching(fields, "package", r"[A-Za-z0-9][A-Za-z0-9._-]*", "a package name"),
-            version=_matching(fields, "version", r"[A-Za-z0-9][A-Za-z0-9.+!_-]*", "a version"),
+            version=version(fields, "version"),
             sha256=_hex(fields, "sha256", 64),
             prefix=repository_path(fields, "prefix", fields.text("prefix")),
         )
@@ -181,6 +189,11 @@ def _source(fields: Fields) -> SdistSource | GitSource:
         raise fields.wrong(f"'kind' is '{kind}', not 'sdist' or 'git'")
     fields.done()
     return source
+
+
+def version(fields: Fields, key: str) -> str:
+    """The version of a release."""
+    return _matching(fields, key, r"[A-Za-z0-9][A-Za-z0-9.+!_-]*", "a version")
 
 
 def _hex(fields: Fields, key: str, digits: int) -> str:

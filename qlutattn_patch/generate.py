@@ -17,7 +17,7 @@ from qlutattn_patch.git import IDENTITY, MAIL, Entry, Repository
 from qlutattn_patch.hooks import TEMPLATE_SUFFIX, PatchSpec, Templates, load_templates
 from qlutattn_patch.render import Placer, Renderer
 from qlutattn_patch.series import SERIES, SUFFIX, Patch, Series
-from qlutattn_patch.upstream import GGML_C, GGML_H, check_is_llama_cpp, check_types_are_free
+from qlutattn_patch.upstream import TABLES, check_is_llama_cpp, collisions, facts, mismatches
 from qlutattn_patch.workspace import Workspace
 
 _LICENCE = "Context lines are from llama.cpp (MIT licence, The ggml authors)."
@@ -79,12 +79,14 @@ def make_series(formats: Formats, templates: Templates, repository: Repository) 
     upstream = f"{repository.work_tree} at {(repository.commit_id() or '')[:12]}"
     base = repository.files("HEAD")
     check_is_llama_cpp(base, upstream)
-    touched = {hook.file for patch in templates.patches for hook in patch.hooks} | {GGML_H, GGML_C}
+    hooks = [form for patch in templates.patches for hook in patch.hooks for form in (hook, *hook.others)]
+    touched = {hook.file for hook in hooks} | set(TABLES)
     texts = _upstream_texts(repository, {file: base[file] for file in sorted(touched) if file in base})
-    check_types_are_free(formats, texts[GGML_H], texts[GGML_C])
-    _check_overlay_is_new(templates, base)
+    problems = [*collisions(formats, texts), *mismatches(texts)]
+    there = [file for file in templates.overlay if file in base]
+    problems += [f"there is already a file {file}, which templates/overlay brings" for file in there]
 
-    renderer = Renderer(formats)
+    renderer = Renderer(formats, facts(texts))
     placer = Placer(renderer)
     steps: list[dict[str, str]] = []
     for patch in templates.patches:
@@ -93,9 +95,11 @@ def make_series(formats: Formats, templates: Templates, repository: Repository) 
         for hook in patch.hooks:
             placed = placer.place(hook, texts)
             if placed is not None:
-                texts[hook.file] = changed[hook.file] = placed
+                file, text = placed
+                texts[file] = changed[file] = text
         steps.append(changed)
-    placer.check(upstream)
+    placer.check(upstream, problems)
+    placer.check(f"{upstream} with the patches", mismatches(texts))
 
     modes = {file: entry.mode for file, entry in base.items()}
     with repository.scratch() as scratch:
@@ -126,15 +130,6 @@ def _upstream_texts(repository: Repository, entries: Mapping[str, Entry]) -> dic
         if "\r" in texts[file]:
             raise ExpectedError(f"Upstream's {file} has CRLF line ends, which git am would lose.")
     return texts
-
-
-def _check_overlay_is_new(templates: Templates, base: Mapping[str, Entry]) -> None:
-    there = [file for file in templates.overlay if file in base]
-    if there:
-        raise ExpectedError(
-            "\n".join(["Upstream already has files that templates/overlay brings:", *(f"  {file}" for file in there)]),
-            "rename them in templates/overlay, or turn them into hooks",
-        )
 
 
 def _overlay_text(renderer: Renderer, source: Path, file: str) -> str:

@@ -144,6 +144,14 @@ class Repository:
         """The id of a revision's tree."""
         return self.line("rev-parse", "--verify", f"{revision}^{{tree}}")
 
+    def is_ancestor(self, older: str, newer: str) -> bool:
+        """Whether a commit is another one or in its history."""
+        return self.call("merge-base", "--is-ancestor", older, newer).status == 0
+
+    def first_parents(self, after: str, last: str) -> list[str]:
+        """The commits that follow one up to another, the oldest first, merged branches taken as one step."""
+        return self.line("rev-list", "--first-parent", "--reverse", f"{after}..{last}").split()
+
     def has(self, name: str) -> bool:
         """Whether the repository has an object."""
         return self.call("cat-file", "-e", name).status == 0

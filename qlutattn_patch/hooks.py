@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from qlutattn_patch.config import Fields, read_text, read_toml, repository_path
+from qlutattn_patch.config import Fields, read_text, read_toml, repository_path, version
 from qlutattn_patch.errors import ExpectedError
 
 PLACES = ("after", "before", "replace")
@@ -14,7 +14,10 @@ TEMPLATE_SUFFIX = ".j2"
 
 @dataclass(frozen=True)
 class Hook:
-    """An edit of a file that is already there: text put after, before or in place of an anchor."""
+    """An edit of a file that is already there: text put after, before or in place of an anchor.
+
+    `others` are the forms of the same edit for upstreams that look otherwise; exactly one of all forms must fit.
+    """
 
     where: str
     file: str
@@ -22,6 +25,8 @@ class Hook:
     place: str
     text: str
     count: int
+    patch: str = ""
+    others: tuple[Hook, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,15 @@ class PatchSpec:
     until: str
     overlay: tuple[str, ...]
     hooks: tuple[Hook, ...]
+    optional: Optional | None = None
+
+
+@dataclass(frozen=True)
+class Optional:
+    """What makes a patch optional: an upstream older than the release `since` can do without it, and why."""
+
+    since: str
+    because: str
 
 
 @dataclass(frozen=True)
@@ -43,6 +57,12 @@ class Templates:
 
     patches: tuple[PatchSpec, ...]
     overlay: dict[str, Path]
+
+    def until(self, name: str) -> Templates:
+        """The same without the patch of that name and those that follow it."""
+        kept = self.patches[: [patch.name for patch in self.patches].index(name)]
+        files = {file for patch in kept for file in patch.overlay}
+        return Templates(kept, {file: source for file, source in self.overlay.items() if file in files})
 
 
 def load_templates(folder: Path) -> Templates:
@@ -64,6 +84,12 @@ def load_templates(folder: Path) -> Templates:
                 problems.append(f"{file} is brought by '{patch.name}', but templates/overlay does not have it")
             owner.setdefault(file, patch.name)
     problems += [f"templates/overlay/{file} is not brought by any patch" for file in overlay if file not in owner]
+    first = next((patch.name for patch in patches if patch.optional), None)
+    problems += [
+        f"'{patch.name}' follows the optional patch '{first}' and is not optional itself"
+        for patch in patches[names.index(first) if first else len(names) :]
+        if not patch.optional
+    ]
     if problems:
         raise ExpectedError(
             "\n".join(["The templates do not fit together:", *(f"  {problem}" for problem in problems)]),
@@ -93,7 +119,8 @@ def _load_patch(path: Path, name: str) -> PatchSpec:
         not_a_new_file=_prose(fields, "not_a_new_file"),
         until=_prose(fields, "until"),
         overlay=tuple(repository_path(fields, "overlay", file) for file in fields.texts("overlay", ())),
-        hooks=tuple(_load_hook(hook) for hook in fields.tables("hook")),
+        hooks=tuple(_load_hook(hook, name) for hook in fields.tables("hook")),
+        optional=_load_optional(fields),
     )
     fields.done()
     if not spec.overlay and not spec.hooks:
@@ -101,21 +128,40 @@ def _load_patch(path: Path, name: str) -> PatchSpec:
     return spec
 
 
-def _load_hook(fields: Fields) -> Hook:
-    hook = Hook(
-        where=fields.where,
-        file=repository_path(fields, "file", fields.text("file")),
-        anchor=fields.text("anchor"),
-        place=fields.text("place"),
-        text=fields.text("text", blank=True),
-        count=fields.integer("count", 1),
-    )
-    if hook.place not in PLACES:
-        raise fields.wrong(f"'place' must be 'after', 'before' or 'replace', not '{hook.place}'")
-    if hook.count < 1:
-        raise fields.wrong(f"'count' must be 1 or more, not {hook.count}")
+def _load_optional(fields: Fields) -> Optional | None:
+    if "optional" not in fields:
+        return None
+    table = fields.table("optional")
+    found = Optional(version(table, "since"), " ".join(table.text("because").split()))
+    table.done()
+    return found
+
+
+def _load_hook(fields: Fields, patch: str) -> Hook:
+    hook = _load_form(fields, None)
+    others = tuple(_load_form(other, hook) for other in fields.tables("or"))
     fields.done()
-    return hook
+    return replace(hook, patch=patch, others=tuple(replace(other, patch=patch) for other in others))
+
+
+def _load_form(fields: Fields, main: Hook | None) -> Hook:
+    """One form of a hook; another form has the keys of the first one wherever it does not say otherwise."""
+    form = Hook(
+        where=fields.where,
+        file=repository_path(fields, "file", fields.text("file", default=main.file if main else None)),
+        anchor=fields.text("anchor"),
+        place=fields.text("place", default=main.place if main else None),
+        text=fields.text("text", blank=True, default=main.text if main else None),
+        count=fields.integer("count", main.count if main else 1),
+    )
+    if form.place not in PLACES:
+        raise fields.wrong(f"'place' must be 'after', 'before' or 'replace', not '{form.place}'")
+    if form.count < 1:
+        raise fields.wrong(f"'count' must be 1 or more, not {form.count}")
+    if main:
+        fields.text("upstream")  # which ones look like this: for the reader
+        fields.done()
+    return form
 
 
 def _one_line(fields: Fields, key: str) -> str:

@@ -48,14 +48,14 @@ def _key(workspace: Workspace, preset: str, quick: bool) -> str:
     programs = workspace.build_dir(preset) / "bin"
     package = Path(__file__).resolve().parent
     files = [*programs.glob("align_attn*"), *programs.glob("lib*"), *package.rglob("*.py"), workspace.pin_file]
-    digest = hashlib.sha256(repr((quick, os.environ.get("GGML_QLUTATTN_KERNEL"), _machine())).encode())
+    digest = hashlib.sha256(repr((quick, os.environ.get("GGML_QLUTATTN_KERNEL"), machine())).encode())
     for file in sorted(file for file in files if file.is_file()):
         digest.update(f"\0{file.name}\0".encode())
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
 
 
-def _machine() -> tuple[str, ...]:
+def machine() -> tuple[str, ...]:
     """What a processor can do, as far as the system says; clock rates and the like are left out."""
     lines: set[str] = set()
     if (info := Path("/proc/cpuinfo")).is_file():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import jinja2
@@ -13,12 +14,14 @@ from qlutattn_patch.formats import Formats
 from qlutattn_patch.hooks import Hook
 
 _CANDIDATES = 3
+_NUMBER = re.compile(r"\{\{ upstream\.(\w+) \}\}")
 
 
 class Renderer:
     """Renders overlay and hook texts from the formats."""
 
-    def __init__(self, formats: Formats) -> None:
+    def __init__(self, formats: Formats, upstream: Mapping[str, int] | None = None) -> None:
+        self._upstream = dict(upstream or {})
         self._environment = jinja2.Environment(
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,
@@ -26,7 +29,12 @@ class Renderer:
             keep_trailing_newline=True,
             autoescape=False,
         )
-        self._context = {"types": formats.types, "tile": formats.tile, "codebooks": dict(formats.codebooks)}
+        self._context: dict[str, object] = {
+            "types": formats.types,
+            "tile": formats.tile,
+            "codebooks": dict(formats.codebooks),
+        }
+        self._context["upstream"] = self._upstream
 
     def text(self, template: str, where: str) -> str:
         """Render a template; `where` is named if it is wrong."""
@@ -37,15 +45,76 @@ class Renderer:
         except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as failure:
             raise ExpectedError(f"{where}: the template fails: {failure}.") from None
 
+    def anchor(self, anchor: str, where: str) -> str:
+        """An anchor with the numbers of this upstream in the place of `{{ upstream.NAME }}`; the rest is as it is."""
+
+        def number(found: re.Match[str]) -> str:
+            if found[1] not in self._upstream:
+                raise ExpectedError(f"{where}: this llama.cpp has no '{found[1]}' (or it is not where it was).")
+            return str(self._upstream[found[1]])
+
+        return _NUMBER.sub(number, anchor)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A form of a hook that was tried: its anchor as it must be in this upstream, and what was found."""
+
+    form: Hook
+    anchor: str
+    found: int | None  # None: there is no such file
+    candidates: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        return self.found == self.form.count
+
+    def __str__(self) -> str:
+        if self.found is None:
+            return "there is no such file"
+        times = "once" if self.form.count == 1 else f"{self.form.count} times"
+        return f"the anchor '{first_line(self.anchor)}' must be there {times}, and is there {self.found} times"
+
 
 @dataclass(frozen=True)
 class AnchorFailure:
-    """A hook that does not fit: what was found, and the hook that is to blame if it only follows from another."""
+    """A hook that does not fit in any form, or in several, and the hook to blame if it only follows from another."""
 
     hook: Hook
-    found: int | None  # None: there is no such file
-    candidates: tuple[tuple[int, str], ...] = ()
+    tried: tuple[Tried, ...]
     cascade_of: Hook | None = None
+
+    @property
+    def lines(self) -> list[str]:
+        """What is wrong, in words: one line, and more for what was found near it."""
+        because = f" (follows from {self.cascade_of.where})" if self.cascade_of else ""
+        fitting = [tried for tried in self.tried if tried.fits]
+        if fitting:
+            anchors = " and ".join(f"'{first_line(tried.anchor)}'" for tried in fitting)
+            return [f"{self.hook.where}: {self.hook.file}: more than one of its forms fits: {anchors}{because}"]
+        lines = []
+        for tried in self.tried:
+            lines.append(f"{tried.form.where}: {tried.form.file}: {tried}{because}")
+            lines += [f"    near it, line {number}: {line}" for number, line in tried.candidates]
+        return lines
+
+
+class HooksDoNotFit(ExpectedError):
+    """An upstream that the templates do not fit: what its own tables say against it, and the hooks' failures."""
+
+    def __init__(self, upstream: str, problems: Sequence[str], failures: Sequence[AnchorFailure]) -> None:
+        self.problems = tuple(problems)
+        self.failures = tuple(failures)
+        lines = []
+        if problems:
+            lines += [f"The tables of {upstream} do not suit:", *(f"  {problem}" for problem in problems)]
+        if failures:
+            lines += _listed(upstream, failures)
+        if problems and not failures:
+            hint = "give our types other ids or names in templates/formats.toml, or pin another llama.cpp"
+        else:
+            hint = "mend the anchors that are named, then: qlutattn generate"
+        super().__init__("\n".join(lines), hint)
 
 
 class Placer:
@@ -55,50 +124,66 @@ class Placer:
         self._renderer = renderer
         self._failed: list[tuple[Hook, str]] = []
         self.failures: list[AnchorFailure] = []
+        self.used: list[str] = []  # where the forms are that were placed
 
-    def place(self, hook: Hook, texts: Mapping[str, str]) -> str | None:
-        """The text of the hook's file with the hook in it, or None if it does not fit."""
-        new = self._renderer.text(hook.text, hook.where)
-        text = texts.get(hook.file)
-        found = None if text is None else text.count(hook.anchor)
-        if text is None or found != hook.count:
-            candidates = () if text is None or found else nearest_lines(text, hook.anchor)
-            self.failures.append(AnchorFailure(hook, found, candidates, self._blame(hook, found)))
-            self._failed.append((hook, new))
+    def place(self, hook: Hook, texts: Mapping[str, str]) -> tuple[str, str] | None:
+        """The file that the hook edits and its text with the hook in it, or None if the hook does not fit."""
+        tried = tuple(self._try(form, texts) for form in (hook, *hook.others))
+        fitting = [one for one in tried if one.fits]
+        if len(fitting) != 1:
+            self.failures.append(AnchorFailure(hook, tried, self._blame(hook, tried)))
+            self._failed += [(one.form, self._renderer.text(one.form.text, one.form.where)) for one in tried]
             return None
-        replacement = {"after": hook.anchor + new, "before": new + hook.anchor, "replace": new}[hook.place]
-        return text.replace(hook.anchor, replacement)
+        form, anchor = fitting[0].form, fitting[0].anchor
+        new = self._renderer.text(form.text, form.where)
+        replacement = {"after": anchor + new, "before": new + anchor, "replace": new}[form.place]
+        self.used.append(form.where)
+        return form.file, texts[form.file].replace(anchor, replacement)
 
-    def _blame(self, hook: Hook, found: int | None) -> Hook | None:
+    def _try(self, form: Hook, texts: Mapping[str, str]) -> Tried:
+        anchor = self._renderer.anchor(form.anchor, form.where)
+        text = texts.get(form.file)
+        found = None if text is None else text.count(anchor)
+        return Tried(form, anchor, found, () if text is None or found else nearest_lines(text, anchor))
+
+    def _blame(self, hook: Hook, tried: tuple[Tried, ...]) -> Hook | None:
         """The earlier failure that this one follows from: its text has the anchor, or the same file is missing."""
         for earlier, text in self._failed:
-            if earlier.file == hook.file and (found is None or hook.anchor in text):
-                return earlier
+            for one in tried:
+                if earlier.file == one.form.file and (one.found is None or one.anchor in text):
+                    return earlier
         return None
 
-    def check(self, upstream: str) -> None:
+    def check(self, upstream: str, problems: Sequence[str] = ()) -> None:
         """Raise one error that lists every failure, the root causes before those that follow from them."""
-        roots = [failure for failure in self.failures if failure.cascade_of is None]
-        cascades = [failure for failure in self.failures if failure.cascade_of is not None]
-        if not roots:
-            return
-        count = f"{len(self.failures)} hook does" if len(self.failures) == 1 else f"{len(self.failures)} hooks do"
-        lines = [f"{count} not fit {upstream}:"]
-        lines += [line for failure in roots for line in _described(failure)]
-        if cascades:
-            lines.append("  These follow from the ones above:")
-            lines += [line for failure in cascades for line in _described(failure)]
-        raise ExpectedError("\n".join(lines), "mend the anchors that are named, then: qlutattn generate")
+        if self.failures or problems:
+            raise HooksDoNotFit(upstream, problems, self.failures)
 
 
 def nearest_lines(text: str, anchor: str) -> tuple[tuple[int, str], ...]:
-    """The lines of a text (numbered from 1) that look most like the first line of an anchor."""
-    wanted = first_line(anchor)
+    """The lines of a text (numbered from 1) that an anchor should be mended to.
+
+    Where the anchor begins in the text, that is the first line in which the two differ; else the lines that look most
+    like the anchor's first one.
+    """
+    lines, wanted = text.splitlines(), anchor.splitlines()
+    skipped = next(at for at, line in enumerate(wanted) if line.strip())
+    starts = [at for at, line in enumerate(lines) if line.strip() == wanted[skipped].strip()]
+    parted = {at + _agreeing(lines[at:], wanted[skipped:]) for at in starts}
+    if parted and len(wanted) > skipped + 1:
+        there = [at for at in sorted(parted) if at < len(lines)]
+        return tuple((at + 1, lines[at].strip()) for at in there[:_CANDIDATES])
     numbered: dict[str, int] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         numbered.setdefault(line.strip(), number)
-    near = difflib.get_close_matches(wanted, numbered, n=_CANDIDATES, cutoff=0.6)
+    near = difflib.get_close_matches(first_line(anchor), numbered, n=_CANDIDATES, cutoff=0.6)
     return tuple((numbered[line], line) for line in near)
+
+
+def _agreeing(lines: list[str], wanted: list[str]) -> int:
+    """How many lines from the first on are the same; at least that one, which may differ in its indentation."""
+    pairs = enumerate(zip(lines[1:], wanted[1:], strict=False), 1)
+    return next((at for at, (line, ours) in pairs if line != ours), min(len(lines), len(wanted)))
 
 
 def first_line(anchor: str) -> str:
@@ -106,14 +191,12 @@ def first_line(anchor: str) -> str:
     return next(line.strip() for line in anchor.splitlines() if line.strip())
 
 
-def _described(failure: AnchorFailure) -> list[str]:
-    hook = failure.hook
-    if failure.found is None:
-        found = "there is no such file"
-    else:
-        times = "once" if hook.count == 1 else f"{hook.count} times"
-        found = f"the anchor '{first_line(hook.anchor)}' must be there {times}, and is there {failure.found} times"
-    because = f" (follows from {failure.cascade_of.where})" if failure.cascade_of else ""
-    lines = [f"  {hook.where}: {hook.file}: {found}{because}"]
-    lines += [f"      near it, line {number}: {line}" for number, line in failure.candidates]
+def _listed(upstream: str, failures: Sequence[AnchorFailure]) -> list[str]:
+    roots = [failure for failure in failures if failure.cascade_of is None]
+    cascades = [failure for failure in failures if failure.cascade_of is not None]
+    count = f"{len(failures)} hook does" if len(failures) == 1 else f"{len(failures)} hooks do"
+    lines = [f"{count} not fit {upstream}:", *(f"  {line}" for failure in roots for line in failure.lines)]
+    if cascades:
+        lines.append("  These follow from the ones above:")
+        lines += [f"  {line}" for failure in cascades for line in failure.lines]
     return lines

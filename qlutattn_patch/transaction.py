@@ -26,6 +26,7 @@ from pathlib import Path
 from qlutattn_patch.errors import ExpectedError
 from qlutattn_patch.files import sync, sync_folder, write_atomically
 from qlutattn_patch.git import is_plain_file
+from qlutattn_patch.workspace import Workspace
 
 _FORWARD, _BACK = "forward", "back"
 
@@ -202,6 +203,11 @@ class Transaction:
     def _finish(self) -> None:
         self._journal.unlink()
         shutil.rmtree(self._folder)
+
+
+def of_project(workspace: Workspace) -> Transaction:
+    """Changes of the project's own files, of which the pin is the last."""
+    return Transaction(workspace.root, workspace.root / "vendor" / ".rebase", workspace.pin_file)
 
 
 @contextmanager

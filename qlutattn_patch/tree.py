@@ -13,7 +13,7 @@ from qlutattn_patch.git import Entry, Repository
 from qlutattn_patch.lock import locked
 from qlutattn_patch.receipt import Receipt, read_receipt
 from qlutattn_patch.series import Series
-from qlutattn_patch.transaction import Contents, Transaction
+from qlutattn_patch.transaction import Contents, Transaction, of_project
 from qlutattn_patch.upstream import check_is_llama_cpp
 from qlutattn_patch.workspace import Workspace
 
@@ -73,10 +73,18 @@ def open_tree(workspace: Workspace) -> Repository:
 @contextmanager
 def held(workspace: Workspace) -> Iterator[Tree]:
     """The tree, locked, with what an interrupted command left unfinished finished first."""
+    finish_rebase(workspace)
     repository = open_tree(workspace)
     with locked(state_folder(repository) / "lock", str(workspace.tree)):
         _transaction(repository, workspace.tree).recover()
         yield read_tree(repository, workspace.tree)
+
+
+def finish_rebase(workspace: Workspace) -> None:
+    """Finish what an interrupted rebase had begun to write into the project."""
+    if of_project(workspace).is_unfinished:
+        with locked(workspace.root / "vendor" / ".lock", str(workspace.root)):
+            of_project(workspace).recover()
 
 
 def read_tree(repository: Repository, top: Path) -> Tree:

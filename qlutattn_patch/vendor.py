@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from qlutattn_patch import archive, console, sdist
+from qlutattn_patch import basetree, console, sdist
 from qlutattn_patch.config import GitSource, Pin, SdistSource, load_pin
 from qlutattn_patch.errors import ExpectedError
 from qlutattn_patch.git import GitError, Repository
 from qlutattn_patch.lock import locked
 from qlutattn_patch.sdist import SourceUnavailable
-from qlutattn_patch.tree import held
+from qlutattn_patch.tree import finish_rebase, held
 from qlutattn_patch.upstream import LANDMARKS
 from qlutattn_patch.workspace import Workspace, cache_dir
 
@@ -28,6 +28,7 @@ Fill = Callable[[Path], None]
 
 def vendor(workspace: Workspace, given: Path | None = None) -> bool:
     """Make the vendored tree what the pin says; says whether there was anything to do."""
+    finish_rebase(workspace)
     pin = load_pin(workspace.pin_file)
     folder = workspace.tree.parent
     with locked(folder / ".lock", str(workspace.tree)):
@@ -35,7 +36,7 @@ def vendor(workspace: Workspace, given: Path | None = None) -> bool:
         if workspace.tree.exists():
             if _is_at_pin(workspace, pin):
                 return False
-            _refuse_to_lose_work(workspace)
+            refuse_to_lose_work(workspace)
         built = folder / f"{_NEW}{_unique()}"
         try:
             _fill(built, pin, given)
@@ -55,7 +56,7 @@ def _is_at_pin(workspace: Workspace, pin: Pin) -> bool:
         return tree.base_id == pin.tree
 
 
-def _refuse_to_lose_work(workspace: Workspace) -> None:
+def refuse_to_lose_work(workspace: Workspace) -> None:
     """Refuse to replace a tree that holds anything that `vendor` and `apply` did not make."""
     with held(workspace) as tree:
         hint = f"save your work, move {workspace.tree} away, then: qlutattn vendor"
@@ -102,7 +103,7 @@ def _fill(target: Path, pin: Pin, given: Path | None) -> None:
     for source in pin.sources:
         try:
             if isinstance(source, SdistSource):
-                _unpack(sdist.obtain(source, cache_dir()), target, source.prefix)
+                basetree.unpack(sdist.obtain(source, cache_dir()), target, source.prefix)
             else:
                 _fill_from_git(target, pin, source)
         except SourceUnavailable as failure:
@@ -120,7 +121,7 @@ def _fill_from_path(target: Path, pin: Pin, given: Path) -> None:
                 f"The checkout {given} does not have the pinned commit {pin.commit}.",
                 f"git -C '{given}' fetch origin {pin.commit}",
             )
-        _check_out(repository, pin.tree, target)
+        basetree.check_out(repository, pin.tree, target)
     elif given.is_dir():
         for landmark in LANDMARKS:
             if not (given / landmark).is_file():
@@ -131,7 +132,7 @@ def _fill_from_path(target: Path, pin: Pin, given: Path) -> None:
         except (OSError, shutil.Error) as failure:
             raise ExpectedError(f"The folder {given} cannot be copied: {failure}.", _FROM) from None
     elif given.is_file():
-        _unpack(given, target, None)
+        basetree.unpack(given, target, None)
     else:
         raise ExpectedError(f"There is no {given}.", _FROM)
 
@@ -143,16 +144,6 @@ def _checkout_at(folder: Path) -> Repository | None:
         return None
 
 
-def _unpack(path: Path, target: Path, prefix: str | None) -> None:
-    console.step(f"Unpacking {path}.")
-    archive.unpack(path, target, prefix, LANDMARKS, _report)
-
-
-def _report(done: int, total: int) -> None:
-    if done == total or done % 1000 == 0:
-        console.step(f"{done} of {total} files unpacked.")
-
-
 def _fill_from_git(target: Path, pin: Pin, source: GitSource) -> None:
     with tempfile.TemporaryDirectory(prefix="qlutattn-") as folder:
         repository = Repository.create(Path(folder) / "fetched.git")
@@ -161,38 +152,19 @@ def _fill_from_git(target: Path, pin: Pin, source: GitSource) -> None:
                 repository.fetch(source.url, pin.commit)
         except GitError as failure:
             raise SourceUnavailable(f"{source.url} could not be fetched: {failure.cause}") from None
-        _check_out(repository, pin.commit, target)
-
-
-def _check_out(repository: Repository, revision: str, target: Path) -> None:
-    """Write the files of a commit or tree below `target`, byte for byte."""
-    console.step(f"Taking {revision[:12]} from {repository.work_tree or repository.git_dir}.")
-    entries = repository.files(revision)
-    blobs = repository.blobs(entry.blob for entry in entries.values())
-    for path, entry in entries.items():
-        file = target / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(blobs[entry.blob])
-        file.chmod(0o755 if entry.mode == "100755" else 0o644)
-
-
-# --- the repository
+        basetree.check_out(repository, pin.commit, target)
 
 
 def _make_repository(built: Path, pin: Pin) -> None:
-    """Make the files a git work tree with one base commit, the same on every machine, if they are the pinned ones."""
-    repository = Repository.create(built / ".git", built)
-    repository.keep_settings()
-    console.step("Verifying the files.")
-    repository.run("add", "--all", "--force", ".")
-    tree = repository.write_tree()
+    """Make the files a git work tree with one base commit, if they are the pinned ones."""
+    repository, tree = basetree.add_all(built)
     if tree != pin.tree:
         raise ExpectedError(
             f"These are not the files of llama.cpp {pin.commit[:12]}: their git tree id is {tree}, not {pin.tree}.",
             _FROM,
         )
     message = f"llama.cpp {pin.commit}\n\nThe pristine upstream files, as vendor/llama.cpp.toml pins them.\n"
-    repository.run("update-ref", "refs/heads/base", repository.commit_tree(tree, message))
+    basetree.commit(repository, tree, message)
 
 
 def _put_in_place(built: Path, target: Path) -> None:

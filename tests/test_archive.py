@@ -10,7 +10,7 @@ import tarfile
 import pytest
 from helpers import UPSTREAM, make_tar, snapshot, upstream_tar
 
-from qlutattn_patch.archive import unpack
+from qlutattn_patch.archive import text_of, unpack
 from qlutattn_patch.errors import ExpectedError
 from qlutattn_patch.upstream import LANDMARKS
 
@@ -111,3 +111,15 @@ def test_an_archive_of_something_else_is_refused(tmp_path):
 def test_no_archive_is_told(tmp_path):
     with pytest.raises(ExpectedError, match="There is no archive"):
         do_unpack(tmp_path / "none.tar", tmp_path / "out")
+
+
+def test_a_text_in_the_top_folder_is_read(tmp_path):
+    members = {"x-1/sub/NEWS": b"no", "x-1/NEWS": "Größe\n".encode(), "x-1/NEWS.md": b"no"}
+    path = make_tar(tmp_path / "a.tgz", members)
+    assert text_of(path, "NEWS") == "Größe\n"
+    assert text_of(path, "OLD") is None
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ExpectedError, match="damaged"):
+        text_of(path, "OLD")
+    with pytest.raises(ExpectedError, match="There is no archive"):
+        text_of(tmp_path / "b.tgz", "NEWS")

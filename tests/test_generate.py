@@ -129,7 +129,7 @@ def test_a_patch_that_left_the_series_is_removed(project):
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ({"ggml/src/qlutattn/qlutattn.c": "x\n"}, "Upstream already has files that templates/overlay brings"),
+        ({"ggml/src/qlutattn/qlutattn.c": "x\n"}, "already a file ggml/src/qlutattn/qlutattn.c, which"),
         ({"ggml/include/ggml.h": "enum ggml_type {\n GGML_TYPE_X = 48,\n GGML_TYPE_COUNT = 49,\n};\n"}, "the id 48"),
         ({"ggml/src/ggml.c": "#include\r\n"}, "has CRLF line ends"),
         ({"CMakeLists.txt": "project(x)\n"}, "the anchor 'add_subdirectory\\(ggml\\)' must be there once"),

@@ -77,3 +77,64 @@ def test_a_source_and_its_template_at_once_are_told(templates):
     (templates / "overlay/ggml/src/qlutattn/traits.inc").write_text("x\n")
     with pytest.raises(ExpectedError, match=r"traits\.inc is in templates/overlay both"):
         load_templates(templates)
+
+
+OTHER = """
+[[hook.or]]
+upstream = "0.1 and older"
+anchor = "#include <ggml.h>\\n"
+"""
+OPTIONAL = """
+[optional]
+since = "0.3.33"
+because = "It has no
+place."
+""".replace('"It has no\nplace."', '"""It has no\n  place."""')
+
+
+def test_a_hook_may_have_forms_for_other_upstreams(templates):
+    path = templates / "hooks" / "types.toml"
+    path.write_text(path.read_text() + OTHER)
+    hook = load_templates(templates).patches[0].hooks[1]
+    (other,) = hook.others
+    assert (hook.patch, other.patch) == ("types", "types")
+    assert other.anchor == "#include <ggml.h>\n"
+    assert (other.file, other.place, other.text, other.count) == (hook.file, hook.place, hook.text, hook.count)
+    assert other.where.endswith("[[hook]] 2 [[or]] 1")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('upstream = "0.1 and older"', "", "'upstream' is missing"),
+        ("anchor = ", "place = ", "'anchor' is missing"),
+        ("anchor = ", "count = 0\nanchor = ", "'count' must be 1 or more"),
+        ("anchor = ", "since = 3\nanchor = ", "unknown key 'since'"),
+        ("anchor = ", 'file = "/x"\nanchor = ', "not a plain relative path"),
+    ],
+)
+def test_a_wrong_form_is_told(templates, old, new, said):
+    path = templates / "hooks" / "types.toml"
+    path.write_text(path.read_text() + OTHER.replace(old, new))
+    with pytest.raises(ExpectedError, match=said) as told:
+        load_templates(templates)
+    assert "types.toml" in told.value.cause
+
+
+def test_the_last_patches_may_be_optional(templates):
+    path = templates / "hooks" / "align.toml"
+    path.write_text(path.read_text() + OPTIONAL)
+    found = load_templates(templates)
+    assert found.patches[0].optional is None
+    assert found.patches[1].optional is not None
+    assert (found.patches[1].optional.since, found.patches[1].optional.because) == ("0.3.33", "It has no place.")
+    rest = found.until("align")
+    assert [patch.name for patch in rest.patches] == ["types"]
+    assert sorted(rest.overlay) == ["ggml/src/qlutattn/qlutattn.c", "ggml/src/qlutattn/traits.inc"]
+
+
+def test_a_required_patch_after_an_optional_one_is_told(templates):
+    path = templates / "hooks" / "types.toml"
+    path.write_text(path.read_text() + OPTIONAL)
+    with pytest.raises(ExpectedError, match="'align' follows the optional patch 'types' and is not optional itself"):
+        load_templates(templates)

@@ -13,6 +13,7 @@ from tiny_models import CORPUS, write_model
 
 from qlutattn_patch.formats import load_formats
 
+UPSTREAMS = (ROOT / "docs" / "upstreams.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.S)
 COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
@@ -77,3 +78,13 @@ def test_the_lines_touched_are_as_generated() -> None:
     assert told
     text = (ROOT / "docs" / "patches.md").read_text(encoding="utf-8")
     assert f"Together they touch {told[1]} lines" in text
+
+
+def test_the_matrix_is_the_one_in_the_docs() -> None:
+    tables = [re.search(r"```text\n(upstream  llama\.cpp .*?)```", page, re.S) for page in (README, UPSTREAMS)]
+    assert all(tables)
+    assert tables[0][1] == tables[1][1]
+    *rows, verdict = [line.split() for line in tables[0][1].splitlines()[1:]]
+    assert len(rows) == 8
+    assert all(row[2:7] == ["ok"] * 5 for row in rows)
+    assert verdict[:4] == ["PASS", "8", "of", "8"]

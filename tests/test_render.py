@@ -8,7 +8,7 @@ from helpers import ROOT
 from qlutattn_patch.errors import ExpectedError
 from qlutattn_patch.formats import load_formats
 from qlutattn_patch.hooks import Hook
-from qlutattn_patch.render import Placer, Renderer
+from qlutattn_patch.render import Placer, Renderer, nearest_lines
 
 TEXT = "int first(void);\nint second(void);\nint second_again(void);\n"
 
@@ -18,8 +18,16 @@ def renderer():
     return Renderer(load_formats(ROOT / "templates" / "formats.toml"))
 
 
-def hook(anchor: str, text: str = "new;\n", place: str = "after", count: int = 1, file: str = "a.h", where: str = "h"):
-    return Hook(where, file, anchor, place, text, count)
+def hook(
+    anchor: str,
+    text: str = "new;\n",
+    place: str = "after",
+    count: int = 1,
+    file: str = "a.h",
+    where: str = "h",
+    others: tuple[Hook, ...] = (),
+):
+    return Hook(where, file, anchor, place, text, count, others=others)
 
 
 def test_renders_types_tile_and_codebooks(renderer):
@@ -54,23 +62,23 @@ def test_a_wrong_template_is_told(renderer, template, said):
 )
 def test_places_a_hook(renderer, place, result):
     placer = Placer(renderer)
-    assert placer.place(hook("int first(void);\n", place=place), {"a.h": TEXT}) == result
+    assert placer.place(hook("int first(void);\n", place=place), {"a.h": TEXT}) == ("a.h", result)
     placer.check("upstream")
 
 
 def test_an_anchor_may_be_wanted_several_times(renderer):
     placed = Placer(renderer).place(hook("int second", "X", "before", count=2), {"a.h": TEXT})
-    assert placed == "int first(void);\nXint second(void);\nXint second_again(void);\n"
+    assert placed[1] == "int first(void);\nXint second(void);\nXint second_again(void);\n"
 
 
 def test_an_anchor_of_several_lines(renderer):
     placed = Placer(renderer).place(hook("first(void);\nint sec", "X", "replace"), {"a.h": TEXT})
-    assert placed == "int Xond(void);\nint second_again(void);\n"
+    assert placed[1] == "int Xond(void);\nint second_again(void);\n"
 
 
 def test_the_text_is_a_template_and_the_anchor_is_not(renderer):
     placed = Placer(renderer).place(hook("{{ a }}", "{{ tile.pack_size }}", "replace"), {"a.h": "{{ a }}\n"})
-    assert placed == "128\n"
+    assert placed == ("a.h", "128\n")
 
 
 def told(placer: Placer) -> list[str]:
@@ -105,3 +113,66 @@ def test_what_follows_from_an_earlier_failure_is_told_apart(renderer):
     assert [line.split(":")[0].strip() for line in lines[1:follow]] == ["one", "three"]
     assert [line.split(":")[0].strip() for line in lines[follow + 1 :]] == ["two", "four"]
     assert lines[follow + 1].endswith("(follows from one)")
+
+
+# --- forms for other upstreams
+
+FORMS = hook("int third", "3;\n", where="new", others=(hook("int first(void);\n", "1;\n", where="old"),))
+
+
+def test_the_form_that_fits_is_taken(renderer):
+    placer = Placer(renderer)
+    assert placer.place(FORMS, {"a.h": TEXT}) == ("a.h", TEXT.replace("first(void);\n", "first(void);\n1;\n"))
+    assert placer.place(FORMS, {"a.h": "int third;\n"}) == ("a.h", "int third3;\n;\n")
+    assert placer.used == ["old", "new"]
+    placer.check("upstream")
+
+
+def test_a_form_may_be_for_another_file(renderer):
+    moved = hook("int first", where="new", file="b.h", others=(hook("int first", "X", "before", where="old"),))
+    assert Placer(renderer).place(moved, {"a.h": "int first;\n"}) == ("a.h", "Xint first;\n")
+
+
+def test_when_no_form_fits_each_is_told(renderer):
+    placer = Placer(renderer)
+    assert placer.place(FORMS, {"a.h": "int fourth(void);\n"}) is None
+    lines = told(placer)
+    assert lines[0] == "1 hook does not fit upstream X:"
+    assert lines[1].startswith("  new: a.h: the anchor 'int third' must be there once, and is there 0 times")
+    assert "  old: a.h: the anchor 'int first(void);' must be there once, and is there 0 times" in lines
+
+
+def test_when_two_forms_fit_none_is_taken(renderer):
+    placer = Placer(renderer)
+    assert placer.place(FORMS, {"a.h": TEXT + "int third;\n"}) is None
+    assert told(placer)[1] == "  new: a.h: more than one of its forms fits: 'int third' and 'int first(void);'"
+
+
+def test_what_follows_from_a_form_that_fails_is_told_apart(renderer):
+    placer = Placer(renderer)
+    placer.place(FORMS, {"a.h": "\n"})
+    placer.place(hook("1;", where="two"), {"a.h": "\n"})
+    assert told(placer)[-1].endswith("(follows from old)")
+
+
+# --- the numbers of an upstream, and near misses
+
+
+def test_an_anchor_may_name_a_number_of_the_upstream():
+    renderer = Renderer(load_formats(ROOT / "templates" / "formats.toml"), {"op_count": 101})
+    count = hook("N == {{ upstream.op_count }};", "N == {{ upstream.op_count + 1 }};", "replace")
+    assert Placer(renderer).place(count, {"a.h": "N == 101;\n"}) == ("a.h", "N == 102;\n")
+    with pytest.raises(ExpectedError, match=r"h: this llama\.cpp has no 'type_count'"):
+        Placer(renderer).place(hook("{{ upstream.type_count }}"), {"a.h": "x"})
+
+
+@pytest.mark.parametrize(
+    ("anchor", "near"),
+    [
+        ("int first(void);\nint third(void);\n", [(2, "int second(void);")]),
+        ("int second(void);\n\nint third", [(3, "int second_again(void);")]),
+        ("    int first(void);\nint second(void);\nint other", [(3, "int second_again(void);")]),
+    ],
+)
+def test_where_an_anchor_begins_the_first_differing_line_is_shown(anchor, near):
+    assert list(nearest_lines(TEXT, anchor)) == near

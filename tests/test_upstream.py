@@ -1,4 +1,4 @@
-"""What is taken for granted about a llama.cpp tree is checked."""
+"""What is taken for granted about a llama.cpp tree is checked, and its tables against each other."""
 
 from __future__ import annotations
 
@@ -7,52 +7,159 @@ from helpers import GGML_C, GGML_H, ROOT
 
 from qlutattn_patch.errors import ExpectedError
 from qlutattn_patch.formats import load_formats
-from qlutattn_patch.upstream import check_is_llama_cpp, check_types_are_free, type_ids
+from qlutattn_patch.upstream import check_is_llama_cpp, collisions, constants, facts, mismatches
+
+OPS_H = GGML_H + "enum ggml_op {\n    GGML_OP_NONE = 0,\n\n    GGML_OP_ADD, // a + b\n    GGML_OP_COUNT,\n};\n"
+OPS_C = """\
+static const struct ggml_type_traits type_traits[GGML_TYPE_COUNT] = {
+    [GGML_TYPE_F32] = {
+        .type_name = "f32",
+    },
+    [GGML_TYPE_F16] = {
+        .type_name = "f16",
+    },
+    [4] = { // GGML_TYPE_Q4_2
+        .type_name = "DEPRECATED",
+    },
+    [GGML_TYPE_Q2_0] = {
+        .type_name = "q2_0",
+    },
+};
+
+static const char * GGML_OP_NAME[GGML_OP_COUNT] = {
+    "NONE",
+
+    "ADD",
+};
+
+static_assert(GGML_OP_COUNT == 2, "GGML_OP_COUNT != 2");
+
+static const char * GGML_OP_SYMBOL[GGML_OP_COUNT] = {
+    "none",
+
+    "x+y",
+};
+
+static_assert(GGML_OP_COUNT == 2, "GGML_OP_COUNT != 2");
+"""
+RPC = '#define RPC_PROTO_PATCH_VERSION    3\n\nstatic_assert(GGML_OP_COUNT == 2, "update it");\n'
+CONSTANTS = """\
+class GGMLQuantizationType(IntEnum):
+    F32     = 0
+    F16     = 1
+    Q2_0    = 42
 
 
-def check(ggml_h: str = GGML_H, ggml_c: str = GGML_C) -> None:
-    check_types_are_free(load_formats(ROOT / "templates" / "formats.toml"), ggml_h, ggml_c)
+GGML_QUANT_SIZES: dict[GGMLQuantizationType, tuple[int, int]] = {
+    GGMLQuantizationType.F32:     (1, 4),
+    GGMLQuantizationType.F16:     (1, 2),
+    GGMLQuantizationType.Q2_0:    (64, 2 + 16),
+}
+"""
+TEXTS = {
+    "ggml/include/ggml.h": OPS_H,
+    "ggml/src/ggml.c": OPS_C,
+    "ggml/include/ggml-rpc.h": RPC,
+    "gguf-py/gguf/constants.py": CONSTANTS,
+}
+
+
+def edited(file: str, old: str, new: str) -> dict[str, str]:
+    """The tables with one edit; `file` is the end of a path."""
+    path = next(path for path in TEXTS if path.endswith(file))
+    assert old in TEXTS[path]
+    return {**TEXTS, path: TEXTS[path].replace(old, new, 1)}
+
+
+def taken(texts: dict[str, str]) -> list[str]:
+    return collisions(load_formats(ROOT / "templates" / "formats.toml"), texts)
 
 
 def test_reads_the_enum():
     ids = {"GGML_TYPE_F32": 0, "GGML_TYPE_F16": 1, "GGML_TYPE_Q2_0": 42, "GGML_TYPE_COUNT": 43}
-    assert type_ids(GGML_H) == ids
+    assert constants(GGML_H, "ggml_type") == ids
 
 
 def test_constants_without_a_value_count_on():
     text = "enum ggml_type { GGML_TYPE_A = 3, GGML_TYPE_B, /* GGML_TYPE_C, */ GGML_TYPE_COUNT }"
-    assert type_ids(text) == {"GGML_TYPE_A": 3, "GGML_TYPE_B": 4, "GGML_TYPE_COUNT": 5}
+    assert constants(text, "ggml_type") == {"GGML_TYPE_A": 3, "GGML_TYPE_B": 4, "GGML_TYPE_COUNT": 5}
+
+
+def test_the_numbers_that_hooks_may_name():
+    assert facts(TEXTS) == {"type_count": 43, "op_count": 2, "rpc_patch": 3}
+    assert facts({"ggml/include/ggml.h": GGML_H, "ggml/src/ggml.c": GGML_C}) == {"type_count": 43}
 
 
 def test_a_free_upstream_is_fine():
-    check()
+    assert taken(TEXTS) == []
+    assert taken({"ggml/include/ggml.h": GGML_H, "ggml/src/ggml.c": GGML_C}) == []
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("file", "old", "new", "said"),
     [
-        (
-            "GGML_TYPE_Q2_0    = 42",
-            "GGML_TYPE_Q2_0    = 48",
-            "already has a type with the id 48 of 'qlutattn_k1_128x128'",
-        ),
-        ("GGML_TYPE_Q2_0 ", "GGML_TYPE_QLUTATTN_V4_128x128 ", "already has the type GGML_TYPE_QLUTATTN_V4_128x128"),
-        ("GGML_TYPE_COUNT   = 43", "GGML_TYPE_COUNT   = 49", "GGML_TYPE_COUNT of this llama.cpp is 49"),
-        ("enum ggml_type", "enum ggml_kind", "has no 'enum ggml_type"),
-        ("GGML_TYPE_COUNT", "GGML_TYPE_LAST", "has no GGML_TYPE_COUNT"),
+        ("ggml.h", "GGML_TYPE_Q2_0    = 42", "GGML_TYPE_Q2_0    = 48", "id 48 of 'qlutattn_k1_128x128': GGML_TYPE_Q2"),
+        ("ggml.h", "GGML_TYPE_Q2_0 ", "GGML_TYPE_QLUTATTN_V4_128x128 ", "has the type GGML_TYPE_QLUTATTN_V4_128x128"),
+        ("ggml.h", "GGML_TYPE_COUNT   = 43", "GGML_TYPE_COUNT   = 49", "GGML_TYPE_COUNT is 49, above"),
+        ("ggml.h", "enum ggml_type", "enum ggml_kind", "has no 'enum ggml_type"),
+        ("ggml.h", "GGML_TYPE_COUNT", "GGML_TYPE_LAST", "with a GGML_TYPE_COUNT"),
+        ("ggml.c", '"f16"', '"qlutattn_v1_128x128"', "a type named 'qlutattn_v1_128x128'"),
+        ("constants.py", "Q2_0    = 42", "Q2_0    = 49", "id 49 of 'qlutattn_k2_128x128': GGMLQuantizationType.Q2_0"),
+        ("constants.py", "Q2_0    = 42", "QLUTATTN_K1_128X128 = 42", "GGMLQuantizationType.QLUTATTN_K1_128X128"),
     ],
 )
-def test_a_collision_is_told_in_one_sentence(old, new, said):
-    assert old in GGML_H
-    with pytest.raises(ExpectedError, match=said) as told:
-        check(ggml_h=GGML_H.replace(old, new))
-    assert "\n" not in told.value.cause
-    assert told.value.hint
+def test_a_collision_is_told(file, old, new, said):
+    found = taken(edited(file, old, new))
+    assert len(found) == 1
+    assert said in found[0]
 
 
-def test_a_name_that_is_taken_is_told():
-    with pytest.raises(ExpectedError, match="a type named 'qlutattn_v1_128x128'"):
-        check(ggml_c=GGML_C.replace('"f16"', '"qlutattn_v1_128x128"'))
+def test_every_collision_is_told_at_once():
+    texts = edited("ggml.h", "GGML_TYPE_Q2_0    = 42", "GGML_TYPE_A = 48, GGML_TYPE_B = 50, GGML_TYPE_C = 42")
+    assert len(taken(texts)) == 2
+
+
+def test_tables_that_agree_are_fine():
+    assert mismatches(TEXTS) == []
+    assert mismatches({"ggml/include/ggml.h": GGML_H, "ggml/src/ggml.c": "// nothing\n"}) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        ("ggml.h", "GGML_TYPE_F16     = 1", "GGML_TYPE_F16     = 42", "GGML_TYPE_Q2_0 and GGML_TYPE_F16 of enum ggml_"),
+        ("ggml.c", "    [GGML_TYPE_F16] = {", "    [5] = {", "type_traits has no row for GGML_TYPE_F16"),
+        ("ggml.c", "[GGML_TYPE_F16]", "[GGML_TYPE_F17]", "a row for GGML_TYPE_F17, which"),
+        ("ggml.c", "[GGML_TYPE_F16]", "[GGML_TYPE_F32]", "more than one row for GGML_TYPE_F32"),
+        ("ggml.c", '    "ADD",', '    "ADD",\n    "SUB",', "GGML_OP_NAME has 3 rows, and enum ggml_op has 2"),
+        ("ggml.c", '    "x+y",', "", "GGML_OP_SYMBOL has 1 rows"),
+        ("ggml.c", '"NONE",\n\n    "ADD"', '"ADD",\n\n    "NONE"', "has 'ADD' where enum ggml_op has GGML_OP_NONE"),
+        ("ggml.c", "GGML_OP_COUNT == 2", "GGML_OP_COUNT == 3", "ggml.c asserts that GGML_OP_COUNT is 3"),
+        ("ggml-rpc.h", "GGML_OP_COUNT == 2", "GGML_OP_COUNT == 1", "ggml-rpc.h asserts that GGML_OP_COUNT is 1"),
+        ("constants.py", "Q2_0    = 42", "Q2_0    = 41", "GGML_TYPE_Q2_0 is 42 in ggml/include/ggml.h, and gguf-py"),
+        ("constants.py", "    F16     = 1\n", "", "GGML_TYPE_F16 is 1 in ggml/include/ggml.h, and gguf-py"),
+        ("constants.py", "    Q2_0    = 42", "    Q2_0    = 42\n    Q3_0    = 43", "Q3_0 is no type of"),
+        ("constants.py", "    GGMLQuantizationType.F16:     (1, 2),\n", "", "GGML_QUANT_SIZES has no row for F16"),
+        ("constants.py", "GGMLQuantizationType.F16:", "GGMLQuantizationType.F18:", "has a row for F18"),
+    ],
+)
+def test_tables_that_contradict_each_other_are_told(file, old, new, said):
+    assert any(said in problem for problem in mismatches(edited(file, old, new)))
+
+
+def test_our_op_must_be_in_its_place_in_every_table():
+    """An upstream that adds an op behind the anchor's: the counts still agree, the order does not."""
+    texts = {
+        **TEXTS,
+        "ggml/include/ggml.h": OPS_H.replace("GGML_OP_COUNT", "GGML_OP_FLASH_ATTN_EXT_MIXED, GGML_OP_COUNT"),
+        "ggml/src/ggml.c": OPS_C.replace('"NONE",', '"FLASH_ATTN_EXT_MIXED", "NONE",')
+        .replace('"none",', '"flash_attn_ext_mixed(x)", "none",')
+        .replace("== 2", "== 3"),
+        "ggml/include/ggml-rpc.h": RPC.replace("== 2", "== 3"),
+    }
+    found = mismatches(texts)
+    assert any("'FLASH_ATTN_EXT_MIXED' where enum ggml_op has GGML_OP_NONE" in problem for problem in found)
+    assert any("GGML_OP_SYMBOL has 'x+y' where flash_attn_ext_mixed(x) belongs" in problem for problem in found)
 
 
 def test_something_else_is_no_llama_cpp():

@@ -25,6 +25,7 @@ from helpers import (
     write_files,
     write_pin,
 )
+from releases import make_release, only_index
 
 from qlutattn_patch import sdist
 from qlutattn_patch.errors import ExpectedError
@@ -35,28 +36,6 @@ from qlutattn_patch.vendor import vendor
 from qlutattn_patch.workspace import cache_dir
 
 FILES = {name: (text.encode(), name.endswith(".sh")) for name, text in UPSTREAM.items()}
-BACKEND = """\
-from pathlib import Path
-
-def get_requires_for_build_wheel(config_settings=None):
-    return []
-
-def prepare_metadata_for_build_wheel(metadata_directory, config_settings=None):
-    folder = Path(metadata_directory) / "tiny_llama-1.0.dist-info"
-    folder.mkdir()
-    (folder / "METADATA").write_text("Metadata-Version: 2.1\\nName: tiny-llama\\nVersion: 1.0\\n")
-    return folder.name
-"""
-PYPROJECT = """\
-[build-system]
-requires = []
-build-backend = "backend"
-backend-path = ["."]
-
-[project]
-name = "tiny-llama"
-version = "1.0"
-"""
 
 
 @pytest.fixture
@@ -68,23 +47,7 @@ def empty(project: Project) -> Project:
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The only place from which pip can get packages: a folder with none in it."""
-    folder = tmp_path / "index"
-    folder.mkdir()
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    return folder
-
-
-def make_sdist(index: Path) -> Path:
-    members = {f"tiny_llama-1.0/vendor/llama.cpp/{name}": text.encode() for name, text in UPSTREAM.items()}
-    members |= {
-        "tiny_llama-1.0/pyproject.toml": PYPROJECT.encode(),
-        "tiny_llama-1.0/backend.py": BACKEND.encode(),
-        "tiny_llama-1.0/PKG-INFO": b"Metadata-Version: 2.1\nName: tiny-llama\nVersion: 1.0\n",
-        "tiny_llama-1.0/vendor/llama.cpp/.git": b"gitdir: ../nowhere\n",
-    }
-    return make_tar(index / "tiny_llama-1.0.tar.gz", members, (".sh",))
+    return only_index(tmp_path / "index", monkeypatch)
 
 
 def pin_sdist(project: Project, sha256: str, more: str = "") -> None:
@@ -198,7 +161,7 @@ def test_a_tree_without_git_is_never_taken_for_right(project):
 
 
 def test_a_source_distribution_is_downloaded_once_then_used_without_a_network(empty, index):
-    archive = make_sdist(index)
+    archive = make_release(index, "1.0")
     pin_sdist(empty, sdist.sha256_of(archive))
     assert vendor(empty.workspace) is True
     assert is_right(empty)
@@ -212,7 +175,7 @@ def test_a_source_distribution_is_downloaded_once_then_used_without_a_network(em
 
 
 def test_a_damaged_cached_archive_is_fetched_again(empty, index, capfd):
-    archive = make_sdist(index)
+    archive = make_release(index, "1.0")
     pin_sdist(empty, sdist.sha256_of(archive))
     cached = cache_dir() / "archives" / f"{sdist.sha256_of(archive)}.tar.gz"
     cached.parent.mkdir(parents=True)
@@ -226,7 +189,7 @@ def test_a_damaged_cached_archive_is_fetched_again(empty, index, capfd):
 
 
 def test_a_wrong_sha256_is_told_and_nothing_is_kept(empty, index):
-    make_sdist(index)
+    make_release(index, "1.0")
     pin_sdist(empty, "0" * 64)
     with pytest.raises(ExpectedError, match=f"not the pinned {'0' * 64}"):
         vendor(empty.workspace)

@@ -115,12 +115,23 @@ llama_memory_i * llama_kv_cache_mixed_new(const llama_model & model, const llama
     return new llama_kv_cache_mixed(model, params.type_k, params.type_v, cparams, filter);
 }
 
+// Upstreams before 0.3.34 of llama-cpp-python have split_equal without the number of tokens to keep for the end.
+[[maybe_unused]] static llama_ubatch split_equal(llama_batch_allocr & balloc, llama_ubatch (llama_batch_allocr::*split)(uint32_t, bool, uint32_t),
+                                                 uint32_t             n_ubatch) {
+    return (balloc.*split)(n_ubatch, true, 0);
+}
+
+[[maybe_unused]] static llama_ubatch split_equal(llama_batch_allocr & balloc, llama_ubatch (llama_batch_allocr::*split)(uint32_t, bool),
+                                                 uint32_t             n_ubatch) {
+    return (balloc.*split)(n_ubatch, true);
+}
+
 std::vector<llama_ubatch> llama_kv_cache_mixed_split(llama_batch_allocr & balloc, uint32_t n_ubatch, bool unified) {
     std::vector<llama_ubatch> res;
 
     balloc.split_reset();
     while (true) {
-        auto ubatch = unified ? balloc.split_simple(n_ubatch) : balloc.split_equal(n_ubatch, true, 0);
+        auto ubatch = unified ? balloc.split_simple(n_ubatch) : split_equal(balloc, &llama_batch_allocr::split_equal, n_ubatch);
         if (ubatch.n_tokens == 0) {
             break;
         }

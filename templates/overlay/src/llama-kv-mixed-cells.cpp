@@ -118,6 +118,18 @@ llama_pos llama_kv_mixed_stream::seq_pos_max(llama_seq_id seq_id) const {
 llama_kv_mixed_planner::llama_kv_mixed_planner(const llama_kv_mixed_layout & layout, const std::vector<llama_kv_mixed_stream> & streams) :
     layout(layout), streams(streams), sketches(layout.n_stream) {}
 
+// as llama_kv_cells::seq_get_all of newer upstreams
+llama_kv_mixed_planner::seq_set llama_kv_mixed_planner::sequences(const llama_kv_cells & cells, uint32_t i) {
+    seq_set found;
+    for (llama_seq_id s = 0, left = cells.seq_count(i); left > 0; s++) {
+        if (cells.seq_has(i, s)) {
+            found.set(s);
+            left--;
+        }
+    }
+    return found;
+}
+
 void llama_kv_mixed_planner::draw(uint32_t stream) {
     const auto & from = streams[stream];
     auto &       s    = sketches[stream];
@@ -128,7 +140,7 @@ void llama_kv_mixed_planner::draw(uint32_t stream) {
     s.f16.resize(layout.n_f16);
     for (uint32_t i = 0; i < layout.n_f16; i++) {
         if (!from.f16.is_empty(i)) {
-            s.f16[i] = { from.f16.pos_get(i), from.f16.seq_get_all(i) };
+            s.f16[i] = { from.f16.pos_get(i), sequences(from.f16, i) };
         }
     }
     for (uint32_t t = layout.n_tiles; t-- > 0;) {

@@ -2,9 +2,11 @@
 
 // The bookkeeping of the mixed KV cache: which cell holds which token. No tensors here.
 
+#include "llama-cparams.h"
 #include "llama-kv-cells.h"
 
 #include <array>
+#include <bitset>
 #include <cstdint>
 #include <vector>
 
@@ -75,7 +77,7 @@ class llama_kv_mixed_planner {
              std::vector<llama_kv_mixed_pack> & packs, std::vector<uint32_t> & idxs);
 
   private:
-    using seq_set = llama_kv_cells::seq_set_t;
+    using seq_set = std::bitset<LLAMA_MAX_SEQ>;
 
     struct cell {
         llama_pos pos = -1; // free
@@ -94,6 +96,8 @@ class llama_kv_mixed_planner {
     const llama_kv_mixed_layout &              layout;
     const std::vector<llama_kv_mixed_stream> & streams;
     std::vector<sketch>                        sketches;
+
+    static seq_set sequences(const llama_kv_cells & cells, uint32_t i);
 
     void    draw(uint32_t stream);
     int64_t age(const sketch & s, const cell & c) const;

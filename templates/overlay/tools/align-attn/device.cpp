@@ -235,9 +235,15 @@ std::vector<float> device::run_upstream(const align_case & c, const case_data & 
     ggml_tensor * q     = ggml_new_tensor_4d(ctx, GGML_TYPE_F32, c.head_dim, c.n_q, c.n_head(), c.n_batch);
     ggml_tensor * k     = ggml_new_tensor_4d(ctx, GGML_TYPE_F16, c.head_dim, c.n_kv(), c.n_head_kv, c.n_batch);
     ggml_tensor * v     = ggml_new_tensor_4d(ctx, type_v, c.head_dim, c.n_kv(), c.n_head_kv, c.n_batch);
-    ggml_tensor * mask  = data.mask.empty() ? nullptr : ggml_new_tensor_4d(ctx, GGML_TYPE_F16, c.n_kv(), c.n_q, data.mask_heads, data.mask_batches);
     ggml_tensor * sinks = c.sinks ? ggml_new_tensor_1d(ctx, GGML_TYPE_F32, c.n_head()) : nullptr;
-    ggml_tensor * out   = ggml_flash_attn_ext(ctx, q, k, v, mask, c.scale(), c.max_bias(), c.logit_softcap());
+    ggml_tensor * mask  = nullptr;
+    if (!data.mask.empty()) {
+        mask = ggml_new_tensor_4d(ctx, GGML_TYPE_F16, c.n_kv(), c.n_q, data.mask_heads, data.mask_batches);
+    } else if (c.logit_softcap() != 0.0f) {
+        // A mask of zeros: without one, upstreams before PR 29034 put weight on the padding of their last block of keys.
+        mask = ggml_new_tensor_2d(ctx, GGML_TYPE_F16, c.n_kv(), c.n_q);
+    }
+    ggml_tensor * out = ggml_flash_attn_ext(ctx, q, k, v, mask, c.scale(), c.max_bias(), c.logit_softcap());
     ggml_flash_attn_ext_add_sinks(out, sinks);
 
     ggml_backend_buffer_ptr buffer(ggml_backend_alloc_ctx_tensors(ctx, backend.get()));
@@ -246,8 +252,10 @@ std::vector<float> device::run_upstream(const align_case & c, const case_data & 
     store_tokens(k, data.k, c.n_f16, c.n_packed());
     store_tokens(v, data.vp, c.n_packed(), 0, v_scale);
     store_tokens(v, data.v, c.n_f16, c.n_packed(), v_scale);
-    if (mask) {
+    if (!data.mask.empty()) {
         store_mask(mask, data, c.n_q, c.n_kv(), 0);
+    } else if (mask) {
+        memset(mask->data, 0, ggml_nbytes(mask));
     }
     if (sinks) {
         memcpy(sinks->data, data.sinks.data(), data.sinks.size() * sizeof(float));

@@ -1,0 +1,82 @@
+"""`qlutattn matrix`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from qlutattn_patch import console, matrix, upstreams
+from qlutattn_patch.commands.options import json_option
+from qlutattn_patch.commands.upstream_options import clone_option, jobs_option, until_option
+from qlutattn_patch.config import load_pin
+from qlutattn_patch.errors import CheckFailed
+from qlutattn_patch.presets import PRESETS
+from qlutattn_patch.workspace import Workspace, cache_dir
+
+_RELEASES = 8
+
+
+def _shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    part, _, count = value.partition("/")
+    if not (part.isdecimal() and count.isdecimal() and 1 <= int(part) <= int(count)):
+        raise click.BadParameter(f"'{value}' is not a shard such as 2/4, the second of four.", ctx, param)
+    return int(part), int(count)
+
+
+@click.command()
+@click.argument("names", metavar="[VERSION|COMMIT]...", nargs=-1)
+@click.option(
+    "--tree",
+    "trees",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="A checkout of llama.cpp: what its HEAD is; repeatable.",
+)
+@clone_option
+@until_option
+@click.option("--preset", type=click.Choice(list(PRESETS)), default="native", show_default=True, help="How to build.")
+@jobs_option
+@click.option("--shard", metavar="I/N", callback=_shard, help="Only each N-th upstream, from the I-th on.")
+@json_option
+def command(
+    names: tuple[str, ...],
+    trees: tuple[Path, ...],
+    clone: Path | None,
+    until: str,
+    preset: str,
+    jobs: int | None,
+    shard: tuple[int, int] | None,
+    as_json: bool,
+) -> None:
+    """Try the templates on many llama.cpps: find the anchors, generate, apply, compile, align.
+
+    Without arguments these are the last eight releases of the package that the pin names. Each has a work tree of its
+    own in the cache; nothing in this project or in a checkout changes.
+    """
+    workspace, cache = Workspace.find(), cache_dir()
+    pin = load_pin(workspace.pin_file)
+    wanted = [*names, *(str(tree) for tree in trees)] or upstreams.latest(pin, _RELEASES)
+    if shard:
+        wanted = wanted[shard[0] - 1 :: shard[1]]
+    checkouts = {str(tree): tree for tree in trees}
+
+    def find(name: str) -> upstreams.Upstream:
+        if name in checkouts:
+            return upstreams.checkout(checkouts[name], cache)
+        return upstreams.named(pin, name, clone, cache)
+
+    rows = matrix.run(matrix.Checker(workspace.root, cache, preset, jobs, until), wanted, find)
+    failed = sum(not row.ok for row in rows)
+    if as_json:
+        console.out_json({"schema": 1, "ok": not failed, "until": until, "rows": [row.json for row in rows]})
+    else:
+        console.out_table(matrix.columns(rows), matrix.table(rows))
+        for line in matrix.details(rows):
+            console.out(line)
+        console.out(f"{'FAIL' if failed else 'PASS'}  {len(rows) - failed} of {len(rows)} upstreams: {until}")
+    if failed:
+        raise CheckFailed

@@ -1,0 +1,148 @@
+"""The project moves to another release wholly or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import fake_tools
+import pytest
+from helpers import Project, edit, git, killed_at, make_upstream, snapshot
+from releases import make_release, only_index, pin_release
+from test_matrix import add_proof, built, put_align, release, tools  # noqa: F401
+
+from qlutattn_patch.cli import run
+from qlutattn_patch.config import GitSource, SdistSource, load_pin
+from qlutattn_patch.errors import CheckFailed, ExpectedError
+from qlutattn_patch.generate import generate
+from qlutattn_patch.rebase import rebase
+from qlutattn_patch.series import load_series
+from qlutattn_patch.status import read_status
+from qlutattn_patch.tree import apply
+from qlutattn_patch.vendor import vendor
+from qlutattn_patch.workspace import Workspace, cache_dir
+
+NEWER = {"LICENSE": "MIT, newer\n"}
+LONGER = {"CMakeLists.txt": "project(llama.cpp)\n# new\nadd_subdirectory(ggml)\n"}
+BROKEN = {
+    "CMakeLists.txt": "project(llama.cpp)\nadd_subdirectory(ggml EXCLUDE_FROM_ALL)\n",
+    "ggml/src/ggml.c": '#include "ggml.h" // first\n',
+}
+SAYS = "## [0.2]\n\n- update llama.cpp to ggml-org/llama.cpp@abcdef012\n"
+
+
+@pytest.fixture
+def here(project: Project, tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:  # noqa: F811
+    """A project at the release 0.1, patched; 0.2 moves lines in a file that is patched, and all tools are stand-ins."""
+    index = only_index(tmp_path / "index", monkeypatch)
+    git_source = '\n[[source]]\nkind = "git"\nurl = "https://example.org/llama.cpp.git"\n'
+    pin_release(project, make_release(index, "0.1"), "0.1", git_source)
+    edit(project.workspace.pin_file, "schema = 1", "# The pin, in words.\nschema = 1")
+    make_release(index, "0.2", {**NEWER, **LONGER}, SAYS)
+    make_release(index, "0.3", BROKEN)
+    add_proof(project)
+    shutil.rmtree(project.tree)
+    vendor(project.workspace)
+    generate(project.workspace, project.repository).write()
+    apply(project.workspace, load_series(project.workspace.patches))
+    put_align(project, "0.2")
+    find = Workspace.find.__func__  # type: ignore[attr-defined]
+    monkeypatch.setattr(Workspace, "find", classmethod(lambda cls, tree=None: find(cls, tree, project.root)))
+    return project
+
+
+def test_a_release_that_passes_becomes_the_pin(here, tools, capfd):  # noqa: F811
+    old = snapshot(here.workspace.patches)
+    assert run(["rebase", "0.2"]) == 0
+    said = capfd.readouterr()
+    assert "changed  vendor/llama.cpp.toml\n" in said.out
+    assert "changed  patches/align.patch\n" in said.out
+    assert "The project is for 0.2 now (llama.cpp abcdef012, 1 cases of align_attn)" in said.err
+    assert "the pin has no git source" in said.err
+    pin = load_pin(here.workspace.pin_file)
+    assert pin.commit == "abcdef012"
+    (source,) = pin.sources
+    assert isinstance(source, SdistSource)
+    assert source.version == "0.2"
+    assert here.workspace.pin_file.read_text().startswith("# The pin, in words.\nschema = 1\n")
+    assert git(here.tree, "rev-parse", "HEAD^{tree}") == pin.tree
+    assert (here.tree / "LICENSE").read_text() == "MIT, newer\n"
+    assert (here.tree / "tools/align-attn/main.c").exists()
+    assert snapshot(here.workspace.patches) != old
+    assert read_status(here.workspace).state == "applied"
+    assert run(["generate", "--check"]) == 0
+    assert built(tools) == [["align_attn"]]
+
+
+def test_a_clone_makes_the_pin_whole(here, tmp_path):
+    clone = make_upstream(tmp_path / "clone")
+    commit = git(clone, "rev-parse", "HEAD")
+    index = tmp_path / "index"
+    make_release(index, "0.4", NEWER, f"## [0.4]\n\n- update to llama.cpp@{commit[:9]}\n")
+    put_align(here, "0.4")
+    rebase(here.workspace, "0.4", cache_dir(), None, clone)
+    pin = load_pin(here.workspace.pin_file)
+    assert pin.commit == commit
+    assert GitSource("https://example.org/llama.cpp.git") in pin.sources
+
+
+def test_every_failure_is_told_and_nothing_changes(here, capfd):
+    before = snapshot(here.root)
+    assert run(["rebase", "0.3"]) == 1
+    said = capfd.readouterr().err
+    assert "0.3 does not pass (anchors); nothing was changed." in said
+    assert "3 hooks do not fit" in said
+    assert "near it, line 2: add_subdirectory(ggml EXCLUDE_FROM_ALL)" in said
+    assert snapshot(here.root) == before
+
+
+@pytest.mark.parametrize("what", ["build", "align"])
+def test_a_release_that_does_not_build_or_align_changes_nothing(here, tools, what):  # noqa: F811
+    if what == "build":
+        fake_tools.behaves(tools, "cmake--build", 1, "x.c:1:1: error: no\n")
+    else:
+        shutil.rmtree(release(here, "0.2").folder / "build-qlutattn-native")
+    before = snapshot(here.root)
+    with pytest.raises(CheckFailed, match="nothing was changed"):
+        rebase(here.workspace, "0.2", cache_dir(), None, None)
+    assert snapshot(here.root) == before
+
+
+def test_work_in_the_tree_is_not_lost(here):
+    (here.tree / "LICENSE").write_text("mine\n")
+    before = snapshot(here.root)
+    with pytest.raises(ExpectedError, match="has changes"):
+        rebase(here.workspace, "0.2", cache_dir(), None, None)
+    assert snapshot(here.root) == before
+
+
+def test_a_release_that_names_no_commit_is_told(here, tmp_path):
+    make_release(tmp_path / "index", "0.5", NEWER)
+    put_align(here, "0.5")
+    with pytest.raises(ExpectedError, match=r"does not say which llama\.cpp it has"):
+        rebase(here.workspace, "0.5", cache_dir(), None, None)
+
+
+def test_killed_at_any_step_the_next_command_finds_the_old_or_the_new(here, tmp_path):
+    """Pin and patches always belong together: the pin's file is what decides."""
+    old = {path.name: path.read_bytes() for path in here.workspace.patches.iterdir()}
+    ends = set()
+    rebase_steps = range(1, 400, 3)  # each third one: a project is copied and vendored for each
+    for count in rebase_steps:
+        root = tmp_path / f"kopie {count}"
+        shutil.copytree(here.root, root, symlinks=True)
+        copy = replace(here, workspace=replace(here.workspace, root=root, tree=root / "vendor" / "llama.cpp"))
+        if not killed_at(count, root, lambda it=copy: rebase(it.workspace, "0.2", cache_dir(), None, None)):
+            break
+        vendor(copy.workspace)  # finishes what was begun
+        pin = load_pin(copy.workspace.pin_file)
+        patches = {path.name: path.read_bytes() for path in copy.workspace.patches.iterdir()}
+        is_new = pin.commit == "abcdef012"
+        ends.add(is_new)
+        assert is_new or patches == old, f"killed at step {count}"
+        assert generate(copy.workspace, copy.repository).drift() == [], f"killed at step {count}"
+        assert git(copy.tree, "rev-parse", "HEAD^{tree}") == pin.tree
+        shutil.rmtree(root)
+    assert ends == {False, True}
+    assert count > 10
