@@ -212,6 +212,65 @@ def test_other_head_sizes_are_refused_in_words(program: Path, tmp_path: Path) ->
         assert says in done.stdout
 
 
+@pytest.fixture(scope="module")
+def every_model(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A small model of each architecture that llama.cpp knows, made by the generator of its own tests."""
+    binaries = build("llama-common")
+    folder = tmp_path_factory.mktemp("every model")
+    includes = [f"-I{tree / each}" for each in ("include", "common", "src", "vendor", "ggml/include")]
+    libraries = [f"-L{binaries}", f"-Wl,-rpath,{binaries}", "-lllama-common", "-lllama", "-lggml", "-lggml-base"]
+    generator = compile_native(str(tree / "tests" / "test-llama-archs.cpp"), folder, *includes, *libraries)
+    subprocess.run([generator, "-o", folder, "-s", "1"], capture_output=True, check=True)
+    return sorted(folder.glob("*.gguf"))
+
+
+# What is refused, and why; these must at least be among the models.
+REFUSED = {
+    "mamba": "recurrent and hybrid",
+    "jamba": "recurrent and hybrid",
+    "qwen3next": "recurrent and hybrid",
+    "deepseek2": "latent attention",
+    "bloom": "ALiBi",
+    "qwen2vl": "M-RoPE",
+    "grok": "Grok models run without flash attention",
+}
+PACKED = (
+    "gemma2",
+    "gemma3",
+    "gpt-oss",
+    "gptneox",
+    "granite",
+    "llama",
+    "llama4",
+    "mistral3",
+    "olmo2",
+    "phi3",
+    "qwen2",
+    "qwen3moe",
+)
+UNCACHED = ("dream", "llada", "llada-moe", "rnd1")  # diffusion: they keep no cache at all
+LEARNED_POSITIONS = ("gpt2", "starcoder")  # no more of them than in training, 128
+
+
+def test_every_architecture_is_packed_or_refused_in_words(program: Path, every_model: list[Path]) -> None:
+    packed, refused = {}, {}
+    for model in every_model:
+        arch = model.stem.removesuffix("-dense").removesuffix("-moe")
+        n = 128 if arch in LEARNED_POSITIONS else 400
+        done = run(program, model, "any", "k4v4", window=32, n=n)
+        assert done.returncode == 0, f"{arch}: {done.stderr[-2000:]}"
+        [line] = done.stdout.splitlines()
+        if not line.startswith("{"):
+            refused[arch] = line
+            assert "use f16" in line, f"{arch}: {line}"
+            continue
+        packed[arch] = found = json.loads(line)
+        assert found["nmse_tail"] < BOUNDS["k4v4"] * found["nmse_blind"], f"{arch}: {found}"
+        assert arch in UNCACHED or found["nmse_tail"] > 0, arch
+    assert {arch: why in refused.get(arch, "") for arch, why in REFUSED.items()} == dict.fromkeys(REFUSED, True)
+    assert set(PACKED) <= packed.keys()
+
+
 @pytest.mark.parametrize(("pair", "share"), [("k4v4", 30.0), ("k2v2", 18.0)])
 def test_memory_is_what_is_printed(pair: str, share: float, program: Path, tmp_path: Path) -> None:
     # large enough for the cache to be most of what a context needs

@@ -92,8 +92,8 @@ static context_ptr new_context(llama_model * model, ggml_type type_k, ggml_type 
 
 using logits = std::vector<float>;
 
-static int n_vocab(llama_context * ctx) {
-    return llama_vocab_n_tokens(llama_model_get_vocab(llama_get_model(ctx)));
+static int n_vocab(const llama_model * model) {
+    return llama_vocab_n_tokens(llama_model_get_vocab(model));
 }
 
 // decode tokens of a sequence from a position on; the logits of the last one, or of all
@@ -113,14 +113,14 @@ static logits decode(llama_context * ctx, const std::vector<llama_token> & token
         return {};
     }
     const float * data = all ? llama_get_logits(ctx) : llama_get_logits_ith(ctx, -1);
-    return logits(data, data + (all ? tokens.size() : 1) * n_vocab(ctx));
+    return logits(data, data + (all ? tokens.size() : 1) * n_vocab(llama_get_model(ctx)));
 }
 
-static std::vector<llama_token> random_tokens(int n, int seed) {
+static std::vector<llama_token> random_tokens(int n, int seed, int n_vocab = 400) {
     std::mt19937             rng(seed);
     std::vector<llama_token> res(n);
     for (auto & token : res) {
-        token = rng() % 400;
+        token = rng() % std::min(n_vocab, 400);
     }
     return res;
 }
@@ -163,7 +163,7 @@ static logits decode_all(llama_context * ctx, const std::vector<llama_token> & t
 
 // how far the logits are from those of f16
 static void scenario_logits(llama_model * model, ggml_type k, ggml_type v) {
-    const auto                     tokens = random_tokens(option("n", 700), 1);
+    const auto                     tokens = random_tokens(option("n", 700), 1, n_vocab(model));
     const int                      n      = option("batch", 64);
     const logits                   ref    = decode_all(new_context(model, GGML_TYPE_F16, GGML_TYPE_F16).get(), tokens, n);
     const logits                   got    = decode_all(new_context(model, k, v).get(), tokens, n);
@@ -349,7 +349,7 @@ static void scenario_leak(llama_model * model, ggml_type k, ggml_type v) {
             check(llama_decode(ctx.get(), batch) == 0, "decoding failed");
             llama_batch_free(batch);
             const float * data = llama_get_logits_ith(ctx.get(), 0);
-            got.emplace_back(data, data + n_vocab(ctx.get()));
+            got.emplace_back(data, data + n_vocab(model));
         }
         if (first.empty()) {
             first = got;
@@ -489,6 +489,16 @@ static void scenario_refuse(llama_model * model, ggml_type k, ggml_type v) {
     printf("%s", log_errors.c_str());
 }
 
+// any model: the context is refused in words, or its logits are near those of f16
+static void scenario_any(llama_model * model, ggml_type k, ggml_type v) {
+    log_errors.clear();
+    const bool can = context_ptr(llama_init_from_model(model, params_of(k, v)), llama_free) != nullptr;
+    printf("%s", log_errors.c_str());
+    if (can) {
+        scenario_logits(model, k, v);
+    }
+}
+
 // what cannot be done with a packed cache
 static void scenario_shift(llama_model * model, ggml_type k, ggml_type v) {
     auto ctx = new_context(model, k, v);
@@ -527,6 +537,7 @@ int main(int argc, char ** argv) {
         { "leak",    scenario_leak    },
         { "random",  scenario_random  },
         { "refuse",  scenario_refuse  },
+        { "any",     scenario_any     },
         { "shift",   scenario_shift   },
         { "memory",  scenario_memory  },
     };

@@ -39,6 +39,9 @@ static std::string refusal(const llama_model & model, const llama_context_params
         return format("the cache types %s for K and %s for V do not go together: K needs f16 or a qlutattn_k* type, V f16 or a qlutattn_v* type",
                       ggml_type_name(params.type_k), ggml_type_name(params.type_v));
     }
+    if (model.arch == LLM_ARCH_GROK) {
+        return "Grok models run without flash attention, which packed caches need: use f16";
+    }
     if (params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_DISABLED) {
         return "packed caches need flash attention: leave out -fa off";
     }
