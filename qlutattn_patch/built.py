@@ -75,7 +75,7 @@ def built_from(raw: object) -> Built:
         files = {str(name): File(**file) for name, file in raw["files"].items()}  # type: ignore[index]
         return Built({**raw["facts"]}, origin_from(raw["origin"]), files)  # type: ignore[index]
     except (KeyError, TypeError, AttributeError) as failure:
-        raise ValueError from failure
+        raise ValueError("this describes no program") from failure
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def test_a_stamp_that_cannot_be_read_says_nothing(folder: Path, text: str) -> No
     "raw", [None, [], {}, {"files": {}, "facts": {}}, {"files": {"a": {}}, "facts": {}, "origin": {}}]
 )
 def test_what_describes_no_program_is_refused(raw: object) -> None:
-    with pytest.raises(ValueError, match=""):
+    with pytest.raises(ValueError, match="describes no program"):
         built_from(raw)
 
 

@@ -10,7 +10,6 @@ import pytest
 from helpers import edit
 
 from qlutattn_patch import cli, cmake, toolchain
-from qlutattn_patch.machine import cpu_name
 from qlutattn_patch.origin import HEADER
 from qlutattn_patch.workspace import Workspace
 
@@ -50,7 +49,7 @@ def test_the_programs_say_what_status_says(tmp_path: Path, capsys: pytest.Captur
         assert own["tree"] == chain["tree"]["result"]  # type: ignore[index]
         assert {name: own[name] for name in NEAR} == targets[target]["origin"]
         assert own["build_type"] == "Release"
-        assert own["cpu"] == cpu_name()
+        assert own["cpu"]
     assert not [item for item in found["stale"] if item["link"].startswith("tree -> native")]  # type: ignore[attr-defined]
 
 
