@@ -42,6 +42,14 @@ class Kept:
     def ok(self) -> bool:
         return bool(self.result.get("ok", True))
 
+    @property
+    def words(self) -> list[str]:
+        """What its command must be told, beside the preset, to take it again."""
+        if self.kind == EVAL:
+            model, text, n_ctx = (str(self.result.get(name)) for name in ("model", "text", "n_ctx"))
+            return ["--model", model, "--text", text, "--ctx", n_ctx]
+        return [str(word) for word in self.result.get("arguments", ())]
+
     def why_stale(self, folder: Path) -> list[str]:
         """Why it is no result of the build as it is, on this machine, today; empty if it is one."""
         found = []

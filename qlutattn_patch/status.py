@@ -176,19 +176,42 @@ def _builds(workspace: Workspace, now: Origin | None) -> tuple[Build, ...]:
 
 def _build(workspace: Workspace, preset: str, folder: Path, now: Origin | None) -> Build:
     stamp = read_stamp(folder)
-    stale = []
-    for target, built in stamp.targets.items():
-        if reasons := _build_reasons(stamp, target, built, folder, now):
+    kept, stale = _results(workspace, preset, folder)
+    return Build(preset, stamp.targets, kept, (*_programs(workspace, preset, folder, stamp, now), *stale))
+
+
+def _programs(workspace: Workspace, preset: str, folder: Path, stamp: Stamp, now: Origin | None) -> list[Stale]:
+    """Whether each program is of the tree as it is."""
+    if not stamp.facts:
+        why = f"its last configure did not finish, or {STAMP} is not whole"
+        return [Stale(f"tree -> {preset}", why, _command(workspace, "build", "--preset", preset))]
+    found = []
+    unknown = [
+        name for name in results.TARGETS.values() if name not in stamp.targets and (folder / "bin" / name).exists()
+    ]
+    for target in [*stamp.targets, *unknown]:
+        if target in unknown:
+            reasons = ["nobody knows what it was built from: its last build did not finish, or was not qlutattn's"]
+        else:
+            reasons = _build_reasons(stamp, target, folder, now)
+        if reasons:
             again = _command(workspace, "build", "--preset", preset, "--target", target)
             mend = again if now else _command(workspace, "apply")
-            stale.append(Stale(f"tree -> {preset}: {target}", "; ".join(reasons), mend))
-    kept = {}
+            found.append(Stale(f"tree -> {preset}: {target}", "; ".join(reasons), mend))
+    return found
+
+
+def _results(workspace: Workspace, preset: str, folder: Path) -> tuple[dict[str, Kept], list[Stale]]:
+    """The results of a build, and which of them no longer stand."""
+    kept: dict[str, Kept] = {}
+    stale = []
     for kind, target in results.TARGETS.items():
-        again = _command(workspace, kind, "--preset", preset)
+        link = f"{preset}: {target} -> {kind}"
         try:
             found = results.read(folder, kind)
         except ExpectedError as failure:
-            stale.append(Stale(f"{preset}: {target} -> {kind}", failure.cause, again))
+            words = ["--model", "M.gguf", "--text", "T.txt"] if kind == results.EVAL else []
+            stale.append(Stale(link, failure.cause, _command(workspace, kind, "--preset", preset, *words)))
             continue
         if found is None:
             continue
@@ -196,11 +219,13 @@ def _build(workspace: Workspace, preset: str, folder: Path, now: Origin | None) 
         reasons = found.why_stale(folder)
         reasons += [] if found.ok else [f"it failed ({found.result.get('failed')} cases)"]
         if reasons:
-            stale.append(Stale(f"{preset}: {target} -> {kind}", "; ".join(reasons), again))
-    return Build(preset, stamp.targets, kept, tuple(stale))
+            mend = _command(workspace, kind, "--preset", preset, *found.words)
+            stale.append(Stale(link, "; ".join(reasons), mend))
+    return kept, stale
 
 
-def _build_reasons(stamp: Stamp, target: str, built: Built, folder: Path, now: Origin | None) -> list[str]:
+def _build_reasons(stamp: Stamp, target: str, folder: Path, now: Origin | None) -> list[str]:
+    built = stamp.targets[target]
     if now is None:
         return [f"{target} is of a tree with patches, which this one has not"]
     found = []

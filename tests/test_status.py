@@ -7,12 +7,12 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from helpers import edit, git, killed_at, snapshot, write_pin
+from helpers import ROOT, edit, git, killed_at, snapshot, write_pin
 from test_matrix import add_proof
 
 from qlutattn_patch import cli, machine, results
 from qlutattn_patch import status as status_module
-from qlutattn_patch.built import Stamp, built_now
+from qlutattn_patch.built import Stamp, built_now, read_stamp
 from qlutattn_patch.generate import generate
 from qlutattn_patch.origin import read_origin
 from qlutattn_patch.series import load_series
@@ -53,7 +53,7 @@ def put_build(project, facts=GCC, program=b"program"):
 def put_results(project, ok=True):
     report = {"ok": ok, "passed": int(ok), "failed": int(not ok), "cases": []}
     results.keep(project.workspace, "native", results.ALIGN, report)
-    results.keep(project.workspace, "native", results.BENCH, {"rows": [{}, {}]})
+    results.keep(project.workspace, "native", results.BENCH, {"rows": [{}, {}], "arguments": ["--work", "pack"]})
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ AGAIN = {
     BUILD: "qlutattn build --preset native --target align_attn",
     BUILD_BENCH: "qlutattn build --preset native --target bench_attn",
     ALIGN: "qlutattn align --preset native",
-    BENCH: "qlutattn bench --preset native",
+    BENCH: "qlutattn bench --preset native --work pack",
 }
 
 
@@ -284,6 +284,17 @@ def test_built_by_something_else(built):
     }
 
 
+def test_a_build_that_did_not_finish_and_a_torn_stamp(built):
+    stamp = built.workspace.build_dir("native") / "qlutattn-build.json"
+    known = read_stamp(stamp.parent)
+    Stamp(known.facts, {"bench_attn": known.targets["bench_attn"]}).write(stamp.parent)
+    why = "nobody knows what it was built from: its last build did not finish, or was not qlutattn's"
+    assert stale(built) == {BUILD: (why, AGAIN[BUILD])}
+    stamp.write_bytes(stamp.read_bytes()[:50])
+    why = "its last configure did not finish, or qlutattn-build.json is not whole"
+    assert stale(built) == {"tree -> native": (why, "qlutattn build --preset native")}
+
+
 def test_measured_on_another_cpu(built, monkeypatch, tmp_path):
     (tmp_path / "cpuinfo").write_text("model name: Another CPU\n")
     monkeypatch.setattr(machine, "_CPUINFO", tmp_path / "cpuinfo")
@@ -299,7 +310,7 @@ def test_a_failed_align_and_a_torn_bench(built):
     torn.write_bytes(torn.read_bytes()[:100])
     assert stale(built) == {
         ALIGN: ("it failed (1 cases)", AGAIN[ALIGN]),
-        BENCH: ("qlutattn-bench.json is not whole, or not a result of bench", AGAIN[BENCH]),
+        BENCH: ("qlutattn-bench.json is not whole, or not a result of bench", "qlutattn bench --preset native"),
     }
 
 
@@ -339,4 +350,12 @@ def test_what_the_command_prints(built, monkeypatch, capsys):
     (build,) = chain["builds"]
     assert build["targets"]["align_attn"]["origin"]["tree"] == chain["tree"]["result"] == chain["tree"]["now"]
     assert build["results"]["align"]["result"] == {"ok": True, "passed": 1, "failed": 0}
-    assert build["results"]["bench"]["result"] == {"rows": 2}
+    assert build["results"]["bench"]["result"] == {"arguments": ["--work", "pack"], "rows": 2}
+
+
+def test_every_link_is_in_the_docs():
+    page = (ROOT / "docs" / "provenance.md").read_text(encoding="utf-8")
+    named = [value for name, value in vars(status_module).items() if isinstance(value, str) and " -> " in value]
+    assert len(named) == 5
+    assert all(f"| `{link}` |" in page for link in named)
+    assert all(file in page for file in ("patches/receipt.json", "qlutattn-build.json", "qlutattn-provenance.h"))
