@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qlutattn_patch import align_dump, console, process, toolchain, tree
+from qlutattn_patch import align_dump, console, process, results, toolchain
 from qlutattn_patch.align_dump import Verdict
-from qlutattn_patch.config import load_pin
 from qlutattn_patch.errors import ExpectedError
 from qlutattn_patch.presets import preset as preset_named
 from qlutattn_patch.workspace import Workspace
@@ -83,17 +82,15 @@ def align(workspace: Workspace, preset: str, filter: str | None = None, quick: b
     """Run the align_attn of a preset's build, and check its dump."""
     build = workspace.build_dir(preset)
     program = build / "bin" / "align_attn"
-    here = [] if workspace.is_vendored else ["--tree", str(workspace.tree)]
     if not program.is_file():
         raise ExpectedError(
             f"There is no align_attn in {program.parent}.",
-            process.shown(["qlutattn", "build", "--preset", preset, *here]),
+            process.shown(["qlutattn", "build", "--preset", preset, *workspace.options]),
         )
     runner = toolchain.find_runner(preset_named(preset))
-    upstream, series = origin(workspace)
     with tempfile.TemporaryDirectory(prefix="align-", dir=build) as folder:
-        results, dump = Path(folder) / "align.json", Path(folder) / "dump.gguf"
-        argv: list[str | Path] = [*runner, program, "--json", results, "--dump", dump]
+        own_results, dump = Path(folder) / "align.json", Path(folder) / "dump.gguf"
+        argv: list[str | Path] = [*runner, program, "--json", own_results, "--dump", dump]
         argv += ["--filter", filter] if filter else []
         argv += ["--quick"] if quick else []
         lines: list[str] = []
@@ -105,25 +102,35 @@ def align(workspace: Workspace, preset: str, filter: str | None = None, quick: b
                     moved(int(at[1]), int(at[2]), at[3])
 
             status = process.follow(argv, take)
-        own, faults = _own_results(results, status, lines)
+        own, faults = _own_results(own_results, status, lines)
         verdicts: list[Verdict] = []
         if own["cases"] and not faults:
             with console.progress("checking the dump in numpy") as checked:
                 verdicts, more = _verdicts(dump, len(own["cases"]), checked)
             faults += more
     faults += [] if filter or faults else _not_covered(own["cases"], verdicts)
-    head = {"schema": 1, "ok": False, "upstream": upstream, "series": series, "preset": preset}
-    repeat = process.shown(["qlutattn", "align", "--preset", preset, *here])
-    return _merged(head, own, verdicts, faults, repeat)
+    head = {"schema": 1, "ok": False, **_made_from(own), "preset": preset}
+    report = _merged(head, own, verdicts, faults, repeat(workspace, preset))
+    if not filter:
+        results.keep(workspace, preset, results.ALIGN, report.json, part=quick)
+    return report
 
 
-def origin(workspace: Workspace) -> tuple[str | None, str | None]:
-    """The upstream commit, and the digest of the series that is applied to the tree (None: not by us)."""
-    repository = tree.open_tree(workspace)
-    receipt = tree.read_tree(repository, workspace.tree).receipt
-    if workspace.is_vendored:
-        return load_pin(workspace.pin_file).commit, receipt.series if receipt else None
-    return (receipt.commit, receipt.series) if receipt else (repository.commit_id(), None)
+def standing(workspace: Workspace, preset: str, quick: bool) -> tuple[Report, str] | None:
+    """The report that still stands, since nothing has changed that it depends on, and when it was made."""
+    kept = results.standing(workspace, preset, results.ALIGN, part=quick)
+    return (Report(kept.result, (), repeat(workspace, preset)), kept.when) if kept else None
+
+
+def repeat(workspace: Workspace, preset: str) -> str:
+    """The command that runs a build's align_attn again."""
+    return process.shown(["qlutattn", "align", "--preset", preset, *workspace.options])
+
+
+def _made_from(own: Mapping[str, Any]) -> dict[str, Any]:
+    """What align_attn says that it was built from: of an older build than the tree, that is what counts."""
+    build = own.get("build") if isinstance(own.get("build"), dict) else None
+    return {"upstream": (build or {}).get("upstream"), "series": (build or {}).get("series"), "build": build}
 
 
 def junit(report: Report) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
 import tempfile
 from collections.abc import Mapping
@@ -12,8 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from qlutattn_patch import cmake, console, process
+from qlutattn_patch import cmake, console, process, results
 from qlutattn_patch.errors import ExpectedError
+from qlutattn_patch.machine import cpu_name
 from qlutattn_patch.presets import preset as preset_named
 from qlutattn_patch.workspace import Workspace
 
@@ -104,7 +104,10 @@ def bench(workspace: Workspace, preset: str, settings: Settings, instructions: b
                 for done, row in enumerate(own["rows"]):
                     moved(done, len(own["rows"]), row["id"])
                     row["instructions"] = count(valgrind, program, settings, row["id"], Path(folder) / "callgrind.out")
-    return result_of(own, preset, cpu_name())
+    result = result_of(own, preset, cpu_name())
+    part = settings.quick or settings.filter is not None
+    results.keep(workspace, preset, results.BENCH, {"arguments": settings.arguments, **result.json}, part)
+    return result
 
 
 def result_of(own: Mapping[str, Any], preset: str, cpu: str) -> Result:
@@ -123,23 +126,13 @@ def result_of(own: Mapping[str, Any], preset: str, cpu: str) -> Result:
         "schema": 1,
         "cpu": cpu,
         "isa": own["isa"],
+        "build": own.get("build"),
         "preset": preset,
         "caches": own["caches"],
         "layout": own["layout"],
     }
     rates = {name: widest[name] for name in ("read_gbps", "memcpy_gbps")}
     return Result({**head, **rates, "bandwidth": own["bandwidth"], "rows": rows})
-
-
-def cpu_name() -> str:
-    """The processor's name, as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        sysctl = process.find("sysctl")
-        lines = [f"model name: {process.capture([sysctl, '-n', 'machdep.cpu.brand_string']).stdout}"] if sysctl else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return next((name for name in names if name), "") or platform.processor() or platform.machine()
 
 
 def count(valgrind: Path, program: Path, settings: Settings, row: str, out: Path) -> int:
@@ -165,7 +158,7 @@ def exactly(row: str) -> str:
     return "^" + row.replace("+", r"\+") + "$"
 
 
-def _run(program: Path, settings: Settings, results: Path) -> dict[str, Any]:
+def _run(program: Path, settings: Settings, file: Path) -> dict[str, Any]:
     lines: list[str] = []
     with console.progress("running bench_attn") as moved:
 
@@ -174,14 +167,14 @@ def _run(program: Path, settings: Settings, results: Path) -> dict[str, Any]:
             if at := re.match(r"\[(\d+)/(\d+)\] (.*)", line):
                 moved(int(at[1]), int(at[2]), at[3])
 
-        status = process.follow([program, *settings.arguments, "--json", results], take)
+        status = process.follow([program, *settings.arguments, "--json", file], take)
     said = next((line for line in reversed(lines) if line.strip()), "bench_attn says nothing")
     if status == 2:
         raise ExpectedError(said.removesuffix(".") + ".", "qlutattn bench --help")
     if status == 3:
         raise ExpectedError(said.removesuffix(".") + ".", "qlutattn bench, with fewer --keys")
     try:
-        own: dict[str, Any] = json.loads(results.read_bytes()) if status == 0 else {}
+        own: dict[str, Any] = json.loads(file.read_bytes()) if status == 0 else {}
         good = own["schema"] == 1 and all(row["median_ms"] > 0 for row in own["rows"])
     except (OSError, ValueError, KeyError, TypeError):
         good = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shlex
@@ -12,27 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qlutattn_patch import console, ninja, process, toolchain
+from qlutattn_patch.built import LARGE, OURS, Stamp, built_now, different_facts, read_stamp
 from qlutattn_patch.errors import ExpectedError
 from qlutattn_patch.lock import locked
+from qlutattn_patch.origin import Origin, read_origin
 from qlutattn_patch.presets import Preset
 from qlutattn_patch.presets import preset as preset_named
 from qlutattn_patch.toolchain import Compilers, Program
 from qlutattn_patch.workspace import Workspace
 
 DEFAULT_TARGET = "align_attn"
-_STAMP = "qlutattn-build.json"
 _PATIENCE = 3600.0  # seconds that a second build waits for the first
 # Targets that need nothing but ggml and llama: a tree for these alone configures in seconds.
-_OURS = frozenset((DEFAULT_TARGET, "bench_attn"))
-_SMALL_TARGETS = (*_OURS, "llama", "ggml", "ggml-base", "ggml-cpu")
-_LARGE = (
-    "LLAMA_BUILD_COMMON",
-    "LLAMA_BUILD_TESTS",
-    "LLAMA_BUILD_TOOLS",
-    "LLAMA_BUILD_EXAMPLES",
-    "LLAMA_BUILD_SERVER",
-    "LLAMA_BUILD_APP",
-)
+_SMALL_TARGETS = (*OURS, "llama", "ggml", "ggml-base", "ggml-cpu")
 _NO_DOWNLOADS = {"LLAMA_BUILD_UI": "OFF", "LLAMA_USE_PREBUILT_UI": "OFF"}
 
 
@@ -67,7 +58,7 @@ class Recipe:
         made = {
             "CMAKE_BUILD_TYPE": self.type,
             "CMAKE_MAKE_PROGRAM": str(self.ninja.path),
-            **dict.fromkeys(_LARGE, size),
+            **dict.fromkeys(LARGE, size),
             **_NO_DOWNLOADS,
             "GGML_CCACHE": "OFF",  # upstream's way of finding it; ours is the launcher, which a cache remembers
             **self.preset.definitions,
@@ -106,43 +97,32 @@ class BuildTree:
     def log(self) -> Path:
         return self.path / "qlutattn-build.log"
 
-    def stamp(self) -> dict[str, str]:
+    def facts(self) -> Mapping[str, str]:
         """What the cache was made of, or nothing if no configure was ever finished."""
-        try:
-            facts = json.loads((self.path / _STAMP).read_text(encoding="utf-8"))["facts"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return {}
         complete = (self.path / "CMakeCache.txt").is_file() and (self.path / "build.ninja").is_file()
-        return facts if complete and isinstance(facts, dict) else {}
+        return read_stamp(self.path).facts if complete else {}
 
     @property
     def is_large(self) -> bool:
-        return self.stamp().get(_LARGE[0]) == "ON"
-
-    def why_stale(self, recipe: Recipe) -> list[str]:
-        """What has changed since the cache was made, in words; empty if nothing has."""
-        old, new = self.stamp(), recipe.facts
-        return [
-            f"{_spoken(key)} changed from {old.get(key) or 'nothing'} to {new.get(key) or 'nothing'}"
-            for key in sorted({*old, *new}, key=list({**new, **old}).index)
-            if old.get(key) != new.get(key)
-        ]
+        return self.facts().get(LARGE[0]) == "ON"
 
     def configure(self, recipe: Recipe) -> None:
         """Make the cache anew if it is missing or made of something else, and say why."""
-        stale = self.why_stale(recipe)
+        old = self.facts()
+        stale = different_facts(old, recipe.facts)
         if not stale:
             return
         toolchain.check_compilers(recipe.preset, recipe.compilers)
         has_cache = (self.path / "CMakeCache.txt").exists()
-        if has_cache and self.stamp():
+        if has_cache and old:
             grown = recipe.large and not self.is_large
             reasons = ["the target needs llama.cpp's tools"] if grown else []
-            reasons += [why for why in stale if not (grown and why.split(" ")[0] in _LARGE)]
+            reasons += [why for why in stale if not (grown and why.split(" ")[0] in LARGE)]
             console.step(f"reconfiguring {self.path.name} because {'; '.join(reasons)}")
         elif has_cache:
             console.step(f"reconfiguring {self.path.name} because its last configure did not finish")
-        (self.path / _STAMP).unlink(missing_ok=True)
+        kept = read_stamp(self.path).targets  # they are there still, and say what they were built with
+        Stamp(targets=kept).write(self.path)
         # As `cmake --fresh`, which is younger than the cmake that we ask for. Objects stay: they are in subfolders.
         (self.path / "CMakeCache.txt").unlink(missing_ok=True)
         shutil.rmtree(self.path / "CMakeFiles", ignore_errors=True)
@@ -161,9 +141,17 @@ class BuildTree:
             raise ExpectedError(
                 f"cmake could not configure {self.path}; its whole output is in {self.log}.", "qlutattn doctor"
             )
-        (self.path / _STAMP).write_text(
-            json.dumps({"schema": 1, "facts": recipe.facts}, indent=1) + "\n", encoding="utf-8"
-        )
+        Stamp(recipe.facts, kept).write(self.path)
+
+    def make(self, recipe: Recipe, targets: Sequence[str], also: Sequence[str], origin: Origin, jobs: int) -> None:
+        """Build targets, and also other files, and write down what the targets were built from."""
+        origin.write_header(self.path)
+        stamp = read_stamp(self.path)
+        others = {name: built for name, built in stamp.targets.items() if name not in targets}
+        Stamp(stamp.facts, others).write(self.path)  # until the targets are whole
+        self.build(recipe, [*targets, *also], jobs)
+        made = {target: built_now(self.bin, target, recipe.facts, origin) for target in targets}
+        Stamp(stamp.facts, others | {target: built for target, built in made.items() if built}).write(self.path)
 
     def build(self, recipe: Recipe, targets: Sequence[str], jobs: int) -> None:
         """Run ninja; what fails is shown whole and last."""
@@ -230,27 +218,23 @@ def build(
         )
         tree.configure(recipe)
         # ninja's name for what a file is made into
-        tree.build(recipe, [*targets, *(f"{workspace.tree / path}^" for path in objects)], jobs or _cores())
+        also = [f"{workspace.tree / path}^" for path in objects]
+        tree.make(recipe, targets, also, read_origin(workspace), jobs or _cores())
     return tree
 
 
 def _check_source(workspace: Workspace, targets: Sequence[str]) -> None:
     if not (workspace.tree / "CMakeLists.txt").is_file():
-        here = f" --tree {workspace.tree}" if not workspace.is_vendored else ""
         raise ExpectedError(
             f"There is no llama.cpp in {workspace.tree}.",
-            "give --tree a llama.cpp checkout" if here else "qlutattn vendor",
+            "qlutattn vendor" if workspace.is_vendored else "give --tree a llama.cpp checkout",
         )
-    for target in _OURS.intersection(targets):
+    for target in OURS.intersection(targets):
         if not (workspace.tree / "tools" / target.replace("_", "-")).is_dir():
-            here = "" if workspace.is_vendored else f" --tree {process.shown([workspace.tree])}"
             raise ExpectedError(
-                f"The tree {workspace.tree} is not patched: it has no {target} to build.", f"qlutattn apply{here}"
+                f"The tree {workspace.tree} is not patched: it has no {target} to build.",
+                process.shown(["qlutattn", "apply", *workspace.options]),
             )
-
-
-def _spoken(key: str) -> str:
-    return f"the {key}" if " " in key or key == "cmake" else key
 
 
 def _arguments(command: str) -> str:

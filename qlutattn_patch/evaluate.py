@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qlutattn_patch import caches, cmake, console, perplexity
+from qlutattn_patch import caches, cmake, console, perplexity, results
 from qlutattn_patch.caches import Cache
 from qlutattn_patch.errors import ExpectedError
 from qlutattn_patch.formats import F16_BITS, load_formats
@@ -107,7 +107,9 @@ def evaluate(workspace: Workspace, preset: str, settings: Settings) -> Result:
         f16, contexts = _contexts(tool, asked, Path(folder) / "empty.txt")
         pairs = list(zip(asked, contexts, strict=True))
         chunks, found = _judge(tool, settings, pairs, f16, Path(folder) / "f16.logits")
-    return result_of(settings, chunks, f16, [(*pair, one) for pair, one in zip(pairs, found, strict=True)])
+    result = result_of(settings, chunks, f16, [(*pair, one) for pair, one in zip(pairs, found, strict=True)])
+    results.keep(workspace, preset, results.EVAL, result.json, inputs=(settings.model, settings.text))
+    return result
 
 
 def result_of(

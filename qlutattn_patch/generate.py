@@ -16,7 +16,7 @@ from qlutattn_patch.formats import Formats, load_formats
 from qlutattn_patch.git import IDENTITY, MAIL, Entry, Repository
 from qlutattn_patch.hooks import TEMPLATE_SUFFIX, PatchSpec, Templates, load_templates
 from qlutattn_patch.render import Placer, Renderer
-from qlutattn_patch.series import SERIES, SUFFIX, Patch, Series
+from qlutattn_patch.series import RECEIPT, SERIES, SUFFIX, Patch, Series
 from qlutattn_patch.upstream import TABLES, check_is_llama_cpp, collisions, facts, mismatches
 from qlutattn_patch.workspace import Workspace
 
@@ -68,6 +68,7 @@ def generate(workspace: Workspace, repository: Repository) -> Generated:
     files = {
         **{workspace.patches / patch.name: patch.data for patch in series.patches},
         workspace.patches / SERIES: series.file,
+        workspace.patches / RECEIPT: series.receipt.encode(),
         page: formats_page(read_text(page), formats, page).encode(),
         workspace.root / "docs" / "patches.md": patches_page(templates.patches, series).encode(),
     }
@@ -116,7 +117,7 @@ def make_series(formats: Formats, templates: Templates, repository: Repository) 
                 )
             parent = scratch.commit_tree(tree, _message(patch), parent)
             made.append(Patch(patch.name + SUFFIX, scratch.format_patch(parent)))
-    return Series(tuple(made))
+    return Series(tuple(made), templates.digest, repository.tree_id())
 
 
 def _upstream_texts(repository: Repository, entries: Mapping[str, Entry]) -> dict[str, str]:

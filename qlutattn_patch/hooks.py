@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qlutattn_patch.config import Fields, read_text, read_toml, repository_path, version
+from qlutattn_patch.digests import of_templates
 from qlutattn_patch.errors import ExpectedError
 
 PLACES = ("after", "before", "replace")
@@ -53,16 +54,17 @@ class Optional:
 
 @dataclass(frozen=True)
 class Templates:
-    """The patch specifications in their order, and where the source of each overlay file is."""
+    """The patch specifications in their order, where the source of each overlay file is, and the digest of it all."""
 
     patches: tuple[PatchSpec, ...]
     overlay: dict[str, Path]
+    digest: str
 
     def until(self, name: str) -> Templates:
         """The same without the patch of that name and those that follow it."""
         kept = self.patches[: [patch.name for patch in self.patches].index(name)]
         files = {file for patch in kept for file in patch.overlay}
-        return Templates(kept, {file: source for file, source in self.overlay.items() if file in files})
+        return Templates(kept, {file: source for file, source in self.overlay.items() if file in files}, self.digest)
 
 
 def load_templates(folder: Path) -> Templates:
@@ -95,7 +97,7 @@ def load_templates(folder: Path) -> Templates:
             "\n".join(["The templates do not fit together:", *(f"  {problem}" for problem in problems)]),
             "mend templates/hooks, then: qlutattn generate",
         )
-    return Templates(patches, overlay)
+    return Templates(patches, overlay, of_templates(folder))
 
 
 def read_series(path: Path, hint: str) -> list[str]:

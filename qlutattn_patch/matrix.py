@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from qlutattn_patch import align, cmake, console, proof, toolchain, tree
+from qlutattn_patch import align, cmake, console, digests, machine, toolchain, tree
 from qlutattn_patch.errors import ExpectedError
 from qlutattn_patch.files import write_atomically
 from qlutattn_patch.formats import load_formats
@@ -29,9 +29,7 @@ SOURCE = "source"  # the upstream itself can not be had
 STAGES = ("anchors", "generated", "applied", "compiled", "aligned")
 _TAIL = 40
 # what decides whether a stage passes
-_PACKAGE = Path(__file__).resolve().parent
-_MODULES = ("align", "align_dump", "apply", "cmake", "generate", "hooks", "presets", "render", "upstream")
-_JUDGES = [*(_PACKAGE / f"{name}.py" for name in _MODULES), *(_PACKAGE / "reference").glob("*.py")]
+_JUDGES = ("align", "align_dump", "apply", "cmake", "generate", "hooks", "presets", "render", "upstream")
 
 
 @dataclass(frozen=True)
@@ -187,18 +185,14 @@ class Checker:
 
     def _key(self, llama: Upstream) -> str:
         """A digest of all that a row depends on: the templates, the upstream's files, the tools, this program."""
-        digest = hashlib.sha256(repr((1, llama.tree, self.preset, self.until, _version(llama))).encode())
-        templates = self.root / "templates"
-        for top, files in ((templates, templates.rglob("*")), (_PACKAGE, _JUDGES)):
-            for path in sorted(path for path in files if path.is_file()):
-                digest.update(f"\0{path.relative_to(top).as_posix()}\0".encode())
-                digest.update(hashlib.sha256(path.read_bytes()).digest())
+        facts: list[object] = [2, llama.tree, self.preset, self.until, _version(llama)]
+        facts += [digests.of_templates(self.root / "templates"), digests.of_modules(*_JUDGES)]
         if STAGES.index(self.until) >= STAGES.index("compiled"):
             compilers = toolchain.find_compilers(preset_named(self.preset))
             tools = (toolchain.find_cmake(), toolchain.find_ninja(), compilers.c_program, compilers.cxx_program)
             flags = [os.environ.get(name, "") for name in ("CFLAGS", "CXXFLAGS", "LDFLAGS", "GGML_QLUTATTN_KERNEL")]
-            digest.update(repr(([str(tool) for tool in tools], compilers, flags, proof.machine())).encode())
-        return digest.hexdigest()
+            facts += [[str(tool) for tool in tools], compilers, flags, machine.digest()]
+        return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 def run(checker: Checker, names: Sequence[str], find: Callable[[str], Upstream]) -> list[Row]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from qlutattn_patch import align, cmake, console, proof, tree, vendor
+from qlutattn_patch import align, cmake, console, tree, vendor
 from qlutattn_patch.generate import generate
 from qlutattn_patch.series import load_series
 from qlutattn_patch.workspace import Workspace
@@ -26,13 +26,11 @@ def run(workspace: Workspace, preset: str, jobs: int | None = None, quick: bool 
     with _step("build", f"align_attn, preset {preset}"):
         cmake.build(workspace, preset, jobs=jobs)
     with _step("align", "every case, checked by align_attn and by numpy"):
-        if known := proof.remembered(workspace, preset, quick):
+        if known := align.standing(workspace, preset, quick):
             report, when = known
             console.step(f"nothing has changed since it passed ({when}); to run it all the same: {report.repeat}")
             return report
-        report = align.align(workspace, preset, quick=quick)
-        proof.remember(workspace, preset, quick, report)
-        return report
+        return align.align(workspace, preset, quick=quick)
 
 
 def _warn_of_drift(workspace: Workspace) -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 from qlutattn_patch.errors import ExpectedError
 from qlutattn_patch.hooks import read_series
 from qlutattn_patch.patchfile import FilePatch, split_patch
+from qlutattn_patch.receipt import PatchesReceipt, read_patches_receipt
 
 SERIES = "series"
+RECEIPT = "receipt.json"
 SUFFIX = ".patch"
 
 
@@ -32,6 +34,10 @@ class Patch:
         return split_patch(self.data)
 
     @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+    @property
     def upstream_lines(self) -> int:
         """Lines added to and removed from files that are there already: what the patch costs when upstream moves."""
         return sum(file.changed_lines for file in self.files if not file.is_new)
@@ -39,15 +45,22 @@ class Patch:
 
 @dataclass(frozen=True)
 class Series:
-    """The patches, in the order in which they apply."""
+    """The patches, in the order in which they apply; the digest of the templates and the tree they were made from."""
 
     patches: tuple[Patch, ...]
+    templates: str
+    upstream: str
 
     @property
     def file(self) -> bytes:
         """The contents of the file `series`."""
         head = "# The order of the patches, from templates/hooks/series by qlutattn generate: do not edit.\n"
         return (head + "".join(f"{patch.name}\n" for patch in self.patches)).encode()
+
+    @property
+    def receipt(self) -> PatchesReceipt:
+        """What patches/receipt.json says of these patches."""
+        return PatchesReceipt(self.templates, self.upstream, {patch.name: patch.digest for patch in self.patches})
 
     @property
     def digest(self) -> str:
@@ -64,7 +77,9 @@ def load_series(folder: Path) -> Series:
     names = read_series(folder / SERIES, "qlutattn generate")
     if not names:
         raise ExpectedError(f"{folder / SERIES} lists no patch.", "qlutattn generate")
-    return Series(tuple(Patch(name, _read(folder / name)) for name in names))
+    patches = tuple(Patch(name, _read(folder / name)) for name in names)
+    made = read_patches_receipt(folder / RECEIPT)
+    return Series(patches, made.templates, made.upstream)
 
 
 def _read(path: Path) -> bytes:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from qlutattn_patch.apply import PatchedTree, apply_series
@@ -39,11 +41,28 @@ class Tree:
         entry = self.base.get(path)
         return entry.blob if entry else None
 
-    def foreign_changes(self) -> list[str]:
-        """The files that differ from HEAD and are not as the receipt says: somebody's work."""
+    @cached_property
+    def _seen(self) -> tuple[Mapping[str, str], Mapping[str, str | None]]:
+        """The files that differ from HEAD, and what these and those of the receipt are now."""
         changed = self.repository.changed()
         known = self.receipt.files if self.receipt else {}
-        hashes = self.repository.work_tree_hashes(sorted({*changed, *known}))
+        return changed, self.repository.work_tree_hashes(sorted({*changed, *known}))
+
+    def now(self) -> str:
+        """The id of the tree that the files are: that of the base or of the patched one, and a digest of any edits."""
+        known = self.receipt.files if self.receipt else {}
+        edits = {
+            path: blob
+            for path, blob in self._seen[1].items()
+            if blob != (known[path] if path in known else self.blob_at_base(path))
+        }
+        made = self.receipt.result if self.receipt else self.base_id
+        return f"{made}+{hashlib.sha256(repr(sorted(edits.items())).encode()).hexdigest()[:12]}" if edits else made
+
+    def foreign_changes(self) -> list[str]:
+        """The files that differ from HEAD and are not as the receipt says: somebody's work."""
+        known = self.receipt.files if self.receipt else {}
+        changed, hashes = self._seen
         found = []
         for path, blob in hashes.items():
             staged = changed.get(path, "  ")[0] not in " ?"
@@ -55,7 +74,7 @@ class Tree:
     def altered(self) -> list[str]:
         """The files that are not as the receipt says."""
         known = self.receipt.files if self.receipt else {}
-        return [path for path, blob in self.repository.work_tree_hashes(known).items() if blob != known[path]]
+        return [path for path in known if self._seen[1][path] != known[path]]
 
 
 def open_tree(workspace: Workspace) -> Repository:
@@ -108,12 +127,13 @@ def apply(workspace: Workspace, series: Series) -> bool:
     with held(workspace) as tree:
         _refuse_foreign_changes(tree)
         receipt = tree.receipt
-        current = receipt is not None and (receipt.series, receipt.base) == (series.digest, tree.base_id)
+        wanted = (series.digest, series.templates, tree.base_id)
+        current = receipt is not None and (receipt.series, receipt.templates, receipt.base) == wanted
         if current and not tree.altered():
             return False
         patched = apply_series(tree.repository, series, f"{tree.top} at {tree.commit[:12]}")
         files = {path: entry.blob if entry else None for path, entry in patched.files.items()}
-        made = Receipt(tree.commit, tree.base_id, series.digest, patched.tree, files)
+        made = Receipt(tree.commit, tree.base_id, series.digest, patched.tree, files, series.templates)
         _change(tree, patched, made)
         return True
 

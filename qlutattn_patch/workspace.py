@@ -40,6 +40,11 @@ class Workspace:
         return self.tree == self.root / "vendor" / "llama.cpp"
 
     @property
+    def options(self) -> tuple[str, ...]:
+        """What a command must be told to work on the same tree."""
+        return () if self.is_vendored else ("--tree", str(self.tree))
+
+    @property
     def pin_file(self) -> Path:
         return self.root / "vendor" / "llama.cpp.toml"
 

@@ -14,10 +14,10 @@ import gguf
 import numpy as np
 import pytest
 from align_helpers import causal, to_columns, write_dump
-from helpers import Project, git
+from helpers import Project
 
 from qlutattn_patch import cli
-from qlutattn_patch.align import align, exactly, junit
+from qlutattn_patch.align import align, exactly, junit, standing
 from qlutattn_patch.align_dump import check, read
 from qlutattn_patch.errors import ExpectedError
 from qlutattn_patch.reference.attention import Packed, Problem, Segment, attend
@@ -246,7 +246,15 @@ class FakeAlign:
     def make(self, ending: str = "sys.exit(0)", json_text: str | None = None, dump: bool = True) -> None:
         """Write the program; `ending` is what it does last."""
         failed = sum(not case["ok"] for case in self.results)
-        own = {"schema": 1, "ok": not failed, "isa": ["AVX2"], "passed": len(self.results) - failed, "failed": failed}
+        build = {"upstream": "0123", "series": "4567", "cpu": "A CPU"}
+        own = {
+            "schema": 1,
+            "ok": not failed,
+            "isa": ["AVX2"],
+            "build": build,
+            "passed": len(self.results) - failed,
+            "failed": failed,
+        }
         prepared = self.bin / "prepared"
         prepared.mkdir(exist_ok=True)
         text = json.dumps({**own, "cases": self.results}) if json_text is None else json_text
@@ -293,9 +301,9 @@ def test_json(
     fake.make()
     assert run(project, monkeypatch, "--json") == 0
     found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
-    expected = {"schema": 1, "ok": True, "preset": "native", "isa": ["AVX2"], "passed": 9, "failed": 0, "series": None}
+    expected = {"schema": 1, "ok": True, "preset": "native", "isa": ["AVX2"], "passed": 9, "failed": 0}
     assert {key: found[key] for key in expected} == expected
-    assert found["upstream"] == git(project.upstream, "rev-parse", "HEAD")
+    assert (found["upstream"], found["series"], found["build"]["cpu"]) == ("0123", "4567", "A CPU")
     for case, own in zip(found["cases"], fake.results, strict=True):
         assert {**own, "nmse_codes": case["nmse_codes"]}.items() <= case.items()
         assert case["numpy"]["wrong"] == []
@@ -407,7 +415,28 @@ def test_a_users_own_checkout_is_named_in_the_commands(project: Project) -> None
     fake.make()
     report = align(own, "native")
     assert f"--tree {shlex.quote(str(project.upstream))} --filter" in "\n".join(report.failures())
-    assert report.json["upstream"] == git(project.upstream, "rev-parse", "HEAD")
+    assert (own.build_dir("native") / "qlutattn-align.json").is_file()
+
+
+def test_whole_runs_are_kept_beside_their_build(project: Project, fake: FakeAlign) -> None:
+    align(project.workspace, "native", filter="k.v")
+    assert standing(project.workspace, "native", quick=True) is None
+    report = align(project.workspace, "native", quick=True)
+    assert standing(project.workspace, "native", quick=False) is None
+    known = standing(project.workspace, "native", quick=True)
+    assert known is not None
+    assert known[0] == report
+    align(project.workspace, "native")
+    assert standing(project.workspace, "native", quick=False) is not None
+    fake.make("sys.exit(1)")
+    align(project.workspace, "native", quick=True)
+    assert standing(project.workspace, "native", quick=True) is None
+
+
+def test_an_align_attn_that_does_not_know_says_so(project: Project, fake: FakeAlign) -> None:
+    fake.make(json_text=json.dumps({"schema": 1, "ok": True, "isa": [], "cases": fake.results}))
+    found = align(project.workspace, "native").json
+    assert (found["upstream"], found["series"], found["build"]) == (None, None, None)
 
 
 def test_exactly_matches_one_id() -> None:

@@ -14,9 +14,10 @@ import pytest
 from helpers import ROOT
 
 from qlutattn_patch import bench as bench_module
-from qlutattn_patch import bench_plot, cli, cmake, picture, process
-from qlutattn_patch.bench import Settings, bench, count, cpu_name, exactly, result_of
+from qlutattn_patch import bench_plot, cli, cmake, picture, process, results
+from qlutattn_patch.bench import Settings, bench, count, exactly, result_of
 from qlutattn_patch.errors import ExpectedError
+from qlutattn_patch.series import load_series
 from qlutattn_patch.workspace import Workspace
 
 CONTRACT = {"work", "n_q", "n_kv", "threads", "type_k", "type_v", "window", "kernel", "median_ms", "min_ms"}
@@ -105,10 +106,6 @@ def test_instructions_are_one_more_column() -> None:
     assert result.table()[0][-1] == "1,234,567"
 
 
-def test_the_cpu_has_a_name() -> None:
-    assert cpu_name().strip()
-
-
 def test_the_filter_of_one_row_is_quoted() -> None:
     assert exactly("decode-512-t1-K4V4+w512") == r"^decode-512-t1-K4V4\+w512$"
 
@@ -158,6 +155,16 @@ def test_bench_passes_its_options_on(fake: Fake, capsys: pytest.CaptureFixture[s
     assert fake.argv()[:5] == ["--work", "decode", "--heads", "8/2/64", "--quick"]
     found = json.loads(capsys.readouterr().out)
     assert [one["id"] for one in found["rows"]] == [one["id"] for one in SOME["rows"]]
+
+
+def test_the_last_run_is_kept_with_its_ratios(fake: Fake) -> None:
+    result = bench(fake.workspace, "native", Settings(work="decode"))
+    found = results.read(fake.tree.path, results.BENCH)
+    assert found is not None
+    assert found.result == {"arguments": ["--work", "decode"], **json.loads(json.dumps(result.json))}
+    assert [one["vs_f16"] for one in found.result["rows"]] == [1, 0.5, 16, 1, 15, None, None]
+    bench(fake.workspace, "native", Settings(quick=True))
+    assert results.standing(fake.workspace, "native", results.BENCH) == found
 
 
 def test_bench_prints_a_table(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
@@ -294,6 +301,7 @@ def test_a_quick_real_run(layout: str, tmp_path: Path, capsys: pytest.CaptureFix
     found = json.loads(capsys.readouterr().out)
     assert found["read_gbps"] > 0.1
     assert found["isa"]
+    assert found["build"]["series"] == load_series(Workspace.find().patches).digest
     assert found["layout"] == layout
     rows = {one["id"]: one for one in found["rows"]}
     groups = [f"{work}-512-t{n}" for work in ("decode", "prefill") for n in (1, 2)]

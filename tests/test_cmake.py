@@ -11,7 +11,9 @@ import fake_tools
 import pytest
 
 from qlutattn_patch import cmake, presets, process, toolchain
+from qlutattn_patch.built import Stamp, read_stamp
 from qlutattn_patch.errors import ExpectedError
+from qlutattn_patch.origin import HEADER
 from qlutattn_patch.workspace import Workspace
 
 TOOLS = ("cc", "c++", "cmake", "ninja")
@@ -137,6 +139,45 @@ def test_an_unfinished_configure_is_done_again(bench: Bench, capsys: pytest.Capt
     assert "because its last configure did not finish" in capsys.readouterr().err
     bench.build()
     assert bench.configures == 2
+
+
+def test_what_was_built_is_written_down_until_it_is_built_again(bench: Bench) -> None:
+    folder = bench.build().path
+    assert read_stamp(folder).targets == {}  # the stand-ins build nothing
+    (folder / "bin").mkdir()
+    (folder / "bin" / "align_attn").write_bytes(b"program")
+    bench.build()
+    (built,) = read_stamp(folder).targets.values()
+    assert (built.facts, built.changed(folder / "bin")) == (read_stamp(folder).facts, [])
+    fake_tools.behaves(bench.bin, "cmake--build", 1, "FAILED: x\n")
+    with pytest.raises(ExpectedError):
+        bench.build("native", "bench_attn")
+    assert read_stamp(folder).targets == {"align_attn": built}
+    with pytest.raises(ExpectedError):
+        bench.build()
+    assert read_stamp(folder).targets == {}
+
+
+def test_what_was_built_before_a_configure_is_still_known(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = bench.build().path
+    (folder / "bin").mkdir()
+    (folder / "bin" / "align_attn").write_bytes(b"program")
+    bench.build()
+    before = read_stamp(folder)
+    monkeypatch.setenv("CXXFLAGS", "-O1")
+    bench.build("native", "ggml")
+    after = read_stamp(folder)
+    assert after.targets == before.targets
+    assert after.facts["CXXFLAGS"] == "-O1"
+    fake_tools.behaves(bench.bin, "cmake-S", 1, "")
+    monkeypatch.setenv("CXXFLAGS", "-O2")
+    with pytest.raises(ExpectedError):
+        bench.build("native", "ggml")
+    assert read_stamp(folder) == Stamp(targets=before.targets)
+
+
+def test_the_header_is_there_before_the_build(bench: Bench) -> None:
+    assert "QLUTATTN_TREE" not in (bench.build().path / HEADER).read_text()  # this tree is no checkout
 
 
 def test_only_a_target_that_needs_the_tools_configures_them(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ import pytest
 from helpers import ROOT
 from tiny_models import CORPUS, write_model
 
-from qlutattn_patch import cli, cmake, evaluate_plot, perplexity
+from qlutattn_patch import cli, cmake, evaluate_plot, perplexity, results
 from qlutattn_patch import evaluate as evaluate_module
 from qlutattn_patch.evaluate import Settings, result_of
 from qlutattn_patch.perplexity import Context
@@ -101,6 +101,17 @@ def test_eval_gives_the_contract_and_nothing_else(fake: Fake, capsys: pytest.Cap
     assert "the logits of 4 chunks take 0.5 MB" in said.err
     assert "q4_0: mean KLD 0.062577, 99.9 % 0.2447, same top 71.06 %, ΔPPL -20.9199 ± 68.0852" in said.err
     assert fake.leftovers == []
+
+
+def test_the_last_run_is_kept_with_its_model(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fake.run("--types", "q4_0", "--json") == 0
+    found = results.read(fake.tree.path, results.EVAL)
+    assert found is not None
+    assert found.result == json.loads(capsys.readouterr().out)
+    assert found.why_stale(fake.tree.path) == []
+    assert found.words == ["--model", str(fake.model), "--text", str(fake.text), "--ctx", "256"]
+    fake.model.write_text("something else", encoding="utf-8")
+    assert found.why_stale(fake.tree.path) == [f"{fake.model} has changed"]
 
 
 def test_every_cache_is_asked_for_before_anything_is_computed(fake: Fake) -> None:

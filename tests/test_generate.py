@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 
 import pytest
 from helpers import ALIGN_TOML, edit, git, make_project, snapshot
 
+from qlutattn_patch.digests import of_templates
 from qlutattn_patch.errors import ExpectedError
 from qlutattn_patch.generate import Drift, generate
 
@@ -24,7 +27,7 @@ def patches(project) -> dict[str, bytes]:
 def test_writes_patches_series_and_docs(project):
     before = snapshot(project.tree)
     written(project)
-    assert sorted(patches(project)) == ["align.patch", "series", "types.patch"]
+    assert sorted(patches(project)) == ["align.patch", "receipt.json", "series", "types.patch"]
     assert patches(project)["series"].decode().splitlines()[1:] == ["types.patch", "align.patch"]
     text = patches(project)["types.patch"].decode()
     assert "Subject: [PATCH] ggml: add the types" in text
@@ -123,7 +126,7 @@ def test_a_patch_that_left_the_series_is_removed(project):
     (project.workspace.templates / "overlay/tools/prüf stand/main.c").unlink()
     (project.workspace.templates / "overlay/tools/prüf stand/run.sh").unlink()
     written(project)
-    assert sorted(patches(project)) == ["series", "types.patch"]
+    assert sorted(patches(project)) == ["receipt.json", "series", "types.patch"]
 
 
 @pytest.mark.parametrize(
@@ -173,3 +176,20 @@ def test_a_page_without_markers_is_told(project):
     (project.root / "docs" / "formats.md").write_text("nothing\n")
     with pytest.raises(ExpectedError, match="no place for the table"):
         generate(project.workspace, project.repository)
+
+
+def test_the_receipt_names_the_templates_the_upstream_and_each_patch(project):
+    written(project)
+    made = json.loads((project.workspace.patches / "receipt.json").read_text())
+    assert made["upstream"] == git(project.upstream, "rev-parse", "HEAD^{tree}")
+    assert made["templates"] == of_templates(project.workspace.templates)
+    assert made["patches"] == {
+        name: hashlib.sha256(data).hexdigest() for name, data in patches(project).items() if name.endswith(".patch")
+    }
+    (project.workspace.templates / "hooks" / "notes~").write_text("an editor's")
+    assert of_templates(project.workspace.templates) == made["templates"]
+    for name in ("formats.toml", "hooks/series", "hooks/types.toml", "overlay/tools/prüf stand/main.c"):
+        with (project.workspace.templates / name).open("a") as file:
+            file.write("\n")
+        assert of_templates(project.workspace.templates) != made["templates"]
+        made["templates"] = of_templates(project.workspace.templates)

@@ -158,6 +158,14 @@ def aligned(patched: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_without_the_toolkit_only_the_compiler_is_known(aligned: Path) -> None:
+    said = dict(line.split(maxsplit=1) for line in run(aligned / "bin" / "align_attn", "--version").splitlines()[1:])
+    assert {said[name] for name in ("templates", "series", "upstream", "tree")} == {"unknown (built without qlutattn)"}
+    assert said["compiler"] != "unknown"
+    assert said["kernel_flags"]
+    assert said["isa"]
+
+
 @pytest.mark.parametrize("name", MUTANTS)
 def test_align_notices(name: str, patched: Path, aligned: Path) -> None:
     file, old, new = MUTANTS[name]

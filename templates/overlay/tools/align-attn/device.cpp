@@ -35,17 +35,6 @@ std::string device::kernel_name(ggml_type type) const {
     return name;
 }
 
-std::vector<std::string> device::features() const {
-    std::vector<std::string> names;
-    const auto               get = (ggml_backend_get_features_t) ggml_backend_reg_get_proc_address(reg, "ggml_backend_get_features");
-    for (const ggml_backend_feature * f = get ? get(reg) : nullptr; f && f->name; ++f) {
-        if (strcmp(f->value, "0") != 0) {
-            names.push_back(strcmp(f->value, "1") == 0 ? f->name : std::string(f->name) + "=" + f->value);
-        }
-    }
-    return names;
-}
-
 void device::compute(ggml_cgraph * graph, int n_threads) {
     set_n_threads(backend.get(), n_threads);
     if (ggml_backend_graph_compute(backend.get(), graph) != GGML_STATUS_SUCCESS) {

@@ -24,8 +24,7 @@ class device {
     // Upstream's attention on the whole sequence in f16; V times v_scale, which must be a power of two, in and out.
     std::vector<float> run_upstream(const align_case & c, const case_data & data, float v_scale);
 
-    std::string              kernel_name(ggml_type type) const; // "lut-avx2", "dot-scalar", ...; "f16"
-    std::vector<std::string> features() const;
+    std::string kernel_name(ggml_type type) const; // "lut-avx2", "dot-scalar", ...; "f16"
 
   private:
     void compute(ggml_cgraph * graph, int n_threads);

@@ -5,6 +5,7 @@
 #include "device.h"
 #include "dump.h"
 #include "judge.h"
+#include "provenance.h"
 #include "report.h"
 #include "torch.h"
 
@@ -46,7 +47,7 @@ const char * const HELP =
     "  --json FILE     write the results as JSON\n"
     "  --junit FILE    write the results as JUnit XML\n"
     "  --dump FILE     write inputs, tiles and results of some small cases as GGUF\n"
-    "  --version       print the versions of ggml and libtorch and stop\n"
+    "  --version       print what this program was made of and stop; with --json, into FILE as JSON\n"
     "  --help          print this text and stop\n";
 
 options parse(int argc, char ** argv) {
@@ -119,7 +120,6 @@ int run(const options & o, const std::vector<align_case> & cases) {
     device dev;
     dump   dumped;
     report r;
-    r.isa = dev.features();
 
     const double start = now();
     print_header(stdout);
@@ -166,8 +166,11 @@ int main(int argc, char ** argv) {
             return 0;
         }
         if (o.version) {
-            printf("align_attn, ggml %s (%s), libtorch %s\n", ggml_version(), ggml_commit(),
-                   torch_version().empty() ? "not built in" : torch_version().c_str());
+            printf("align_attn, libtorch %s\n", torch_version().empty() ? "not built in" : torch_version().c_str());
+            print_provenance(stdout);
+            if (!o.json.empty()) {
+                save(write_provenance(o.json), o.json);
+            }
             return 0;
         }
         const std::vector<align_case> cases = choose(o);

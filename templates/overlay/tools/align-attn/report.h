@@ -5,9 +5,8 @@
 #include <cstdio>
 
 struct report {
-    std::vector<std::string> isa;
-    std::vector<verdict>     verdicts;
-    double                   seconds = 0;
+    std::vector<verdict> verdicts;
+    double               seconds = 0;
 
     int  failed() const;
     bool ok() const { return failed() == 0 && !verdicts.empty(); }

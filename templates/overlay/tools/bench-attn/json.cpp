@@ -1,3 +1,5 @@
+#include "json-text.h"
+#include "provenance.h"
 #include "result.h"
 
 #include <cmath>
@@ -15,23 +17,15 @@ static std::string number(double x) {
     return out.str();
 }
 
-// names of ours and of ggml, which need no escapes
-static std::string text(const std::string & s) {
-    return '"' + s + '"';
-}
-
 static std::string type_text(ggml_type type) {
-    return type == GGML_TYPE_COUNT ? "null" : text(ggml_type_name(type));
+    return type == GGML_TYPE_COUNT ? "null" : json_text(ggml_type_name(type));
 }
 
 bool write_json(const bench_result & r, const std::string & path) {
     std::ofstream out(path);
     out << "{\"schema\": 1, \"caches\": " << (r.is_cold ? "\"cold\"" : "\"warm\"") << ", \"layout\": " << (r.by_head ? "\"heads\"" : "\"tokens\"");
-    out << ", \"isa\": [";
-    for (size_t i = 0; i < r.isa.size(); ++i) {
-        out << (i ? ", " : "") << text(r.isa[i]);
-    }
-    out << "], \"bandwidth\": [";
+    out << ", \"isa\": " << json_list(cpu_features()) << ", \"build\": " << provenance_json();
+    out << ", \"bandwidth\": [";
     for (size_t i = 0; i < r.bandwidths.size(); ++i) {
         const bandwidth & b = r.bandwidths[i];
         out << (i ? ", " : "") << "{\"threads\": " << b.n_threads << ", \"read_gbps\": " << number(b.read / 1e9);
@@ -41,10 +35,10 @@ bool write_json(const bench_result & r, const std::string & path) {
     const char * separator = "\n";
     for (const bench_row & row : r.rows) {
         const double median = quantile(row.seconds, 0.5);
-        out << separator << "{\"id\": " << text(row.id()) << ", \"work\": " << text(work_name(row.work)) << ", \"n_q\": " << row.n_q();
-        out << ", \"n_kv\": " << row.n_kv << ", \"threads\": " << row.n_threads << ", \"cache\": " << text(row.cache.name);
+        out << separator << "{\"id\": " << json_text(row.id()) << ", \"work\": " << json_text(work_name(row.work)) << ", \"n_q\": " << row.n_q();
+        out << ", \"n_kv\": " << row.n_kv << ", \"threads\": " << row.n_threads << ", \"cache\": " << json_text(row.cache.name);
         out << ", \"type_k\": " << type_text(row.cache.type_k) << ", \"type_v\": " << type_text(row.cache.type_v);
-        out << ", \"window\": " << row.cache.window << ", \"kernel\": " << text(row.kernel) << ", \"bytes\": " << row.bytes;
+        out << ", \"window\": " << row.cache.window << ", \"kernel\": " << json_text(row.kernel) << ", \"bytes\": " << row.bytes;
         out << ", \"rounds\": " << row.seconds.size() << ", \"median_ms\": " << number(median * 1e3);
         out << ", \"min_ms\": " << number(quantile(row.seconds, 0) * 1e3);
         out << ", \"spread\": " << number((quantile(row.seconds, 0.75) - quantile(row.seconds, 0.25)) / median);

@@ -170,17 +170,6 @@ std::string machine::kernel_name(ggml_type type) const {
     return name;
 }
 
-std::vector<std::string> machine::features() const {
-    std::vector<std::string> names;
-    const auto               get = (ggml_backend_get_features_t) ggml_backend_reg_get_proc_address(reg, "ggml_backend_get_features");
-    for (const ggml_backend_feature * f = get ? get(reg) : nullptr; f && f->name; ++f) {
-        if (strcmp(f->value, "0") != 0) {
-            names.push_back(strcmp(f->value, "1") == 0 ? f->name : std::string(f->name) + "=" + f->value);
-        }
-    }
-    return names;
-}
-
 extern "C"
 #ifdef __GNUC__
     __attribute__((noinline))

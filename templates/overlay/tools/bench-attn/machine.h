@@ -45,8 +45,7 @@ class machine {
 
     bandwidth measure_bandwidth(int n_threads);
 
-    std::string              kernel_name(ggml_type type) const;
-    std::vector<std::string> features() const;
+    std::string kernel_name(ggml_type type) const;
 
     ggml_backend_t get() const { return backend.get(); }
 

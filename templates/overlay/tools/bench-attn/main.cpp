@@ -1,6 +1,7 @@
 // bench_attn: times attention over QLUTATTN caches beside upstream's, in turns. docs/performance.md says how.
 
 #include "group.h"
+#include "provenance.h"
 #include "result.h"
 
 #include <algorithm>
@@ -29,9 +30,10 @@ struct options {
     std::string             filter = ".*";
     std::string             json;
     effort                  how;
-    bool                    quick = false;
-    bool                    list  = false;
-    bool                    help  = false;
+    bool                    quick   = false;
+    bool                    list    = false;
+    bool                    version = false;
+    bool                    help    = false;
 };
 
 const std::vector<int64_t> KEYS               = { 512, 2048, 8192, 32768, 131072 };
@@ -59,6 +61,7 @@ const char * const HELP =
     "  --list          print the ids of the rows and stop\n"
     "  --count         run each row once, inside bench_attn_counted(), for an instruction counter; no times\n"
     "  --json FILE     write the results as JSON\n"
+    "  --version       print what this program was made of and stop; with --json, into FILE as JSON\n"
     "  --help          print this text and stop\n";
 
 std::vector<std::string> split(const std::string & list, char separator) {
@@ -178,6 +181,8 @@ options parse(int argc, char ** argv) {
             o.how.count_only = true;
         } else if (name == "--list") {
             o.list = true;
+        } else if (name == "--version") {
+            o.version = true;
         } else if (name == "--help" || name == "-h") {
             o.help = true;
         } else {
@@ -245,7 +250,6 @@ void print_row(const bench_row & row) {
 int run(const options & o, std::vector<bench_row> rows) {
     machine      m;
     bench_result result;
-    result.isa     = m.features();
     result.is_cold = o.how.is_cold;
     result.by_head = o.shape.by_head;
 
@@ -288,6 +292,14 @@ int main(int argc, char ** argv) {
         const options o = parse(argc, argv);
         if (o.help) {
             printf("%s", HELP);
+            return 0;
+        }
+        if (o.version) {
+            printf("bench_attn\n");
+            print_provenance(stdout);
+            if (!o.json.empty() && !write_provenance(o.json)) {
+                throw std::runtime_error("cannot write " + o.json);
+            }
             return 0;
         }
         std::vector<bench_row> rows = choose(o);

@@ -5,11 +5,10 @@
 
 // Everything that a run found out.
 struct bench_result {
-    std::vector<std::string> isa;
-    std::vector<bandwidth>   bandwidths;
-    std::vector<bench_row>   rows;
-    bool                     is_cold = false;
-    bool                     by_head = true;
+    std::vector<bandwidth> bandwidths;
+    std::vector<bench_row> rows;
+    bool                   is_cold = false;
+    bool                   by_head = true;
 };
 
 // Returns false when the file cannot be written.
