@@ -111,11 +111,14 @@ def apply(workspace: Workspace, series: Series) -> bool:
         current = receipt is not None and (receipt.series, receipt.base) == (series.digest, tree.base_id)
         if current and not tree.altered():
             return False
-        patched = apply_series(tree.repository, series, f"{tree.top} at {tree.commit[:12]}")
-        files = {path: entry.blob if entry else None for path, entry in patched.files.items()}
-        made = Receipt(tree.commit, tree.base_id, series.digest, patched.tree, files)
-        _change(tree, patched, made)
+        settle(tree, series, apply_series(tree.repository, series, f"{tree.top} at {tree.commit[:12]}"))
         return True
+
+
+def settle(tree: Tree, series: Series, patched: PatchedTree) -> None:
+    """Make the files what the series gives, those that are so already being left alone, and write the receipt."""
+    files = {path: entry.blob if entry else None for path, entry in patched.files.items()}
+    _change(tree, patched, Receipt(tree.commit, tree.base_id, series.digest, patched.tree, files))
 
 
 def revert(workspace: Workspace) -> bool:

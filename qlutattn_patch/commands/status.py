@@ -16,7 +16,7 @@ _NEXT = {
     "absent": "qlutattn vendor",
     "clean": "qlutattn apply",
     "stale": "qlutattn vendor && qlutattn generate && qlutattn apply",
-    "dirty": "commit or stash your changes, or move them away",
+    "dirty": "qlutattn export, which carries your changes back to templates/; or commit, stash or move them away",
 }
 
 
