@@ -110,14 +110,15 @@ def _is_word(text: str) -> bool:
 def _made(template: str, spans: Sequence[Span], rendered: str, found: list[Edit]) -> Made:
     """Where the first edit is that has no place; where each has one, it is that of a text rendered more than once."""
     parts = _parts(spans)
-    edit = next((edit for edit in found if _mapped(parts, edit, True) is None), found[0])
-    hit, hit_start, start = spans[0], 0, 0
-    for span in spans:
+    start = 0
+    homeless = next((edit for edit in found if _mapped(parts, edit, True) is None), None)
+    for span in spans if homeless else ():
         end = start + len(span.text)
-        if span.at is None and edit.start <= end and start <= max(edit.start, edit.end - 1):
-            return Made(edit.start, span.text, span.line, True)
-        if start <= edit.start:
-            hit, hit_start = span, start
+        assert homeless is not None
+        if span.at is None and homeless.start <= end and start <= max(homeless.start, homeless.end - 1):
+            return Made(homeless.start, span.text, span.line, True)
         start = end
+    edit = homeless or found[0]
+    mapped = _mapped(parts, edit, True)
     line = rendered[rendered.rfind("\n", 0, edit.start) + 1 :].split("\n")[0]
-    return Made(edit.start, line, template.count("\n", 0, (hit.at or 0) + edit.start - hit_start) + 1, False)
+    return Made(edit.start, line, template.count("\n", 0, mapped.start if mapped else 0) + 1, False)

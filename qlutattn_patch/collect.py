@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -121,7 +121,7 @@ class Collector:
             self._edits(path, now, text)
 
     def _is_current(self, path: str, was: str | None, now: str, text: str) -> bool:
-        """Refuse an edit of what has changed in the templates since it was applied: one of the two would be lost."""
+        """Refuse to take back what has changed in the templates since they were applied and is not in the tree."""
         if self._tree.repository.line("hash-object", "--stdin", "--no-filters", stdin=now.encode()) == was:
             return True
         before = self._texts_applied.get(path, self._base_text(path) if self._applied else None)
@@ -133,9 +133,9 @@ class Collector:
             return True
         self._refuse(
             path,
-            "its templates have changed since they were applied, and the tree was edited in the same place",
-            f"undo the change in templates/, {_AGAIN}, and make it again",
-            None if before is None or isinstance(clash, bool) else line_of(text, now, clash.start),
+            "templates/ have changed for this file since they were applied, and the tree does not have that change",
+            f"make it in the tree, too, or undo it in templates/, {_AGAIN}",
+            line_of(ours, now, clash.start) if isinstance(clash, Edit) else None,
         )
         return False
 
@@ -144,23 +144,24 @@ class Collector:
         file = patched_file(self._layout, path) if path in self._texts else PatchedFile(path, (Part(now),))
         homeless: list[Edit] = []
         theirs: dict[Owner, list[Edit]] = {}
-        for edit in edits(now, text):
-            found = owned(file.parts, edit)
-            if found is None:
+        found = edits(now, text)
+        for edit in found:
+            home = owned(file.parts, edit)
+            if home is None:
                 homeless.append(edit)
             else:
-                owner, inside = found
+                owner, inside = home
                 assert isinstance(owner, Owner)
                 theirs.setdefault(owner, []).append(inside)
-        self.refused += upstream_edits(file, text, homeless, self._templates.patches)
+        self.refused += upstream_edits(file, found, homeless, self._templates.patches)
         overlay = theirs.pop(Owner(None), None)
         if overlay and source:
-            self._overlay(file, source, apply_edits(self._layout.overlay[path], overlay) or "", text)
+            self._overlay(file, source, apply_edits(self._layout.overlay[path], overlay) or "", found)
         for placed in dict.fromkeys(owner.placed for owner in theirs):
             assert placed is not None
-            self._hook(file, placed, theirs, text)
+            self._hook(file, placed, theirs, found)
 
-    def _overlay(self, file: PatchedFile, source: Path, wanted: str, text: str) -> None:
+    def _overlay(self, file: PatchedFile, source: Path, wanted: str, found: Sequence[Edit]) -> None:
         if source.suffix != TEMPLATE_SUFFIX:
             self._write(source, wanted, file.path)
             return
@@ -168,16 +169,18 @@ class Collector:
         name = f"templates/overlay/{file.path}{TEMPLATE_SUFFIX}"
         new = carried(self._layout.renderer, template, wanted, name)
         if isinstance(new, Made):
-            self._refuse_made(file, Owner(None), new, f"{name}, line {new.template_line}", template, text)
+            self._refuse_made(file, Owner(None), new, f"{name}, line {new.template_line}", template, found)
         else:
             self._write(source, new, file.path)
 
-    def _hook(self, file: PatchedFile, placed: Placed, theirs: Mapping[Owner, list[Edit]], text: str) -> None:
+    def _hook(
+        self, file: PatchedFile, placed: Placed, theirs: Mapping[Owner, list[Edit]], found: Sequence[Edit]
+    ) -> None:
         owners = [owner for owner in file.owners if owner.placed == placed]
         edited = next(owner for owner in owners if owner in theirs)
         results = {apply_edits(placed.text, theirs.get(owner, [])) for owner in owners}
         form, name = placed.form, hook_name(placed.form)
-        line = line_of(text, file.text, file.range_of(edited)[0] + theirs[edited][0].start)
+        line = line_of(found, file.text, file.range_of(edited)[0] + theirs[edited][0].start)
         wanted = results.pop() or ""
         if results:
             why = f"{name} puts its text in {len(owners)} places, and they are not edited alike"
@@ -189,7 +192,7 @@ class Collector:
             return
         new = carried(self._layout.renderer, form.text, wanted, name)
         if isinstance(new, Made):
-            self._refuse_made(file, edited, new, f"line {new.template_line} of the text of {name}", form.text, text)
+            self._refuse_made(file, edited, new, f"line {new.template_line} of the text of {name}", form.text, found)
             return
         path = self._staging.templates / "hooks" / f"{form.patch}.toml"
         self._warn_of_forms(read_text(path), form)
@@ -217,8 +220,10 @@ class Collector:
     def _refuse(self, file: str, why: str, hint: str, line: int | None = None) -> None:
         self.refused.append(Refused(file, line, why, hint))
 
-    def _refuse_made(self, file: PatchedFile, owner: Owner, made: Made, where: str, template: str, text: str) -> None:
-        line = line_of(text, file.text, file.range_of(owner)[0] + made.at)
+    def _refuse_made(
+        self, file: PatchedFile, owner: Owner, made: Made, where: str, template: str, found: Sequence[Edit]
+    ) -> None:
+        line = line_of(found, file.text, file.range_of(owner)[0] + made.at)
         if not made.expression:
             why = f"'{made.text.strip()}' comes from {where}, which is not rendered just once and as it stands"
             self._refuse(

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from qlutattn_patch.apply import PatchedTree, apply_series
 from qlutattn_patch.collect import Carried, Collector
+from qlutattn_patch.config import read_text
 from qlutattn_patch.errors import ExpectedError
+from qlutattn_patch.files import write_atomically
 from qlutattn_patch.generate import Generated, generate
 from qlutattn_patch.homes import Refused
 from qlutattn_patch.lock import locked
@@ -85,11 +87,16 @@ def _staged(workspace: Workspace) -> Iterator[Workspace]:
     """A copy of what the patches are made from, for the same tree; errors name the files that it is a copy of."""
     with tempfile.TemporaryDirectory(prefix="qlutattn-") as folder:
         root = Path(folder)
-        shutil.copytree(workspace.templates, root / "templates", symlinks=True)
-        (root / "docs").mkdir()
-        shutil.copyfile(workspace.root / "docs" / "formats.md", root / "docs" / "formats.md")
+        page = read_text(workspace.root / "docs" / "formats.md")
         try:
+            shutil.copytree(workspace.templates, root / "templates", symlinks=True)
+            write_atomically(root / "docs" / "formats.md", page.encode())
             yield Workspace(root, workspace.tree)
+        except OSError as failure:
+            raise ExpectedError(
+                f"{failure.filename or folder} cannot be read or written: {failure.strerror or failure}.",
+                "mend that, then: qlutattn export",
+            ) from None
         except ExpectedError as failure:
             raise ExpectedError(failure.cause.replace(folder, str(workspace.root)), failure.hint) from None
 

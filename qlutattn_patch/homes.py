@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qlutattn_patch.carry import escaped
-from qlutattn_patch.edits import Edit, apply_edits, edits
+from qlutattn_patch.edits import Edit, apply_edits
 from qlutattn_patch.hookfile import place_of, written
 from qlutattn_patch.hooks import Hook, PatchSpec
 from qlutattn_patch.patched_file import Owner, PatchedFile
 
 _CONTEXT = 12
+_MOST = 20
 
 
 @dataclass(frozen=True)
@@ -39,38 +40,43 @@ def hook_name(form: Hook) -> str:
 
 
 def upstream_edits(
-    file: PatchedFile, edited: str, homeless: Sequence[Edit], patches: Sequence[PatchSpec]
+    file: PatchedFile, found: Sequence[Edit], homeless: Sequence[Edit], patches: Sequence[PatchSpec]
 ) -> list[Refused]:
     """The refusals of edits of llama.cpp's own text, those of neighbouring lines as one."""
-    found: list[Refused] = []
     text = file.text
-    for start, end, inside in _passages(text, homeless):
+    passages = _passages(text, homeless)
+    if len(passages) > _MOST:
+        why = f"llama.cpp's own text is edited in {len(passages)} places, of which this is the first"
+        line = line_of(found, text, homeless[0].start)
+        return [Refused(file.path, line, why, f"take most of them back (git diff {file.path}), then: qlutattn export")]
+    refused = []
+    for start, end, inside in passages:
         rebased = [Edit(edit.start - start, edit.end - start, edit.text) for edit in inside]
         new = apply_edits(text[start:end], rebased) or ""
         patch = _patch_of(file.path, patches)
         toml = _hook_for(file, start, end, new)
-        found.append(
+        refused.append(
             Refused(
                 file.path,
-                line_of(edited, text, inside[0].start),
+                line_of(found, text, inside[0].start),
                 f"this is llama.cpp's own text, and not that of a hook{_near(file, inside[0])}",
                 f"{_add(patch, toml)}, then: qlutattn export",
                 toml,
             )
         )
-    return found
+    return refused
 
 
 def new_file(path: str, patches: Sequence[PatchSpec]) -> Refused:
     """The refusal of a file that no patch brings."""
-    patch = _patch_of(path, patches)
+    patch = max(patches, key=lambda one: (_nearness(path, one.overlay), patches.index(one)))
     return Refused(
         path,
         None,
         "no patch brings this file",
         f"add it to the list `overlay` of templates/hooks/{patch.name}.toml or of another patch, then: qlutattn export"
         " (or move it out of the tree)",
-        f'    "{path}",',
+        f"    {written(path)},",
     )
 
 
@@ -128,7 +134,7 @@ def _hook_for(file: PatchedFile, start: int, end: int, new: str) -> str:
 
 def _toml(path: str, place: str, anchor: str, text: str) -> str:
     fields = (
-        f'file = "{path}"',
+        f"file = {written(path)}",
         f'place = "{place}"',
         f"anchor = {written(anchor)}",
         f"text = {written(escaped(text))}",
@@ -150,13 +156,12 @@ def _near(file: PatchedFile, edit: Edit) -> str:
     hooks = [(owner, owner.placed.form) for owner in file.owners if owner.placed]
     for owner, form in hooks:
         start, end = file.anchor_of(owner)
-        if edit.start < end and start < max(edit.end, edit.start + 1):
+        if start < edit.start < end or (start < edit.end and edit.start < end and edit.start < edit.end):
             return f": it is the anchor of {hook_name(form)}"
     if not hooks:
         return " (no hook edits this file)"
     owner, form = min(hooks, key=lambda one: _distance(file, one[0], edit))
-    first, last = (file.text.count("\n", 0, at) + 1 for at in _shown_range(file, owner))
-    return f" (the nearest is {hook_name(form)}, lines {first} to {last} of the patched file)"
+    return f" (the nearest is {hook_name(form)}, with {_lines(file, owner)} of the patched file)"
 
 
 def _distance(file: PatchedFile, owner: Owner, edit: Edit) -> int:
@@ -164,20 +169,24 @@ def _distance(file: PatchedFile, owner: Owner, edit: Edit) -> int:
     return max(start - edit.end, edit.start - end, 0)
 
 
-def _shown_range(file: PatchedFile, owner: Owner) -> tuple[int, int]:
+def _lines(file: PatchedFile, owner: Owner) -> str:
     start, end = file.range_of(owner)
-    return start, max(start, end - 1)
+    first, last = (file.text.count("\n", 0, at) + 1 for at in (start, max(start, end - 1)))
+    return f"line {first}" if first == last else f"the lines {first} to {last}"
 
 
 def _patch_of(path: str, patches: Sequence[PatchSpec]) -> PatchSpec:
     """The patch that an edit of a file most likely belongs to: the last one that edits it, or has files near it."""
 
-    def nearness(patch: PatchSpec) -> tuple[bool, int, int]:
-        files = [*patch.overlay, *(hook.file for hook in patch.hooks)]
-        near = max(len(os.path.commonpath([path, file])) for file in files)
-        return path in [hook.file for hook in patch.hooks], near, patches.index(patch)
+    def fitness(patch: PatchSpec) -> tuple[bool, int, int]:
+        edited = [hook.file for hook in patch.hooks]
+        return path in edited, _nearness(path, [*patch.overlay, *edited]), patches.index(patch)
 
-    return max(patches, key=nearness)
+    return max(patches, key=fitness)
+
+
+def _nearness(path: str, files: Sequence[str]) -> int:
+    return max((len(os.path.commonpath([path, file])) for file in files), default=0)
 
 
 def _add(patch: PatchSpec, toml: str) -> str:
@@ -185,8 +194,8 @@ def _add(patch: PatchSpec, toml: str) -> str:
     return f"add this to the end of {where}" if toml else f"add a hook to {where} whose anchor is there once"
 
 
-def line_of(edited: str, text: str, at: int) -> int:
+def line_of(found: Sequence[Edit], text: str, at: int) -> int:
     """The line of the edited text that belongs to an offset in the text before the edits."""
-    before = [edit for edit in edits(text, edited) if edit.start < at and edit.end <= at]
+    before = [edit for edit in found if edit.start < at and edit.end <= at]
     moved = sum(edit.text.count("\n") - text.count("\n", edit.start, edit.end) for edit in before)
     return text.count("\n", 0, at) + 1 + moved

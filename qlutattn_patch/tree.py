@@ -81,7 +81,7 @@ def held(workspace: Workspace) -> Iterator[Tree]:
 
 
 def finish_rebase(workspace: Workspace) -> None:
-    """Finish what an interrupted rebase had begun to write into the project."""
+    """Finish what an interrupted rebase or export had begun to write into the project."""
     if of_project(workspace).is_unfinished:
         with locked(workspace.root / "vendor" / ".lock", str(workspace.root)):
             of_project(workspace).recover()
