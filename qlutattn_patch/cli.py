@@ -26,7 +26,7 @@ from qlutattn_patch.workspace import log_dir
 
 COMMANDS = (
     *("run", "vendor", "generate", "apply", "revert", "status", "build", "align", "bench", "eval", "types", "doctor"),
-    *("matrix", "bisect", "rebase"),
+    *("export", "matrix", "bisect", "rebase"),
 )
 
 

@@ -15,8 +15,9 @@ from qlutattn_patch.files import write_atomically
 from qlutattn_patch.formats import Formats, load_formats
 from qlutattn_patch.git import IDENTITY, MAIL, Entry, Repository
 from qlutattn_patch.hooks import TEMPLATE_SUFFIX, PatchSpec, Templates, load_templates
-from qlutattn_patch.render import Placer, Renderer
+from qlutattn_patch.render import Placed, Placer, Renderer
 from qlutattn_patch.series import RECEIPT, SERIES, SUFFIX, Patch, Series
+from qlutattn_patch.transaction import Contents
 from qlutattn_patch.upstream import TABLES, check_is_llama_cpp, collisions, facts, mismatches
 from qlutattn_patch.workspace import Workspace
 
@@ -48,6 +49,14 @@ class Generated:
         strays = [path for path in there if path not in self.files]
         return found + [Drift("orphaned" if _is_generated(path) else "foreign", path) for path in strays]
 
+    def changes(self, root: Path) -> dict[str, Contents | None]:
+        """What `write` would do, as changes of the files below the project's root."""
+        return {
+            item.path.relative_to(root).as_posix(): Contents(self.files[item.path]) if item.path in self.files else None
+            for item in self.drift()
+            if item.kind != "foreign"
+        }
+
     def write(self) -> list[Drift]:
         """Write what differs and remove orphans; returns what there was to do. Foreign patches are left alone."""
         drift = self.drift()
@@ -57,6 +66,18 @@ class Generated:
             elif item.kind != "foreign":
                 write_atomically(item.path, self.files[item.path])
         return drift
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the templates come to on an upstream: each patch's files, and how the touched files came to be."""
+
+    base: Mapping[str, Entry]
+    steps: tuple[Mapping[str, str], ...]
+    before: Mapping[str, str]  # upstream's own texts of the files that hooks touch, or whose tables are read
+    overlay: Mapping[str, str]
+    placed: tuple[Placed, ...]
+    renderer: Renderer
 
 
 def generate(workspace: Workspace, repository: Repository) -> Generated:
@@ -75,14 +96,15 @@ def generate(workspace: Workspace, repository: Repository) -> Generated:
     return Generated(series, files, workspace.patches)
 
 
-def make_series(formats: Formats, templates: Templates, repository: Repository) -> Series:
-    """The patches that turn the commit at HEAD into what the templates say."""
+def lay_out(formats: Formats, templates: Templates, repository: Repository) -> Layout:
+    """Render every overlay file and place every hook into the texts of the commit at HEAD."""
     upstream = f"{repository.work_tree} at {(repository.commit_id() or '')[:12]}"
     base = repository.files("HEAD")
     check_is_llama_cpp(base, upstream)
     hooks = [form for patch in templates.patches for hook in patch.hooks for form in (hook, *hook.others)]
     touched = {hook.file for hook in hooks} | set(TABLES)
-    texts = _upstream_texts(repository, {file: base[file] for file in sorted(touched) if file in base})
+    before = _upstream_texts(repository, {file: base[file] for file in sorted(touched) if file in base})
+    texts = dict(before)
     problems = [*collisions(formats, texts), *mismatches(texts)]
     there = [file for file in templates.overlay if file in base]
     problems += [f"there is already a file {file}, which templates/overlay brings" for file in there]
@@ -90,9 +112,11 @@ def make_series(formats: Formats, templates: Templates, repository: Repository) 
     renderer = Renderer(formats, facts(texts))
     placer = Placer(renderer)
     steps: list[dict[str, str]] = []
+    overlay: dict[str, str] = {}
     for patch in templates.patches:
         changed = {file: _overlay_text(renderer, templates.overlay[file], file) for file in patch.overlay}
         texts.update(changed)
+        overlay.update(changed)
         for hook in patch.hooks:
             placed = placer.place(hook, texts)
             if placed is not None:
@@ -101,13 +125,18 @@ def make_series(formats: Formats, templates: Templates, repository: Repository) 
         steps.append(changed)
     placer.check(upstream, problems)
     placer.check(f"{upstream} with the patches", mismatches(texts))
+    return Layout(base, tuple(steps), before, overlay, tuple(placer.placed), renderer)
 
-    modes = {file: entry.mode for file, entry in base.items()}
+
+def make_series(formats: Formats, templates: Templates, repository: Repository) -> Series:
+    """The patches that turn the commit at HEAD into what the templates say."""
+    layout = lay_out(formats, templates, repository)
+    modes = {file: entry.mode for file, entry in layout.base.items()}
     with repository.scratch() as scratch:
         scratch.read_tree(repository.tree_id())
         parent = scratch.commit_tree(repository.tree_id(), "base")
         made = []
-        for patch, changed in zip(templates.patches, steps, strict=True):
+        for patch, changed in zip(templates.patches, layout.steps, strict=True):
             data = {file: (modes.get(file) or _new_mode(text), text.encode()) for file, text in changed.items()}
             scratch.update_index({file: Entry(mode, scratch.store(text)) for file, (mode, text) in data.items()})
             tree = scratch.write_tree()

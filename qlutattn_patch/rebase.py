@@ -13,7 +13,7 @@ from qlutattn_patch.generate import generate
 from qlutattn_patch.git import Repository
 from qlutattn_patch.lock import locked
 from qlutattn_patch.matrix import Checker, Row
-from qlutattn_patch.transaction import Contents, of_project
+from qlutattn_patch.transaction import of_project
 from qlutattn_patch.upstreams import Upstream
 from qlutattn_patch.workspace import Workspace
 
@@ -49,13 +49,7 @@ def rebase(workspace: Workspace, version: str, cache: Path, jobs: int | None, cl
             )
         new_pin = pin_text(read_text(workspace.pin_file), pin, release, commit)
         generated = generate(workspace, Repository.open(release.folder))
-        drift = [item for item in generated.drift() if item.kind != "foreign"]
-        changes = {
-            item.path.relative_to(workspace.root).as_posix(): Contents(generated.files[item.path])
-            if item.path in generated.files
-            else None
-            for item in drift
-        }
+        changes = generated.changes(workspace.root)
         of_project(workspace).run(changes, new_pin.encode())
     console.step(f"The pin is {version}; the tree follows.")
     vendor.vendor(workspace)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import jinja2
+from jinja2 import meta, nodes
 
 from qlutattn_patch.errors import ExpectedError
 from qlutattn_patch.formats import Formats
@@ -15,6 +16,17 @@ from qlutattn_patch.hooks import Hook
 
 _CANDIDATES = 3
 _NUMBER = re.compile(r"\{\{ upstream\.(\w+) \}\}")
+# NUL, which no text of ours may have, marks what is from where: \0N\0 literal N, \0:LINE\0 an expression, \0\0 its end
+_MARK = re.compile(r"\0(:?\d*)\0")
+
+
+@dataclass(frozen=True)
+class Span:
+    """A part of a rendered text: the template's own from the offset `at` on, or (None) made in its `line`."""
+
+    text: str
+    at: int | None
+    line: int = 1
 
 
 class Renderer:
@@ -45,6 +57,46 @@ class Renderer:
         except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as failure:
             raise ExpectedError(f"{where}: the template fails: {failure}.") from None
 
+    def spans(self, template: str, where: str) -> list[Span]:
+        """A rendered template in parts: which are its own text, and where that is in it, and which are made."""
+        whole = self.text(template, where)
+        literals = [(at, value) for kind, at, value in self._tokens(template) if kind == "data"]
+        ast = self._environment.parse(template)
+        found = list(ast.find_all(nodes.TemplateData))
+        if [node.data for node in found] != [value for _, value in literals]:
+            return [Span(whole, None)]
+        for number, node in enumerate(found):
+            node.data = f"\0{number}\0{node.data}\0\0"
+        for output in ast.find_all(nodes.Output):
+            output.nodes = [node if isinstance(node, nodes.TemplateData) else _marked(node) for node in output.nodes]
+        spans = _unmarked(self._environment.from_string(ast).render(self._context), literals)
+        return spans if "".join(span.text for span in spans) == whole else [Span(whole, None)]
+
+    def seams(self, template: str) -> list[int]:
+        """The offsets in a template at which text may be put between its tags."""
+        found = {0, len(template)}
+        for kind, at, value in self._tokens(template):
+            if kind == "data":
+                found |= {at, at + len(value)}
+            elif kind.endswith("_begin"):
+                found.add(at)
+            elif kind.endswith("_end"):
+                found.add(at + len(value))
+        return sorted(found)
+
+    def names(self, template: str) -> list[str]:
+        """The tables that a template takes something from."""
+        return sorted(meta.find_undeclared_variables(self._environment.parse(template)))
+
+    def _tokens(self, template: str) -> list[tuple[str, int, str]]:
+        """A template's tokens: kind, offset, text. White space that jinja2 takes out is in none of them."""
+        found, at = [], 0
+        for _, kind, value in self._environment.lex(template):
+            at = template.index(value, at)
+            found.append((kind, at, value))
+            at += len(value)
+        return found
+
     def anchor(self, anchor: str, where: str) -> str:
         """An anchor with the numbers of this upstream in the place of `{{ upstream.NAME }}`; the rest is as it is."""
 
@@ -54,6 +106,49 @@ class Renderer:
             return str(self._upstream[found[1]])
 
         return _NUMBER.sub(number, anchor)
+
+
+def _marked(node: nodes.Expr) -> nodes.Expr:
+    begin, end = nodes.Const(f"\0:{node.lineno}\0"), nodes.Const("\0\0")
+    return nodes.Concat([begin, node, end], lineno=node.lineno)
+
+
+def _unmarked(marked: str, literals: Sequence[tuple[int, str]]) -> list[Span]:
+    """The spans of a text with marks in it; a literal that did not come through as it is counts as made."""
+    spans: list[Span] = []
+    open_marks: list[str] = []
+    line = 1
+    text, *rest = _MARK.split(marked)
+    for mark, after in zip(rest[::2], rest[1::2], strict=True):
+        if mark:
+            open_marks.append(mark)
+        elif open_marks:
+            open_marks.pop()
+        inner = open_marks[-1] if open_marks else ""
+        line = next((int(one[1:]) for one in reversed(open_marks) if one.startswith(":")), line)
+        literal = literals[int(inner)] if inner.isdigit() else None
+        if after:
+            spans.append(Span(after, literal[0] if literal and literal[1] == after else None, line))
+    return [Span(text, None), *spans] if text else spans
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A form of a hook in its place: its anchor and its text as they are in this upstream."""
+
+    form: Hook
+    anchor: str
+    text: str
+
+    def into(self, text: str) -> str:
+        """The text of the file with the hook in it."""
+        return text.replace(self.anchor, self.replacement)
+
+    @property
+    def replacement(self) -> str:
+        """What stands where the anchor stood."""
+        new = {"after": self.anchor + self.text, "before": self.text + self.anchor, "replace": self.text}
+        return new[self.form.place]
 
 
 @dataclass(frozen=True)
@@ -124,7 +219,7 @@ class Placer:
         self._renderer = renderer
         self._failed: list[tuple[Hook, str]] = []
         self.failures: list[AnchorFailure] = []
-        self.used: list[str] = []  # where the forms are that were placed
+        self.placed: list[Placed] = []
 
     def place(self, hook: Hook, texts: Mapping[str, str]) -> tuple[str, str] | None:
         """The file that the hook edits and its text with the hook in it, or None if the hook does not fit."""
@@ -134,11 +229,10 @@ class Placer:
             self.failures.append(AnchorFailure(hook, tried, self._blame(hook, tried)))
             self._failed += [(one.form, self._renderer.text(one.form.text, one.form.where)) for one in tried]
             return None
-        form, anchor = fitting[0].form, fitting[0].anchor
-        new = self._renderer.text(form.text, form.where)
-        replacement = {"after": anchor + new, "before": new + anchor, "replace": new}[form.place]
-        self.used.append(form.where)
-        return form.file, texts[form.file].replace(anchor, replacement)
+        form = fitting[0].form
+        placed = Placed(form, fitting[0].anchor, self._renderer.text(form.text, form.where))
+        self.placed.append(placed)
+        return form.file, placed.into(texts[form.file])
 
     def _try(self, form: Hook, texts: Mapping[str, str]) -> Tried:
         anchor = self._renderer.anchor(form.anchor, form.where)

@@ -100,7 +100,7 @@ def held(workspace: Workspace) -> Iterator[Tree]:
 
 
 def finish_rebase(workspace: Workspace) -> None:
-    """Finish what an interrupted rebase had begun to write into the project."""
+    """Finish what an interrupted rebase or export had begun to write into the project."""
     if of_project(workspace).is_unfinished:
         with locked(workspace.root / "vendor" / ".lock", str(workspace.root)):
             of_project(workspace).recover()
@@ -131,11 +131,14 @@ def apply(workspace: Workspace, series: Series) -> bool:
         current = receipt is not None and (receipt.series, receipt.templates, receipt.base) == wanted
         if current and not tree.altered():
             return False
-        patched = apply_series(tree.repository, series, f"{tree.top} at {tree.commit[:12]}")
-        files = {path: entry.blob if entry else None for path, entry in patched.files.items()}
-        made = Receipt(tree.commit, tree.base_id, series.digest, patched.tree, files, series.templates)
-        _change(tree, patched, made)
+        settle(tree, series, apply_series(tree.repository, series, f"{tree.top} at {tree.commit[:12]}"))
         return True
+
+
+def settle(tree: Tree, series: Series, patched: PatchedTree) -> None:
+    """Make the files what the series gives, those that are so already being left alone, and write the receipt."""
+    files = {path: entry.blob if entry else None for path, entry in patched.files.items()}
+    _change(tree, patched, Receipt(tree.commit, tree.base_id, series.digest, patched.tree, files, series.templates))
 
 
 def revert(workspace: Workspace) -> bool:

@@ -124,7 +124,7 @@ def test_the_form_that_fits_is_taken(renderer):
     placer = Placer(renderer)
     assert placer.place(FORMS, {"a.h": TEXT}) == ("a.h", TEXT.replace("first(void);\n", "first(void);\n1;\n"))
     assert placer.place(FORMS, {"a.h": "int third;\n"}) == ("a.h", "int third3;\n;\n")
-    assert placer.used == ["old", "new"]
+    assert [placed.form.where for placed in placer.placed] == ["old", "new"]
     placer.check("upstream")
 
 

@@ -16,7 +16,7 @@ from qlutattn_patch.workspace import Workspace
 _NEXT = {
     "absent": "qlutattn vendor",
     "clean": "qlutattn apply",
-    "dirty": "commit or stash your changes, or move them away",
+    "dirty": "qlutattn export, which carries your changes back to templates/; or commit, stash or move them away",
 }
 _RESULTS = ("result", "build", "of", "when", "cpu")
 

@@ -1,0 +1,64 @@
+"""`qlutattn export`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from qlutattn_patch import console
+from qlutattn_patch.collect import Carried
+from qlutattn_patch.commands.options import json_option, tree_option
+from qlutattn_patch.errors import ExpectedError
+from qlutattn_patch.export import Exported, export
+from qlutattn_patch.workspace import Workspace
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Say where each edit would go, and write nothing.")
+@json_option
+@tree_option
+def command(dry_run: bool, as_json: bool, tree: Path | None) -> None:
+    """Carry edits made in the patched tree back to templates/, all of them or none.
+
+    Whole new files go to the overlay, edits of upstream's files to the hooks whose text they are in. Patches and
+    generated docs are made anew, and the tree counts as patched with them.
+    """
+    workspace = Workspace.find(tree)
+    exported = export(workspace, dry_run)
+    for warning in exported.warnings:
+        console.warn(warning)
+    if as_json:
+        console.out_json(_record(exported, dry_run))
+    else:
+        for item in exported.carried:
+            console.out(f"carried  {_line(item)}")
+        for path in exported.changed:
+            console.out(f"changed  {path}")
+    if exported.refused:
+        console.show([line for refused in exported.refused for line in refused.lines])
+        count = "1 edit" if len(exported.refused) == 1 else f"{len(exported.refused)} edits"
+        raise ExpectedError(
+            f"{count} of {workspace.tree} cannot be carried back as above; nothing was changed.",
+            "do what is said of each, then: qlutattn export",
+        )
+    done = "would be as the tree is" if dry_run else "are as the tree is"
+    console.step(f"templates/ and patches/ {done}." if exported.changed else "There is nothing to carry back.")
+
+
+def _line(item: Carried) -> str:
+    where = "" if item.hook is None else f" [[hook]] {item.hook}" + (f" [[or]] {item.form}" if item.form else "")
+    return f"{item.file} -> {item.to}{where}"
+
+
+def _record(exported: Exported, dry_run: bool) -> dict[str, object]:
+    return {
+        "schema": 1,
+        "ok": not exported.refused,
+        "dry_run": dry_run,
+        "carried": [asdict(item) for item in exported.carried],
+        "refused": [asdict(item) for item in exported.refused],
+        "warnings": list(exported.warnings),
+        "changed": list(exported.changed),
+    }
