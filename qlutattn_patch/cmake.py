@@ -14,12 +14,11 @@ from pathlib import Path
 from qlutattn_patch import console, ninja, process, toolchain
 from qlutattn_patch.errors import ExpectedError
 from qlutattn_patch.lock import locked
-from qlutattn_patch.presets import Preset
+from qlutattn_patch.presets import DEFAULT_TARGET, Preset
 from qlutattn_patch.presets import preset as preset_named
 from qlutattn_patch.toolchain import Compilers, Program
 from qlutattn_patch.workspace import Workspace
 
-DEFAULT_TARGET = "align_attn"
 _STAMP = "qlutattn-build.json"
 _PATIENCE = 3600.0  # seconds that a second build waits for the first
 # Targets that need nothing but ggml and llama: a tree for these alone configures in seconds.
