@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib
 import os
-import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import click
 
-from qlutattn_patch import console
+from qlutattn_patch import console, interrupts
 from qlutattn_patch.commands.command import everywhere, write_examples
 from qlutattn_patch.errors import (
     EXIT_BUG,
@@ -22,9 +21,6 @@ from qlutattn_patch.errors import (
     CheckFailed,
     ExpectedError,
 )
-
-if TYPE_CHECKING:
-    from types import FrameType
 
 GROUPS = {
     "The whole job": ("run",),
@@ -39,7 +35,6 @@ _EXAMPLES = (
     ("qlutattn status", "See where things stand, and what to type next:"),
     ("qlutattn build --help", "Read about one command:"),
 )
-_ENDING = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 
 class _LazyGroup(click.Group):
@@ -97,12 +92,9 @@ def group() -> None:
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """Run and exit: 0 fine, 1 a check said no, 2 usage, 3 expected failure, 70 bug, 130 interrupted."""
-    for number in _ENDING:
-        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
-            signal.signal(number, _interrupt)
+    interrupts.install()
     code = run(argv)
-    for number in _ENDING:
-        signal.signal(number, signal.SIG_IGN)  # all is done and said
+    interrupts.ignore()  # all is done and said
     sys.exit(code)
 
 
@@ -111,7 +103,6 @@ def run(argv: list[str] | None = None) -> int:
     console.configure()
     try:
         code = group.main(args=argv, prog_name="qlutattn", standalone_mode=False)
-        sys.stdout.flush()
     except click.ClickException as failure:
         failure.show()
         return failure.exit_code
@@ -125,20 +116,9 @@ def run(argv: list[str] | None = None) -> int:
     except ExpectedError as failure:
         console.error(failure.cause, failure.hint)
         return EXIT_EXPECTED
-    except BrokenPipeError:
-        # Whoever read our output, `head` for one, has enough; Python must not try again to write the rest.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
     except Exception:
         return _bug(argv)
     return code if isinstance(code, int) else EXIT_OK  # a number is from --help and --version
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """End by an exception, so that everything tidies up; whoever is impatient can not interrupt that."""
-    for other in _ENDING:
-        signal.signal(other, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 def _bug(argv: list[str] | None) -> int:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from qlutattn_patch import console
+from qlutattn_patch import console, interrupts
 from qlutattn_patch.errors import ExpectedError
 
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # a missing git is reported when it is first needed
@@ -277,20 +277,20 @@ def _execute(command: list[str], folder: Path, plain: bool, stdin: bytes | None)
     with tempfile.TemporaryFile() as source, _without_git_variables():
         source.write(stdin or b"")
         source.seek(0)
+        running = None
         try:
-            running = gitpython.Git(folder).execute(command, istream=source, env=environment, as_process=True)
+            with interrupts.held():
+                running = gitpython.Git(folder).execute(command, istream=source, env=environment, as_process=True)
+            stdout, stderr = running.communicate()
         except gitpython_exc.GitCommandNotFound:
             raise ExpectedError("The program 'git' is not on PATH.", "install git") from None
-        child = running.proc  # which ends when `running` is gone
-        assert child is not None
-        try:
-            stdout, stderr = child.communicate()
         except BaseException:
             # an interrupt of ours alone (not typed at the terminal) must not leave it running
-            child.terminate()
-            child.communicate()
+            if running is not None:
+                running.terminate()
+                running.communicate()
             raise
-        status = child.returncode
+        status = running.returncode
     return Output(status, stdout, stderr.decode("utf-8", "replace").rstrip("\n"))
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from qlutattn_patch import console
+from qlutattn_patch import console, interrupts
 from qlutattn_patch.errors import ExpectedError
 
 _PATIENCE = 5.0  # seconds that an interrupted program has to tidy up
@@ -95,23 +95,30 @@ def _started(
 ) -> Iterator[subprocess.Popen[str]]:
     """A program that is gone at the end, with all that it started: also when we are interrupted."""
     console.ran(argv, cwd)
-    with subprocess.Popen(
-        [str(arg) for arg in argv],
-        cwd=cwd,
-        env=_merged(env),
-        stdin=stdin,
-        stdout=stdout,
-        stderr=stderr,
-        encoding="utf-8",
-        errors="replace",
-        # A group of its own, so that an interrupt, typed or sent to us alone, reaches all of it, once and from us.
-        start_new_session=True,
-    ) as child:
-        try:
-            yield child
-        except BaseException:
+    child = None
+    try:
+        with interrupts.held():
+            child = subprocess.Popen(
+                [str(arg) for arg in argv],
+                cwd=cwd,
+                env=_merged(env),
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                encoding="utf-8",
+                errors="replace",
+                # A group of its own, so that an interrupt, typed or sent to us alone, reaches all of it, and from us.
+                start_new_session=True,
+            )
+        yield child
+    except BaseException:
+        if child is not None:
             _end(child)
-            raise
+        raise
+    finally:
+        if child is not None:
+            with child:  # closes what is open between us, and waits
+                pass
 
 
 def _end(child: subprocess.Popen[str]) -> None:
