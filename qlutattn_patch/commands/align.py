@@ -17,7 +17,7 @@ from qlutattn_patch.workspace import Workspace
     cls=Command,
     examples=[
         ("qlutattn align --quick", "A minute's look at what was built:"),
-        ("qlutattn align --filter k4-v2", "Only the cases of one pair of types:"),
+        ("qlutattn align --filter k4v2", "Only the cases of one pair of types:"),
         ("qlutattn align --quick --json --junit build/align.xml", "For machines:"),
     ],
 )
