@@ -38,7 +38,7 @@ def offered(project: Project, line: str, shell: str = "bash") -> list[str]:
         check=False,
     )
     assert done.stderr == ""
-    lines = done.stdout.splitlines()
+    lines = [line for line in done.stdout.splitlines() if line]
     return [line.partition(",")[2] for line in lines] if shell == "bash" else lines
 
 
@@ -95,10 +95,10 @@ def test_each_shell_asks_in_its_way(project: Project, shell: str) -> None:
     assert "avx2" in "\n".join(offered(project, "qlutattn build --preset av", shell))
 
 
-def line_for(shell: str) -> str:
-    """The line that the docs say to type."""
-    page = (ROOT / "docs" / "comfort.md").read_text(encoding="utf-8")
-    found = [line for line in page.splitlines() if f"{shell}_source" in line and "|" not in line.partition("source")[0]]
+def line_for(page: str, shell: str) -> str:
+    """The line that a page says to type."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    found = [line for line in text.splitlines() if f"{shell}_source" in line and "|" not in line.partition("source")[0]]
     assert len(found) == 1, found
     return found[0]
 
@@ -112,8 +112,8 @@ def test_the_documented_line_teaches_the_shell(tmp_path: Path, shell: str) -> No
     (tmp_path / "qlutattn").write_text(f"#!/bin/sh\nexec '{sys.executable}' -m qlutattn_patch \"$@\"\n")
     (tmp_path / "qlutattn").chmod(0o755)
     asks = {
-        "bash": "COMP_WORDS=(qlutattn build --preset av); COMP_CWORD=3; _qlutattn_completion; echo ${COMPREPLY[*]}",
-        "zsh": "functions _qlutattn_completion >/dev/null && echo $_comps[qlutattn] avx2",
+        "bash": "COMP_WORDS=(qlutattn build --preset av) COMP_CWORD=3; _qlutattn_completion qlutattn; echo $COMPREPLY",
+        "zsh": "words=(qlutattn build --preset av); CURRENT=4; compadd() { print $completions }; $_comps[qlutattn]",
         "fish": "complete --do-complete 'qlutattn build --preset av'",
     }[shell]
     first = "autoload -U compinit; compinit -u -D\n" if shell == "zsh" else ""
@@ -122,7 +122,7 @@ def test_the_documented_line_teaches_the_shell(tmp_path: Path, shell: str) -> No
             program,
             *{"zsh": ["-f"], "bash": ["--norc"], "fish": ["--no-config"]}[shell],
             "-c",
-            f"{first}{line_for(shell)}\n{asks}",
+            f"{first}{line_for('comfort.md', shell)}\n{asks}",
         ],
         env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
         capture_output=True,
