@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import click
+from click.utils import PacifyFlushWrapper
 
 from qlutattn_patch import console, interrupts
 from qlutattn_patch.commands.command import everywhere, write_examples
@@ -95,6 +96,10 @@ def main(argv: list[str] | None = None) -> NoReturn:
     interrupts.install()
     code = run(argv)
     interrupts.ignore()  # all is done and said
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python writes what is left
     sys.exit(code)
 
 
@@ -103,6 +108,7 @@ def run(argv: list[str] | None = None) -> int:
     console.configure()
     try:
         code = group.main(args=argv, prog_name="qlutattn", standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as failure:
         failure.show()
         return failure.exit_code
@@ -116,6 +122,12 @@ def run(argv: list[str] | None = None) -> int:
     except ExpectedError as failure:
         console.error(failure.cause, failure.hint)
         return EXIT_EXPECTED
+    except BrokenPipeError:
+        return EXIT_OK  # whoever reads what we print, `head` for one, has enough
+    except SystemExit:
+        if isinstance(sys.stdout, PacifyFlushWrapper):  # click has met the same, and would say 1
+            return EXIT_OK
+        raise
     except Exception:
         return _bug(argv)
     return code if isinstance(code, int) else EXIT_OK  # a number is from --help and --version

@@ -118,7 +118,10 @@ def out_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequ
         table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    _rich(sys.stdout, None if sys.stdout.isatty() else 200).print(table)
+    console = _rich(sys.stdout, None if sys.stdout.isatty() else 200)
+    with console.capture() as captured:
+        console.print(table)
+    sys.stdout.write(captured.get())  # by rich itself, a reader who has enough would be an exit code of 1
 
 
 @contextmanager

@@ -221,9 +221,10 @@ def test_while_the_modules_are_loading(command: Command, tmp_path: Path) -> None
     assert (done.returncode, done.stdout, done.stderr) == (130, "", SAID)
 
 
-def test_a_reader_that_has_enough(command: Command) -> None:
+@pytest.mark.parametrize("argv", [["types"], ["types", "--json"], ["--help"], ["--version"]], ids=" ".join)
+def test_a_reader_that_has_enough(command: Command, argv: list[str]) -> None:
     """`qlutattn types | head -1`, where the pipe is closed before anything is written."""
-    process = command.start("types", "--json")
+    process = command.start(*argv)
     assert process.stdout is not None
     process.stdout.close()
     assert process.wait(LONG) == 0

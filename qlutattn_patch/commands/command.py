@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,17 +19,6 @@ class Command(click.Command):
         super().__init__(*args, **settings)
         self.examples = tuple(examples)
         self.params += everywhere()
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run it; whoever reads what it prints, `head` for one, may have enough before the end."""
-        try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            # Python would try again at the end to write what is left.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return None
-        return result
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The command's own options, then those that every command has."""
