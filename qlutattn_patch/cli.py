@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NoReturn
 
 import click
-from click.utils import PacifyFlushWrapper
 
 from qlutattn_patch import console, interrupts
 from qlutattn_patch.commands.command import everywhere, write_examples
@@ -106,6 +105,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
 def run(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     console.configure()
+    stdout = sys.stdout
     try:
         code = group.main(args=argv, prog_name="qlutattn", standalone_mode=False)
         sys.stdout.flush()
@@ -125,7 +125,7 @@ def run(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         return EXIT_OK  # whoever reads what we print, `head` for one, has enough
     except SystemExit:
-        if isinstance(sys.stdout, PacifyFlushWrapper):  # click has met the same, and would say 1
+        if sys.stdout is not stdout:  # click has met the same, wrapped it, and would say 1
             return EXIT_OK
         raise
     except Exception:
