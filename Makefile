@@ -10,7 +10,7 @@ OVERLAY := $(shell find templates/overlay -name '*.h' -o -name '*.c' -o -name '*
 
 SECONDS ?= 600
 
-.PHONY: run test check arm64 fuzz mca format clean help
+.PHONY: run test check docs arm64 fuzz mca format clean help
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -22,13 +22,16 @@ test: $(VENV)/.installed-dev ## All tests that can run here; says what could not
 	@$(PY) -m qlutattn_patch vendor || echo "make test: llama.cpp is not there; the tests that need it can not run" >&2
 	@$(PY) -m pytest -p tests.what_runs -m "" --junit-xml build/reports/pytest.xml $(ARGS)
 
-check: $(VENV)/.installed-dev ## Lint, formatting, types, and that patches/ is what templates/ say
+check: $(VENV)/.installed-dev docs ## Lint, formatting, types, the site, and that patches/ is what templates/ say
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@$(VENV)/bin/clang-format --dry-run -Werror $(OVERLAY)
 	@$(PY) -m qlutattn_patch vendor
 	@$(PY) -m qlutattn_patch generate --check
+
+docs: $(VENV)/.installed-dev ## The pages in docs/ as a site, in build/site; any link that leads nowhere is an error
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict
 
 arm64: $(VENV)/.installed ## As run, for arm64: native on an arm64 machine, else cross-compiled and under qemu-user
 	@$(PY) -m qlutattn_patch run --preset arm64 $(ARGS)

@@ -1,5 +1,18 @@
-"""`python -m qlutattn_patch`."""
+"""Where the program starts, as `qlutattn` and as `python -m qlutattn_patch`."""
 
-from qlutattn_patch.cli import main
+import sys
 
-main()
+
+def main() -> None:
+    """Run the command line; an interrupt is told in one line also while the modules are loading."""
+    try:
+        from qlutattn_patch import cli
+
+        cli.main()
+    except KeyboardInterrupt:
+        sys.stderr.write("error: Interrupted.\n  next: run the same command again\n")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -15,12 +15,11 @@ from qlutattn_patch.built import LARGE, OURS, Stamp, built_now, different_facts,
 from qlutattn_patch.errors import ExpectedError
 from qlutattn_patch.lock import locked
 from qlutattn_patch.origin import Origin, read_origin
-from qlutattn_patch.presets import Preset
+from qlutattn_patch.presets import DEFAULT_TARGET, Preset
 from qlutattn_patch.presets import preset as preset_named
 from qlutattn_patch.toolchain import Compilers, Program
 from qlutattn_patch.workspace import Workspace
 
-DEFAULT_TARGET = "align_attn"
 _PATIENCE = 3600.0  # seconds that a second build waits for the first
 # Targets that need nothing but ggml and llama: a tree for these alone configures in seconds.
 _SMALL_TARGETS = (*OURS, "llama", "ggml", "ggml-base", "ggml-cpu")

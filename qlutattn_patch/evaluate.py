@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from qlutattn_patch import caches, cmake, console, perplexity, results
-from qlutattn_patch.caches import Cache
+from qlutattn_patch.caches import JUDGED, Cache
 from qlutattn_patch.errors import ExpectedError
 from qlutattn_patch.formats import F16_BITS, load_formats
 from qlutattn_patch.perplexity import Context, Refusal, Tool
 from qlutattn_patch.presets import preset as preset_named
 from qlutattn_patch.workspace import Workspace
 
-TYPES = "q8_0,q5_0,q4_0,K4V4,K4V2,K2V2,K2V1,K1V1"
 COLUMNS = (
     "cache",
     "window",
@@ -43,7 +42,7 @@ class Settings:
     model: Path
     text: Path
     n_ctx: int = 1024
-    types: str = TYPES
+    types: str = JUDGED
     window: int | None = None
     sink: int | None = None
     chunks: int | None = None

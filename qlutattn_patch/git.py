@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from qlutattn_patch import console, interrupts
 from qlutattn_patch.errors import ExpectedError
 
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # a missing git is reported when it is first needed
@@ -272,22 +273,25 @@ def _records(data: bytes) -> list[str]:
 def _execute(command: list[str], folder: Path, plain: bool, stdin: bytes | None) -> Output:
     ceiling = {"GIT_CEILING_DIRECTORIES": str(folder.parent)}
     environment = {**_ALWAYS, **ceiling, **(_PLAIN if plain else {})}
+    console.ran(command, folder)
     with tempfile.TemporaryFile() as source, _without_git_variables():
         source.write(stdin or b"")
         source.seek(0)
+        running = None
         try:
-            status, stdout, stderr = gitpython.Git(folder).execute(
-                command,
-                istream=source,
-                env=environment,
-                with_extended_output=True,
-                with_exceptions=False,
-                stdout_as_string=False,
-                strip_newline_in_stdout=False,
-            )
+            with interrupts.held():
+                running = gitpython.Git(folder).execute(command, istream=source, env=environment, as_process=True)
+            stdout, stderr = running.communicate()
         except gitpython_exc.GitCommandNotFound:
             raise ExpectedError("The program 'git' is not on PATH.", "install git") from None
-    return Output(status, stdout, stderr)
+        except BaseException:
+            # an interrupt of ours alone (not typed at the terminal) must not leave it running
+            if running is not None:
+                running.terminate()
+                running.communicate()
+            raise
+        status = running.returncode
+    return Output(status, stdout, stderr.decode("utf-8", "replace").rstrip("\n"))
 
 
 @contextmanager

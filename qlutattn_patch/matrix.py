@@ -22,11 +22,10 @@ from qlutattn_patch.lock import locked
 from qlutattn_patch.presets import preset as preset_named
 from qlutattn_patch.render import AnchorFailure, HooksDoNotFit
 from qlutattn_patch.series import Patch, Series
+from qlutattn_patch.stages import SOURCE, STAGES
 from qlutattn_patch.upstreams import Upstream
 from qlutattn_patch.workspace import Workspace
 
-SOURCE = "source"  # the upstream itself can not be had
-STAGES = ("anchors", "generated", "applied", "compiled", "aligned")
 _TAIL = 40
 # what decides whether a stage passes
 _JUDGES = ("align", "align_dump", "apply", "cmake", "generate", "hooks", "presets", "render", "upstream")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from qlutattn_patch.errors import ExpectedError
 
+DEFAULT_TARGET = "align_attn"
 ARM64_SYSROOT = Path("/usr/aarch64-linux-gnu")
 ARM64_TRIPLE = "aarch64-linux-gnu"
 ARM64_TOOLCHAIN_FILE = Path(__file__).resolve().parent / "data" / f"{ARM64_TRIPLE}.cmake"

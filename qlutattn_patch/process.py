@@ -5,13 +5,20 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
+from qlutattn_patch import console, interrupts
 from qlutattn_patch.errors import ExpectedError
+
+_PATIENCE = 5.0  # seconds that an interrupted program has to tidy up
 
 
 @dataclass(frozen=True)
@@ -46,25 +53,21 @@ def capture(
     argv: Sequence[str | Path], cwd: Path | None = None, env: Mapping[str, str] | None = None, input: str | None = None
 ) -> Result:
     """Run a program and keep what it writes (UTF-8). The exit status is the caller's business."""
-    done = subprocess.run(
-        [str(arg) for arg in argv],
-        cwd=cwd,
-        env=_merged(env),
-        input=input,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
-    return Result(done.returncode, done.stdout, done.stderr)
+    stdin = subprocess.DEVNULL if input is None else subprocess.PIPE
+    with _started(argv, cwd, env, stdin, subprocess.PIPE, subprocess.PIPE) as child:
+        stdout, stderr = child.communicate(input)
+    return Result(child.returncode, stdout, stderr)
 
 
 def stream(argv: Sequence[str | Path], cwd: Path | None = None, env: Mapping[str, str] | None = None) -> int:
-    """Run a program with everything it writes going to our stderr, as it comes. Returns its exit status."""
-    done = subprocess.run(
-        [str(arg) for arg in argv], cwd=cwd, env=_merged(env), stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False
-    )
-    return done.returncode
+    """Run a program with everything it writes going to our stderr, as it comes, or (quiet) if it fails."""
+    if console.is_quiet():
+        lines: list[str] = []
+        status = follow(argv, lines.append, cwd, env)
+        console.show(lines if status else [])
+        return status
+    with _started(argv, cwd, env, subprocess.DEVNULL, sys.stderr, None) as child:
+        return child.wait()
 
 
 def follow(
@@ -74,24 +77,63 @@ def follow(
     env: Mapping[str, str] | None = None,
 ) -> int:
     """Run a program and hand over each line that it writes, to stdout or stderr, as it comes."""
-    with subprocess.Popen(
-        [str(arg) for arg in argv],
-        cwd=cwd,
-        env=_merged(env),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-    ) as child:
+    with _started(argv, cwd, env, subprocess.DEVNULL, subprocess.PIPE, subprocess.STDOUT) as child:
         assert child.stdout is not None
+        for line in child.stdout:
+            on_line(line.rstrip("\n"))
+        return child.wait()
+
+
+@contextmanager
+def _started(
+    argv: Sequence[str | Path],
+    cwd: Path | None,
+    env: Mapping[str, str] | None,
+    stdin: int,
+    stdout: int | IO[str],
+    stderr: int | None,
+) -> Iterator[subprocess.Popen[str]]:
+    """A program that is gone at the end, with all that it started: also when we are interrupted."""
+    console.ran(argv, cwd)
+    child = None
+    try:
+        with interrupts.held():
+            child = subprocess.Popen(
+                [str(arg) for arg in argv],
+                cwd=cwd,
+                env=_merged(env),
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                encoding="utf-8",
+                errors="replace",
+                # A group of its own, so that an interrupt, typed or sent to us alone, reaches all of it, and from us.
+                start_new_session=True,
+            )
+        yield child
+    except BaseException:
+        if child is not None:
+            _end(child)
+        raise
+    finally:
+        if child is not None:
+            with child:  # closes what is open between us, and waits
+                pass
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    """Interrupt a program's group, which lets compilers remove what they wrote by half; what stays is killed."""
+    for number, patience in ((signal.SIGINT, _PATIENCE), (signal.SIGKILL, 1.0)):
+        until = time.monotonic() + patience
         try:
-            for line in child.stdout:
-                on_line(line.rstrip("\n"))
-        except BaseException:
-            child.terminate()  # an interrupt of ours alone (not typed at the terminal) must not leave it running
-            raise
-    return child.returncode
+            os.killpg(child.pid, number)
+            while time.monotonic() < until:
+                child.poll()  # takes note of its end, without which the group would be there for ever
+                os.killpg(child.pid, 0)
+                time.sleep(0.02)
+        except (ProcessLookupError, PermissionError):  # macOS says the latter of a group whose last member ends
+            break
+    child.poll()
 
 
 def _merged(env: Mapping[str, str] | None) -> dict[str, str] | None:

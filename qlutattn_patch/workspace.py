@@ -6,8 +6,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
 from qlutattn_patch.errors import ExpectedError
 
 
@@ -64,7 +62,11 @@ class Workspace:
 def cache_dir() -> Path:
     """The user's cache directory for downloads: $QLUTATTN_CACHE, else the platform's."""
     override = os.environ.get("QLUTATTN_CACHE")
-    return Path(override) if override else Path(platformdirs.user_cache_dir("qlutattn"))
+    if override:
+        return Path(override)
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("qlutattn"))
 
 
 def log_dir() -> Path:

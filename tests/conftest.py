@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import documents
 import pytest
 from helpers import Project, make_project
+
+from qlutattn_patch import console
 
 
 @pytest.fixture(autouse=True)
@@ -15,6 +19,18 @@ def own_cache(
     """No fast test sees or fills the user's cache."""
     if not any(request.node.get_closest_marker(name) for name in ("vendored", "compiler", "qemu")):
         monkeypatch.setenv("QLUTATTN_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(autouse=True)
+def documents_as_documented(monkeypatch: pytest.MonkeyPatch):
+    """Every document that any test has printed is what its schema says."""
+    print_it = console.out_json
+
+    def checked(value: object) -> None:
+        print_it(value)
+        documents.check(json.loads(json.dumps(value)))
+
+    monkeypatch.setattr(console, "out_json", checked)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,18 @@ def test_the_first_bad_commit(here, clone, capfd):
     found = bisected(capfd, "--clone", str(clone), git(clone, "rev-list", "--max-parents=0", "HEAD"), "HEAD")
     assert git(clone, "log", "-1", "--format=%s", str(found["first_bad"])) == "step 4"
     assert git(clone, "status", "--porcelain") == ""
+
+
+def test_the_documented_command(project, tmp_path, monkeypatch, capfd):
+    """docs/upstreams.md's, on small releases of the same names."""
+    index = only_index(tmp_path / "index", monkeypatch)
+    pin_release(project, make_release(index, "0.3.36", MOVED), "0.3.36")
+    for number in range(29, 36):
+        make_release(index, f"0.3.{number}", {"LICENSE": f"MIT {number}\n"} | (MOVED if number > 33 else {}))
+    find = Workspace.find.__func__
+    monkeypatch.setattr(Workspace, "find", classmethod(lambda cls, tree=None: find(cls, tree, project.root)))
+    assert run(shlex.split("qlutattn bisect 0.3.29 0.3.36 --until applied")[1:]) == 0
+    assert "first bad: 0.3.34 (last good: 0.3.33)\n" in capfd.readouterr().out
 
 
 def test_it_is_told_in_words(here, capfd):

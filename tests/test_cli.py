@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def test_a_bug_is_told_where_no_cache_can_be(
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("QLUTATTN_CACHE", str(tmp_path / "file"))
-    monkeypatch.setattr(cli.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(doctor, "examine", raising(ZeroDivisionError()))
     assert cli.run(["doctor"]) == 70
     assert re.search(rf"The log is {tmp_path}/\S+\.log\.", capsys.readouterr().err)

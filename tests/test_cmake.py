@@ -27,7 +27,7 @@ class Bench:
     workspace: Workspace
 
     def build(self, preset: str = "native", *targets: str, **options: object) -> cmake.BuildTree:
-        return cmake.build(self.workspace, preset, targets or (cmake.DEFAULT_TARGET,), **options)  # type: ignore[arg-type]
+        return cmake.build(self.workspace, preset, targets or (presets.DEFAULT_TARGET,), **options)  # type: ignore[arg-type]
 
     def calls(self, job: str) -> list[dict[str, object]]:
         return [call for call in fake_tools.calls(self.bin, "cmake") if job in call["argv"]]  # type: ignore[operator]

@@ -510,6 +510,7 @@ def test_the_command_says_what_went_where(at_home, capfd):
         f"carried  {C} -> templates/hooks/align.toml [[hook]] 2",
         "changed  templates/hooks/align.toml",
         "changed  patches/align.patch",
+        "changed  patches/receipt.json",
     ]
     assert "would be as the tree is" in said.err
     assert everything(at_home) == before
@@ -525,7 +526,7 @@ def test_the_command_refuses_with_all_that_is_refused(at_home, capfd):
     edit(at_home.tree / C, "return 2;", "return 22;")
     assert run(["status"]) == 0
     assert "next: qlutattn export" in capfd.readouterr().out
-    assert run(["export", "--json"]) == 3
+    assert run(["export", "--json"]) == 1
     said = capfd.readouterr()
     (refused,) = json.loads(said.out)["refused"]
     assert (refused["file"], refused["line"]) == (C, 14)

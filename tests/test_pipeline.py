@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import documents
 import pytest
 from helpers import ROOT
 
@@ -19,7 +20,9 @@ def job(*argv: str) -> tuple[dict[str, Any], str]:
     argv = (sys.executable, "-m", "qlutattn_patch", *argv, "--json")
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr + done.stdout[-4000:]
-    return json.loads(done.stdout), done.stderr
+    document = json.loads(done.stdout)
+    documents.check(document)
+    return document, done.stderr
 
 
 def program(preset: str) -> Path:

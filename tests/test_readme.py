@@ -1,59 +1,15 @@
-"""Every command in the README exists and works, and what it states as a number is what the code gives."""
+"""What the README states as a number is what the code gives. tests/test_docs.py runs its commands."""
 
 from __future__ import annotations
 
 import re
-import shlex
-import subprocess
-import sys
 
-import pytest
 from helpers import ROOT
-from tiny_models import CORPUS, write_model
 
 from qlutattn_patch.formats import load_formats
 
 UPSTREAMS = (ROOT / "docs" / "upstreams.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.S)
-COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
-QLUTATTN = [shlex.split(line)[1:] for line in COMMANDS if line.startswith("qlutattn ")]
-MAKE = sorted(
-    {word for text in [*COMMANDS, README] for word in re.findall(r"make ([a-z0-9]+)`?", text)}
-    & {"run", "test", "check", "arm64"}
-)
-
-
-def test_only_commands_that_are_tested() -> None:
-    assert all(line.startswith(("qlutattn ", "make ")) for line in COMMANDS)
-    assert len(QLUTATTN) > 8
-
-
-@pytest.mark.parametrize("target", MAKE)
-def test_make_targets_exist(target: str) -> None:
-    subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What stands for the files that commands name: a model with random weights, a text, a place for a picture."""
-    folder = tmp_path_factory.mktemp("files")
-    (folder / "T.txt").write_text(CORPUS * 12, encoding="utf-8")
-    return {
-        "M.gguf": str(write_model(folder / "M.gguf")),
-        "T.txt": str(folder / "T.txt"),
-        "kld.svg": str(folder / "kld.svg"),
-    }
-
-
-@pytest.mark.compiler
-@pytest.mark.parametrize("argv", QLUTATTN, ids=" ".join)
-def test_commands_work(argv: list[str], files: dict[str, str]) -> None:
-    argv = [files.get(word, word) for word in argv]
-    done = subprocess.run(
-        [sys.executable, "-m", "qlutattn_patch", *argv], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr + done.stdout[-4000:]
 
 
 def test_the_sizes_are_those_of_the_types() -> None:
@@ -66,11 +22,6 @@ def test_the_sizes_are_those_of_the_types() -> None:
             assert float(bpw) == kind.bpw
             assert float(saving) == round(100 * (1 - kind.bpw / 16), 1)
             assert int(size) == values * kind.bpw / 8 / 2**20
-
-
-def test_links_lead_somewhere() -> None:
-    for link in re.findall(r"\]\(([^)#]+)\)", README):
-        assert link.startswith("https://") or (ROOT / link).exists(), link
 
 
 def test_the_lines_touched_are_as_generated() -> None:

@@ -6,16 +6,22 @@ from pathlib import Path
 
 import click
 
-from qlutattn_patch.align import align, junit
-from qlutattn_patch.commands.options import json_option, quick_option, tree_option
+from qlutattn_patch.commands.command import Command
+from qlutattn_patch.commands.options import json_option, preset_option, quick_option, tree_option
 from qlutattn_patch.commands.output import end_with
 from qlutattn_patch.errors import ExpectedError
-from qlutattn_patch.presets import PRESETS
 from qlutattn_patch.workspace import Workspace
 
 
-@click.command()
-@click.option("--preset", type=click.Choice(list(PRESETS)), default="native", show_default=True, help="Which build.")
+@click.command(
+    cls=Command,
+    examples=[
+        ("qlutattn align --quick", "A minute's look at what was built:"),
+        ("qlutattn align --filter k4v2", "Only the cases of one pair of types:"),
+        ("qlutattn align --quick --json --junit build/align.xml", "For machines:"),
+    ],
+)
+@preset_option
 @click.option("--filter", metavar="REGEX", help="Run only the cases whose id matches.")
 @click.option("--junit", "junit_file", metavar="FILE", type=click.Path(path_type=Path), help="Write JUnit XML too.")
 @quick_option
@@ -25,6 +31,8 @@ def command(
     preset: str, filter: str | None, junit_file: Path | None, quick: bool, as_json: bool, tree: Path | None
 ) -> None:
     """Run the built align_attn, and check the tiles and results that it dumps in numpy."""
+    from qlutattn_patch.align import align, junit
+
     report = align(Workspace.find(tree), preset, filter, quick)
     if junit_file:
         try:

@@ -7,17 +7,31 @@ from pathlib import Path
 import click
 
 from qlutattn_patch import console
-from qlutattn_patch.commands.options import tree_option
-from qlutattn_patch.series import load_series
-from qlutattn_patch.tree import apply
+from qlutattn_patch.commands.command import Command
+from qlutattn_patch.commands.options import json_option, tree_option
+from qlutattn_patch.commands.output import document
 from qlutattn_patch.workspace import Workspace
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[
+        ("qlutattn apply", "Patch vendor/llama.cpp:"),
+        ("qlutattn apply --tree ../llama.cpp", "Patch a checkout of your own, whose HEAD and index stay:"),
+    ],
+)
+@json_option
 @tree_option
-def command(tree: Path | None) -> None:
+def command(as_json: bool, tree: Path | None) -> None:
     """Put the patch set into the tree: wholly or not at all, and again without harm."""
+    from qlutattn_patch.series import load_series
+    from qlutattn_patch.tree import apply
+
     workspace = Workspace.find(tree)
     series = load_series(workspace.patches)
     changed = apply(workspace, series)
     console.step(f"{workspace.tree} {'now has' if changed else 'has'} the {len(series.patches)} patches.")
+    if as_json:
+        names = [patch.title for patch in series.patches]
+        fields = {"tree": str(workspace.tree), "changed": changed, "series": series.digest, "patches": names}
+        document(True, fields)

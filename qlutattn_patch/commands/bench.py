@@ -6,15 +6,26 @@ from pathlib import Path
 
 import click
 
-from qlutattn_patch import bench_plot, console, picture
-from qlutattn_patch.bench import RIGHT, Settings, bench
-from qlutattn_patch.commands.options import json_option, plot_option, tree_option
-from qlutattn_patch.presets import PRESETS
+from qlutattn_patch import console
+from qlutattn_patch.commands import complete
+from qlutattn_patch.commands.command import Command
+from qlutattn_patch.commands.options import json_option, plot_option, preset_option, tree_option
+from qlutattn_patch.commands.output import document
 from qlutattn_patch.workspace import Workspace
 
 
-@click.command()
-@click.option("--preset", type=click.Choice(list(PRESETS)), default="native", show_default=True, help="Which build.")
+@click.command(
+    cls=Command,
+    examples=[
+        ("qlutattn bench --quick", "A first look:"),
+        ("qlutattn bench --work decode --keys 8192,32768 --types f16,K4V4,K2V2", "Decoding beside f16:"),
+        (
+            "qlutattn bench --work decode --threads 1 --plot build/decode.svg",
+            "All lengths, and a picture:",
+        ),
+    ],
+)
+@preset_option
 @click.option("--work", metavar="LIST", help="Of decode, prefill and pack (default: all).")
 @click.option("--keys", metavar="LIST", help="How many keys (default: 512 to 131072, prefill to 8192).")
 @click.option("--threads", metavar="LIST", help="How many threads (default: 1 and all).")
@@ -24,7 +35,12 @@ from qlutattn_patch.workspace import Workspace
     type=click.Choice(["heads", "tokens"]),
     help="f16, q8_0, q4_0: each head's tokens side by side (default), or each token's heads, as llama.cpp has it.",
 )
-@click.option("--types", metavar="LIST", help="Of f16, q8_0, q4_0, K4V2 and its like, K4V4+w512, w512.")
+@click.option(
+    "--types",
+    metavar="LIST",
+    shell_complete=complete.list_of(complete.bench_caches),
+    help="Of f16, q8_0, q4_0, K4V2 and its like, K4V4+w512, w512.",
+)
 @click.option("--filter", metavar="REGEX", help="Only the rows whose id matches, such as decode-8192-t2-K4V4.")
 @click.option("--cold", is_flag=True, help="Empty the caches before each run; else each follows one of its own row.")
 @click.option("--quick", is_flag=True, help="A few short rows, and not for long.")
@@ -36,13 +52,16 @@ def command(
     preset: str, instructions: bool, plot: Path | None, as_json: bool, tree: Path | None, **choice: str | bool | None
 ) -> None:
     """Time attention over packed keys and values beside upstream's f16, q8_0 and q4_0, in turns, in one run."""
+    from qlutattn_patch import bench_plot, picture
+    from qlutattn_patch.bench import RIGHT, Settings, bench
+
     if plot:
         picture.check(plot)
     result = bench(Workspace.find(tree), preset, Settings(**choice), instructions)  # type: ignore[arg-type]
     if plot:
         bench_plot.plot(result, plot)
     if as_json:
-        console.out_json(result.json)
+        document(True, result.json)
         return
     console.out_table(result.columns, result.table(), right=RIGHT)
     for line in result.summary():

@@ -6,17 +6,24 @@ from pathlib import Path
 
 import click
 
-from qlutattn_patch import console, matrix, upstreams
-from qlutattn_patch.bisect import bisect, candidates
-from qlutattn_patch.commands.options import json_option
-from qlutattn_patch.commands.upstream_options import clone_option, jobs_option, until_option
-from qlutattn_patch.config import load_pin
+from qlutattn_patch import console
+from qlutattn_patch.commands import complete
+from qlutattn_patch.commands.command import Command
+from qlutattn_patch.commands.options import jobs_option, json_option
+from qlutattn_patch.commands.output import document
+from qlutattn_patch.commands.upstream_options import clone_option, until_option
 from qlutattn_patch.workspace import Workspace, cache_dir
 
 
-@click.command()
-@click.argument("good")
-@click.argument("bad")
+@click.command(
+    cls=Command,
+    examples=[
+        ("qlutattn bisect 0.3.29 0.3.36 --until applied", "The release from which on the patches do not apply:"),
+        ("qlutattn bisect --clone ~/llama.cpp v1 HEAD", "The commit of a clone that broke any stage:"),
+    ],
+)
+@click.argument("good", shell_complete=complete.one_of(complete.releases))
+@click.argument("bad", shell_complete=complete.one_of(complete.releases))
 @clone_option
 @until_option
 @jobs_option
@@ -26,6 +33,10 @@ def command(good: str, bad: str, clone: Path | None, until: str, jobs: int | Non
 
     Both are releases, or commits of a clone.
     """
+    from qlutattn_patch import matrix, upstreams
+    from qlutattn_patch.bisect import bisect, candidates
+    from qlutattn_patch.config import load_pin
+
     workspace, cache = Workspace.find(), cache_dir()
     pin = load_pin(workspace.pin_file)
     names = candidates(pin, good, bad, clone)
@@ -35,9 +46,7 @@ def command(good: str, bad: str, clone: Path | None, until: str, jobs: int | Non
     if as_json:
         rows = {"tried": [row.json for row in found.tried]}
         ends = {"first_bad": found.first_bad.version, "last_good": found.last_good.version}
-        console.out_json(
-            {"schema": 1, **ends, "stage": found.first_bad.stage, "detail": found.first_bad.detail, **rows}
-        )
+        document(True, {**ends, "stage": found.first_bad.stage, "detail": found.first_bad.detail, **rows})
         return
     console.out_table(matrix.columns(found.tried), matrix.table(found.tried))
     console.out(f"first bad: {found.first_bad.version} (last good: {found.last_good.version})")

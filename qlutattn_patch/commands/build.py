@@ -6,22 +6,32 @@ from pathlib import Path
 
 import click
 
-from qlutattn_patch import cmake, console
-from qlutattn_patch.commands.options import tree_option
-from qlutattn_patch.presets import PRESETS
+from qlutattn_patch import console
+from qlutattn_patch.commands import complete
+from qlutattn_patch.commands.command import Command
+from qlutattn_patch.commands.options import jobs_option, json_option, preset_option, tree_option
+from qlutattn_patch.commands.output import document
+from qlutattn_patch.presets import DEFAULT_TARGET, PRESETS
 from qlutattn_patch.workspace import Workspace
 
 
 @click.command(
+    cls=Command,
+    examples=[
+        ("qlutattn build", "align_attn for this machine:"),
+        ("qlutattn build --target llama-server --target llama-cli", "Two of llama.cpp's tools:"),
+        ("qlutattn build --preset asan --jobs 2", "With sanitizers, by two compilers at once:"),
+    ],
     epilog="\b\nPresets:\n" + "\n".join(f"  {preset.name:8}{preset.summary}" for preset in PRESETS.values()),
 )
-@click.option("--preset", type=click.Choice(list(PRESETS)), default="native", show_default=True, help="How to build.")
+@preset_option
 @click.option(
     "--target",
     "targets",
     multiple=True,
-    default=[cmake.DEFAULT_TARGET],
+    default=[DEFAULT_TARGET],
     show_default=True,
+    shell_complete=complete.one_of(complete.targets),
     help="What to build; repeatable.",
 )
 @click.option(
@@ -30,9 +40,17 @@ from qlutattn_patch.workspace import Workspace
     type=click.Choice(["Release", "RelWithDebInfo", "Debug", "MinSizeRel"]),
     help="CMake's build type.",
 )
-@click.option("-j", "--jobs", type=click.IntRange(min=1), help="How many compilers at once (default: one per core).")
+@jobs_option
+@json_option
 @tree_option
-def command(preset: str, targets: tuple[str, ...], build_type: str | None, jobs: int | None, tree: Path | None) -> None:
+def command(
+    preset: str, targets: tuple[str, ...], build_type: str | None, jobs: int | None, as_json: bool, tree: Path | None
+) -> None:
     """Build the patched tree with cmake and ninja, in a build folder per preset."""
+    from qlutattn_patch import cmake
+
     built = cmake.build(Workspace.find(tree), preset, targets, build_type, jobs)
-    console.out(str(built.bin))
+    if as_json:
+        document(True, {"preset": preset, "targets": list(targets), "folder": str(built.path), "bin": str(built.bin)})
+    else:
+        console.out(str(built.bin))

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from qlutattn_patch import console, doctor
+from qlutattn_patch import console
+from qlutattn_patch.commands.command import Command
 from qlutattn_patch.commands.options import json_option
-from qlutattn_patch.doctor import Finding
+from qlutattn_patch.commands.output import document
 from qlutattn_patch.errors import CheckFailed
 from qlutattn_patch.workspace import Workspace
 
+if TYPE_CHECKING:
+    from qlutattn_patch.doctor import Finding
 
-@click.command()
+
+@click.command(
+    cls=Command,
+    examples=[
+        ("qlutattn doctor", "What is here, and the line that installs the rest:"),
+        ("qlutattn doctor --json", "The same for machines:"),
+    ],
+)
 @json_option
 def command(as_json: bool) -> None:
     """Say what this machine has, what it lacks and what for, and the one line that installs it."""
+    from qlutattn_patch import doctor
+
     report = doctor.examine(Workspace.find().root)
     if as_json:
-        console.out_json(doctor.as_json(report))
+        document(report.ok, doctor.as_json(report))
     else:
         console.out_table(
             ["", "what", "version", "where", "needed for"], [_row(finding) for finding in report.findings]

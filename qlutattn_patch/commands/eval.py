@@ -6,16 +6,27 @@ from pathlib import Path
 
 import click
 
-from qlutattn_patch import console, evaluate_plot, picture
-from qlutattn_patch.commands.options import json_option, plot_option, tree_option
-from qlutattn_patch.evaluate import COLUMNS, RIGHT, TYPES, Settings, evaluate
-from qlutattn_patch.presets import PRESETS
+from qlutattn_patch import console
+from qlutattn_patch.caches import JUDGED
+from qlutattn_patch.commands import complete
+from qlutattn_patch.commands.command import Command
+from qlutattn_patch.commands.options import json_option, plot_option, preset_option, tree_option
+from qlutattn_patch.commands.output import document
 from qlutattn_patch.workspace import Workspace
 
 _COUNT = click.IntRange(min=1)
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[
+        ("qlutattn eval --model M.gguf --text T.txt", "The usual caches:"),
+        (
+            "qlutattn eval --model M.gguf --text T.txt --types q4_0,K4V4+w512+s128,K4 --chunks 8",
+            "Others, with a window and a sink of their own, on the beginning of the text:",
+        ),
+    ],
+)
 @click.option("--model", metavar="M.gguf", type=click.Path(path_type=Path), required=True, help="The model.")
 @click.option("--text", metavar="T.txt", type=click.Path(path_type=Path), required=True, help="What it reads.")
 @click.option(
@@ -24,26 +35,30 @@ _COUNT = click.IntRange(min=1)
 @click.option(
     "--types",
     metavar="LIST",
-    default=TYPES,
-    help=f"Of f16, q8_0 and its like, K4V2, K4 (keys alone), V4, K4V4+w512+s128 (default: {TYPES}).",
+    default=JUDGED,
+    shell_complete=complete.list_of(complete.caches),
+    help=f"Of f16, q8_0 and its like, K4V2, K4 (keys alone), V4, K4V4+w512+s128 (default: {JUDGED}).",
 )
 @click.option("--kv-window", "window", metavar="N", type=click.IntRange(min=0), help="Newest tokens that stay f16.")
 @click.option("--kv-sink", "sink", metavar="N", type=click.IntRange(min=0), help="First tokens that stay f16.")
 @click.option("--chunks", metavar="N", type=_COUNT, help="Read no more than N contexts of the text.")
 @click.option("--threads", metavar="N", type=_COUNT, help="How many threads (default: as llama.cpp chooses).")
-@click.option("--preset", type=click.Choice(list(PRESETS)), default="native", show_default=True, help="Which build.")
+@preset_option
 @plot_option
 @json_option
 @tree_option
 def command(preset: str, plot: Path | None, as_json: bool, tree: Path | None, **choice: object) -> None:
     """Judge caches by a model's answers: perplexity, and divergence from an f16 cache (llama-perplexity's protocol)."""
+    from qlutattn_patch import evaluate_plot, picture
+    from qlutattn_patch.evaluate import COLUMNS, RIGHT, Settings, evaluate
+
     if plot:
         picture.check(plot)
     result = evaluate(Workspace.find(tree), preset, Settings(**choice))  # type: ignore[arg-type]
     if plot:
         evaluate_plot.plot(result, plot)
     if as_json:
-        console.out_json(result.json)
+        document(True, result.json)
         return
     console.out_table(COLUMNS, result.table(), right=RIGHT)
     for line in result.summary():

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from qlutattn_patch import console
-from qlutattn_patch.collect import Carried
+from qlutattn_patch.commands.command import Command
 from qlutattn_patch.commands.options import json_option, tree_option
-from qlutattn_patch.errors import ExpectedError
-from qlutattn_patch.export import Exported, export
+from qlutattn_patch.commands.output import document
+from qlutattn_patch.errors import CheckFailed
 from qlutattn_patch.workspace import Workspace
 
+if TYPE_CHECKING:
+    from qlutattn_patch.collect import Carried
+    from qlutattn_patch.export import Exported
 
-@click.command()
+
+@click.command(
+    cls=Command,
+    examples=[
+        ("qlutattn export --dry-run", "See where each edit of vendor/llama.cpp would go:"),
+        ("qlutattn export", "Carry them back, and make patches/ anew:"),
+        ("qlutattn export --tree ../llama.cpp", "The same for a checkout of your own:"),
+    ],
+)
 @click.option("--dry-run", is_flag=True, help="Say where each edit would go, and write nothing.")
 @json_option
 @tree_option
@@ -25,12 +37,14 @@ def command(dry_run: bool, as_json: bool, tree: Path | None) -> None:
     Whole new files go to the overlay, edits of upstream's files to the hooks whose text they are in. Patches and
     generated docs are made anew, and the tree counts as patched with them.
     """
+    from qlutattn_patch.export import export
+
     workspace = Workspace.find(tree)
     exported = export(workspace, dry_run)
     for warning in exported.warnings:
         console.warn(warning)
     if as_json:
-        console.out_json(_record(exported, dry_run))
+        document(not exported.refused, _record(exported, dry_run))
     else:
         for item in exported.carried:
             console.out(f"carried  {_line(item)}")
@@ -39,10 +53,11 @@ def command(dry_run: bool, as_json: bool, tree: Path | None) -> None:
     if exported.refused:
         console.show([line for refused in exported.refused for line in refused.lines])
         count = "1 edit" if len(exported.refused) == 1 else f"{len(exported.refused)} edits"
-        raise ExpectedError(
+        console.error(
             f"{count} of {workspace.tree} cannot be carried back as above; nothing was changed.",
             "do what is said of each, then: qlutattn export",
         )
+        raise CheckFailed
     done = "would be as the tree is" if dry_run else "are as the tree is"
     console.step(f"templates/ and patches/ {done}." if exported.changed else "There is nothing to carry back.")
 
@@ -54,8 +69,6 @@ def _line(item: Carried) -> str:
 
 def _record(exported: Exported, dry_run: bool) -> dict[str, object]:
     return {
-        "schema": 1,
-        "ok": not exported.refused,
         "dry_run": dry_run,
         "carried": [asdict(item) for item in exported.carried],
         "refused": [asdict(item) for item in exported.refused],

@@ -3,35 +3,62 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from qlutattn_patch import console
-from qlutattn_patch.commands.options import tree_option
+from qlutattn_patch.commands.command import Command
+from qlutattn_patch.commands.options import json_option, tree_option
+from qlutattn_patch.commands.output import document
 from qlutattn_patch.errors import CheckFailed
-from qlutattn_patch.generate import Drift, generate
-from qlutattn_patch.tree import held
 from qlutattn_patch.workspace import Workspace
 
+if TYPE_CHECKING:
+    from qlutattn_patch.generate import Drift
 
-@click.command()
+
+@click.command(
+    cls=Command,
+    examples=[
+        ("qlutattn generate", "After an edit in templates/:"),
+        ("qlutattn generate --check", "Only say whether patches/ and docs/ are what templates/ say:"),
+    ],
+)
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if anything is missing, changed or orphaned.")
+@json_option
 @tree_option
-def command(check: bool, tree: Path | None) -> None:
+def command(check: bool, as_json: bool, tree: Path | None) -> None:
     """Make patches/ and the generated docs from templates/ and the pristine upstream."""
+    from qlutattn_patch.generate import generate
+    from qlutattn_patch.tree import held
+
     workspace = Workspace.find(tree)
     with held(workspace) as work_tree:
         generated = generate(workspace, work_tree.repository)
         drift = generated.drift() if check else generated.write()
-    for item in drift:
-        console.out(_line(workspace, item, check))
-    if check and drift:
+    ok = not (check and drift)
+    if as_json:
+        files = [{"kind": _kind(item, check), "path": _path(workspace, item)} for item in drift]
+        names = [patch.title for patch in generated.series.patches]
+        document(ok, {"check": check, "series": generated.series.digest, "patches": names, "files": files})
+    else:
+        for item in drift:
+            console.out(_line(workspace, item, check))
+    if not ok:
         raise CheckFailed(f"{len(drift)} generated files are not what templates/ say; mend with: qlutattn generate")
     count = len(generated.series.patches)
     console.step(f"{count} patches are {'as generated' if check or not drift else 'written'}.")
 
 
+def _kind(item: Drift, check: bool) -> str:
+    return item.kind if check else {"missing": "created", "orphaned": "removed"}.get(item.kind, item.kind)
+
+
+def _path(workspace: Workspace, item: Drift) -> str:
+    return item.path.relative_to(workspace.root).as_posix()
+
+
 def _line(workspace: Workspace, item: Drift, check: bool) -> str:
-    kind = item.kind if check else {"missing": "created", "orphaned": "removed"}.get(item.kind, item.kind)
     note = " (not generated: move it away)" if item.kind == "foreign" else ""
-    return f"{kind:8} {item.path.relative_to(workspace.root).as_posix()}{note}"
+    return f"{_kind(item, check):8} {_path(workspace, item)}{note}"

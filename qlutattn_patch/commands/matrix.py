@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from qlutattn_patch import console, matrix, upstreams
-from qlutattn_patch.commands.options import json_option
-from qlutattn_patch.commands.upstream_options import clone_option, jobs_option, until_option
-from qlutattn_patch.config import load_pin
+from qlutattn_patch import console
+from qlutattn_patch.commands import complete
+from qlutattn_patch.commands.command import Command
+from qlutattn_patch.commands.options import jobs_option, json_option, preset_option
+from qlutattn_patch.commands.output import document
+from qlutattn_patch.commands.upstream_options import clone_option, until_option
 from qlutattn_patch.errors import CheckFailed
-from qlutattn_patch.presets import PRESETS
 from qlutattn_patch.workspace import Workspace, cache_dir
+
+if TYPE_CHECKING:
+    from qlutattn_patch.upstreams import Upstream
 
 _RELEASES = 8
 
@@ -26,8 +31,16 @@ def _shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     return int(part), int(count)
 
 
-@click.command()
-@click.argument("names", metavar="[VERSION|COMMIT]...", nargs=-1)
+@click.command(
+    cls=Command,
+    examples=[
+        ("qlutattn matrix", "The last eight releases, through all stages:"),
+        ("qlutattn matrix --until applied 0.3.36", "One release, without a compiler:"),
+        ("qlutattn matrix --clone ~/llama.cpp master HEAD~20", "Two commits of a clone:"),
+        ("qlutattn matrix --shard 2/4 --json", "The second quarter of them, for machines:"),
+    ],
+)
+@click.argument("names", metavar="[VERSION|COMMIT]...", nargs=-1, shell_complete=complete.one_of(complete.releases))
 @click.option(
     "--tree",
     "trees",
@@ -38,7 +51,7 @@ def _shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 )
 @clone_option
 @until_option
-@click.option("--preset", type=click.Choice(list(PRESETS)), default="native", show_default=True, help="How to build.")
+@preset_option
 @jobs_option
 @click.option("--shard", metavar="I/N", callback=_shard, help="Only each N-th upstream, from the I-th on.")
 @json_option
@@ -57,6 +70,9 @@ def command(
     Without arguments these are the last eight releases of the package that the pin names. Each has a work tree of its
     own in the cache; nothing in this project or in a checkout changes.
     """
+    from qlutattn_patch import matrix, upstreams
+    from qlutattn_patch.config import load_pin
+
     workspace, cache = Workspace.find(), cache_dir()
     pin = load_pin(workspace.pin_file)
     wanted = [*names, *(str(tree) for tree in trees)] or upstreams.latest(pin, _RELEASES)
@@ -64,7 +80,7 @@ def command(
         wanted = wanted[shard[0] - 1 :: shard[1]]
     checkouts = {str(tree): tree for tree in trees}
 
-    def find(name: str) -> upstreams.Upstream:
+    def find(name: str) -> Upstream:
         if name in checkouts:
             return upstreams.checkout(checkouts[name], cache)
         return upstreams.named(pin, name, clone, cache)
@@ -72,7 +88,7 @@ def command(
     rows = matrix.run(matrix.Checker(workspace.root, cache, preset, jobs, until), wanted, find)
     failed = sum(not row.ok for row in rows)
     if as_json:
-        console.out_json({"schema": 1, "ok": not failed, "until": until, "rows": [row.json for row in rows]})
+        document(not failed, {"until": until, "rows": [row.json for row in rows]})
     else:
         console.out_table(matrix.columns(rows), matrix.table(rows))
         for line in matrix.details(rows):

@@ -1,16 +1,34 @@
-"""How commands that end in the same thing print it."""
+"""How commands print: the envelope of their documents, and what ends in the same thing."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
 from qlutattn_patch import console
-from qlutattn_patch.align import COLUMNS, RIGHT, Report
 from qlutattn_patch.errors import CheckFailed
+
+if TYPE_CHECKING:
+    from qlutattn_patch.align import Report
+
+SCHEMA = 1
+
+
+def document(ok: bool, fields: Mapping[str, Any]) -> None:
+    """Print a command's JSON document: `schema`, `command` and `ok` first, which all documents have."""
+    name = click.get_current_context().info_name
+    rest = {key: value for key, value in fields.items() if key not in ("schema", "command", "ok")}
+    console.out_json({"schema": SCHEMA, "command": name, "ok": ok, **rest})
 
 
 def end_with(report: Report, as_json: bool) -> None:
     """Print align's report, as the last thing that a command does: exit code 1 if a case failed."""
+    from qlutattn_patch.align import COLUMNS, RIGHT
+
     if as_json:
-        console.out_json(report.json)
+        document(report.ok, report.json)
     else:
         console.out_table(COLUMNS, report.table(), right=RIGHT)
         for line in report.failures():

@@ -7,13 +7,21 @@ from pathlib import Path
 import click
 
 from qlutattn_patch import console
-from qlutattn_patch.commands.upstream_options import jobs_option
-from qlutattn_patch.rebase import rebase
+from qlutattn_patch.commands import complete
+from qlutattn_patch.commands.command import Command
+from qlutattn_patch.commands.options import jobs_option, json_option
+from qlutattn_patch.commands.output import document
 from qlutattn_patch.workspace import Workspace, cache_dir
 
 
-@click.command()
-@click.argument("version")
+@click.command(
+    cls=Command,
+    examples=[
+        ("qlutattn rebase 0.3.36", "Move to a release:"),
+        ("qlutattn rebase 0.3.36 --clone ~/llama.cpp", "The same, with the whole id of its commit in the pin:"),
+    ],
+)
+@click.argument("version", shell_complete=complete.one_of(complete.releases))
 @click.option(
     "--clone",
     metavar="DIR",
@@ -21,13 +29,20 @@ from qlutattn_patch.workspace import Workspace, cache_dir
     help="A git clone of llama.cpp that knows the release's commit by its whole id.",
 )
 @jobs_option
-def command(version: str, clone: Path | None, jobs: int | None) -> None:
+@json_option
+def command(version: str, clone: Path | None, jobs: int | None, as_json: bool) -> None:
     """Move the pin to another release if the templates pass every stage on it; otherwise change nothing.
 
     Pin, patches and generated docs change in one step; then the tree follows, patched.
     """
+    from qlutattn_patch.rebase import rebase
+
     rebased = rebase(Workspace.find(), version, cache_dir(), jobs, clone)
-    for path in rebased.changed:
-        console.out(f"changed  {path}")
+    if as_json:
+        row = rebased.row.json
+        document(True, {"version": version, "commit": row["commit"], "changed": list(rebased.changed), "row": row})
+    else:
+        for path in rebased.changed:
+            console.out(f"changed  {path}")
     cases = f", {rebased.row.cases} cases of align_attn" if rebased.row.cases else ""
     console.step(f"The project is for {version} now (llama.cpp {rebased.row.commit}{cases}).")

@@ -7,15 +7,27 @@ from pathlib import Path
 import click
 
 from qlutattn_patch import console
-from qlutattn_patch.commands.options import tree_option
-from qlutattn_patch.tree import revert
+from qlutattn_patch.commands.command import Command
+from qlutattn_patch.commands.options import json_option, tree_option
+from qlutattn_patch.commands.output import document
 from qlutattn_patch.workspace import Workspace
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[
+        ("qlutattn revert", "Make vendor/llama.cpp pristine again:"),
+        ("qlutattn revert --tree ../llama.cpp", "The same for a checkout of your own:"),
+    ],
+)
+@json_option
 @tree_option
-def command(tree: Path | None) -> None:
+def command(as_json: bool, tree: Path | None) -> None:
     """Take the patch set out of the tree again: the files are those of its base commit."""
+    from qlutattn_patch.tree import revert
+
     workspace = Workspace.find(tree)
     changed = revert(workspace)
     console.step(f"{workspace.tree} {'is pristine again' if changed else 'had no patches applied'}.")
+    if as_json:
+        document(True, {"tree": str(workspace.tree), "changed": changed})

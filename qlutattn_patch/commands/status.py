@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from qlutattn_patch import console
+from qlutattn_patch.commands.command import Command
 from qlutattn_patch.commands.options import json_option, tree_option
-from qlutattn_patch.results import Kept
-from qlutattn_patch.status import Build, Status, read_status
+from qlutattn_patch.commands.output import document
 from qlutattn_patch.workspace import Workspace
+
+if TYPE_CHECKING:
+    from qlutattn_patch.results import Kept
+    from qlutattn_patch.status import Build, Status
 
 _NEXT = {
     "absent": "qlutattn vendor",
@@ -21,15 +26,24 @@ _NEXT = {
 _RESULTS = ("result", "build", "of", "when", "cpu")
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[
+        ("qlutattn status", "The state of vendor/llama.cpp, and what to type next:"),
+        ("qlutattn status --tree ../llama.cpp", "The same for a checkout of your own:"),
+        ("qlutattn status --json", "For machines:"),
+    ],
+)
 @json_option
 @tree_option
 def command(as_json: bool, tree: Path | None) -> None:
     """Say what state the tree is in, and which link from templates to results is stale, why, and what mends it."""
+    from qlutattn_patch.status import read_status
+
     workspace = Workspace.find(tree)
     status = read_status(workspace)
     if as_json:
-        console.out_json(_record(status))
+        document(True, _record(status))
         return
     console.out(f"{workspace.tree}: {status.state}")
     console.out(f"pin: llama.cpp {status.pin.commit}")
@@ -72,7 +86,6 @@ def _said(kept: Kept) -> str:
 def _record(status: Status) -> dict[str, object]:
     patches = status.series.patches if status.series else ()
     return {
-        "schema": 1,
         "pin": {"commit": status.pin.commit, "tree": status.pin.tree},
         "state": status.state,
         "stale": [asdict(item) for item in status.stale],

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from qlutattn_patch import console
+from qlutattn_patch.commands.command import Command
 from qlutattn_patch.commands.options import json_option
-from qlutattn_patch.formats import QuantType, load_formats
+from qlutattn_patch.commands.output import document
 from qlutattn_patch.workspace import Workspace
+
+if TYPE_CHECKING:
+    from qlutattn_patch.formats import QuantType
 
 _COLUMNS = ("type", "id", "lanes", "bits", "tile bytes", "bits per value", "saves")
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[
+        ("qlutattn types", "The types, as a table:"),
+        ("qlutattn types --json", "The same for machines:"),
+    ],
+)
 @json_option
 def command(as_json: bool) -> None:
     """List the tensor types, with the bits per value and what each saves against f16."""
+    from qlutattn_patch.formats import load_formats
+
     types = load_formats(Workspace.find().templates / "formats.toml").types
     if as_json:
-        console.out_json({"schema": 1, "types": [_record(found) for found in types]})
+        document(True, {"types": [_record(found) for found in types]})
         return
     rows = [
         (t.name, str(t.id), t.lanes, str(t.bits), str(t.tile_bytes), f"{t.bpw:g}", f"{t.saving:.1%}") for t in types

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from qlutattn_patch.matrix import STAGES
+from qlutattn_patch.stages import STAGES
 
 clone_option = click.option(
     "--clone",
@@ -20,7 +20,4 @@ until_option = click.option(
     default=STAGES[-1],
     show_default=True,
     help="The last stage to try.",
-)
-jobs_option = click.option(
-    "-j", "--jobs", type=click.IntRange(min=1), help="How many compilers at once (default: one per core)."
 )

@@ -7,11 +7,19 @@ from pathlib import Path
 import click
 
 from qlutattn_patch import console
-from qlutattn_patch.vendor import vendor
+from qlutattn_patch.commands.command import Command
+from qlutattn_patch.commands.options import json_option
+from qlutattn_patch.commands.output import document
 from qlutattn_patch.workspace import Workspace
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[
+        ("qlutattn vendor", "From the cache, or else from the network:"),
+        ("qlutattn vendor --from ~/llama.cpp.tar.gz", "Without a network, from an archive, a folder or a checkout:"),
+    ],
+)
 @click.option(
     "--from",
     "given",
@@ -19,8 +27,16 @@ from qlutattn_patch.workspace import Workspace
     type=click.Path(path_type=Path),
     help="A git checkout, a folder or a tar archive that has the pinned llama.cpp.",
 )
-def command(given: Path | None) -> None:
+@json_option
+def command(given: Path | None, as_json: bool) -> None:
     """Get the pinned llama.cpp into vendor/llama.cpp, verified to the last byte."""
+    from qlutattn_patch.config import load_pin
+    from qlutattn_patch.vendor import vendor
+
     workspace = Workspace.find()
     changed = vendor(workspace, given)
     console.step(f"{workspace.tree} {'is now' if changed else 'is'} the pinned llama.cpp.")
+    if as_json:
+        pin = load_pin(workspace.pin_file)
+        fields = {"commit": pin.commit, "tree": pin.tree}
+        document(True, {"tree": str(workspace.tree), "changed": changed, "pin": fields})

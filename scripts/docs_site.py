@@ -1,0 +1,102 @@
+"""mkdocs' hooks: README.md as the first page, a navigation made from what is in docs/, and links that leave docs/.
+
+On the repository's own pages a link such as `../LICENSE` leads to the file; the site has a copy of it in its place.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parent.parent
+# The order in which one would read; a page that is not named here comes after these.
+ORDER = ("index", "comfort", "building", "kv-cache", "formats", "align", "performance", "quality", "patches")
+COPIES = "repository"  # the folder of the site for files from outside of docs/
+_LINK = re.compile(r"(\]\()([^)#\s]+)(#[^)\s]*)?\)")
+_FENCE = re.compile(r"^ *(```|~~~)")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """The navigation: index, the pages in their order, then all others by name."""
+    names = sorted(path.relative_to(config.docs_dir).as_posix() for path in Path(config.docs_dir).rglob("*.md"))
+    config.nav = sorted(["index.md", *names], key=_rank)
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """README.md, and each file outside of docs/ that a page has a link to."""
+    pages = {"index.md": (ROOT / "README.md").read_text(encoding="utf-8")}
+    pages |= {file.src_uri: file.content_string for file in files.documentation_pages()}
+    files.append(File.generated(config, "index.md", content=pages["index.md"]))
+    for name, text in pages.items():
+        for path in sorted(set(_outside(name, text))):
+            if (ROOT / path).is_file() and (uri := _copy_of(path)) not in files.src_uris:
+                files.append(File.generated(config, uri, abs_src_path=str(ROOT / path)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Links that leave docs/, led to the copies."""
+    name = page.file.src_uri
+    folder = posixpath.dirname(name)
+
+    def led(path: str) -> str:
+        target = _in_repository(name, path)
+        inside = _inside(target)
+        if inside is None and (ROOT / target).is_file():
+            inside = _copy_of(target)
+        return path if inside is None else posixpath.relpath(inside, folder or ".")
+
+    return _replaced(markdown, led)
+
+
+def _copy_of(path: str) -> str:
+    """Where the site has a file from outside of docs/; `.txt` so that a browser shows it and nothing renders it."""
+    return "index.md" if path == "README.md" else f"{COPIES}/{path.lstrip('.')}.txt"
+
+
+def _inside(path: str) -> str | None:
+    """The same path from docs/, for a path in the repository that is in there."""
+    return path.removeprefix("docs/") if path.startswith("docs/") else None
+
+
+def _in_repository(page: str, link: str) -> str:
+    """Where in the repository a link of a page leads."""
+    source = "README.md" if page == "index.md" else f"docs/{page}"
+    return posixpath.normpath(posixpath.join(posixpath.dirname(source), link))
+
+
+def _outside(page: str, text: str) -> list[str]:
+    found = []
+
+    def note(link: str) -> str:
+        path = _in_repository(page, link)
+        if _inside(path) is None and path != "README.md":
+            found.append(path)
+        return link
+
+    _replaced(text, note)
+    return found
+
+
+def _replaced(text: str, led: Callable[[str], str]) -> str:
+    """A page with each relative link replaced, code left as it is."""
+    lines, fenced = [], False
+    for line in text.split("\n"):
+        if _FENCE.match(line):
+            fenced = not fenced
+        elif not fenced:
+            line = _LINK.sub(lambda m: m[0] if "://" in m[2] else f"{m[1]}{led(m[2])}{m[3] or ''})", line)
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _rank(path: str) -> tuple[int, str]:
+    name = path.removesuffix(".md")
+    return (ORDER.index(name) if name in ORDER else len(ORDER), name)

@@ -1,0 +1,28 @@
+"""Whether a JSON document is what docs/schemas says of its command."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any
+
+import jsonschema
+from helpers import ROOT
+
+SCHEMAS = ROOT / "docs" / "schemas"
+
+
+@cache
+def _validator(command: str) -> jsonschema.Draft202012Validator:
+    path = SCHEMAS / f"{command}.json"
+    assert path.is_file(), f"qlutattn {command} --json has no schema: write docs/schemas/{command}.json"
+    schema = json.loads(path.read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
+def check(document: Any) -> None:
+    """Fail with every place where a document is not as its schema says."""
+    assert isinstance(document, dict)
+    wrong = [f"{error.json_path}: {error.message}" for error in _validator(document["command"]).iter_errors(document)]
+    assert not wrong, f"docs/schemas/{document['command']}.json does not describe this:\n" + "\n".join(wrong[:20])
