@@ -21,6 +21,7 @@ from qlutattn_patch.errors import (
     EXIT_OK,
     CheckFailed,
     ExpectedError,
+    from_system,
 )
 from qlutattn_patch.workspace import log_dir
 
@@ -71,7 +72,11 @@ def run(argv: list[str] | None = None) -> int:
     except ExpectedError as failure:
         console.error(failure.cause, failure.hint)
         return EXIT_EXPECTED
-    except Exception:
+    except Exception as failure:
+        told = from_system(failure) if isinstance(failure, OSError) else None
+        if told is not None:
+            console.error(told.cause, told.hint)
+            return EXIT_EXPECTED
         where = _keep_log(f"argv: {argv if argv is not None else sys.argv[1:]}\n\n{traceback.format_exc()}")
         console.error(f"This is a bug in qlutattn: {_last_line()}. {where}", "report it with that log")
         return EXIT_BUG
