@@ -20,6 +20,7 @@ from qlutattn_patch.errors import (
     EXIT_OK,
     CheckFailed,
     ExpectedError,
+    from_system,
 )
 
 GROUPS = {
@@ -129,8 +130,12 @@ def run(argv: list[str] | None = None) -> int:
         if sys.stdout is not stdout:  # click has met the same, wrapped it, and would say 1
             return EXIT_OK
         raise
-    except Exception:
-        return _bug(argv)
+    except Exception as failure:
+        told = from_system(failure) if isinstance(failure, OSError) else None
+        if told is None:
+            return _bug(argv)
+        console.error(told.cause, told.hint)
+        return EXIT_EXPECTED
     return code if isinstance(code, int) else EXIT_OK  # a number is from --help and --version
 
 

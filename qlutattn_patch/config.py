@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from qlutattn_patch.errors import ExpectedError
+from qlutattn_patch.files import is_of_git, is_plain_path
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -16,6 +17,9 @@ else:
     import tomli as tomllib
 
 T = TypeVar("T")
+N = TypeVar("N", int, float)
+
+MEND = "mend that file, then run the same command again"
 
 
 class Fields:
@@ -23,13 +27,13 @@ class Fields:
 
     def __init__(self, raw: Any, where: str) -> None:
         if not isinstance(raw, dict):
-            raise ExpectedError(f"{where} must be a table.")
+            raise ExpectedError(f"{where} must be a table.", MEND)
         self._left: dict[str, Any] = dict(raw)
         self.where = where
 
     def wrong(self, text: str) -> ExpectedError:
         """The error that says what is wrong in this table."""
-        return ExpectedError(f"{self.where}: {text}.")
+        return ExpectedError(f"{self.where}: {text}.", MEND)
 
     def __contains__(self, key: str) -> bool:
         return key in self._left
@@ -43,17 +47,17 @@ class Fields:
 
     def integer(self, key: str, default: int | None = None) -> int:
         value: int = self._take(key, int, "an integer", default)
-        return value
+        return self._small(key, value)
 
     def number(self, key: str) -> float:
         value = self._take(key, (int, float), "a number", None)
-        return float(value)
+        return float(self._small(key, value))
 
     def texts(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
         return tuple(self._list(key, str, "strings", default))
 
     def integers(self, key: str) -> tuple[int, ...]:
-        return tuple(self._list(key, int, "integers", None))
+        return tuple(self._small(key, value) for value in self._list(key, int, "integers", None))
 
     def table(self, key: str) -> Fields:
         return Fields(self._take(key, dict, "a table", None), f"{self.where} [{key}]")
@@ -91,6 +95,12 @@ class Fields:
             raise self.wrong(f"'{key}' must be {named}")
         return value
 
+    def _small(self, key: str, value: N) -> N:
+        """Refuse what does not fit in 64 bits, which Python may not even print."""
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise self.wrong(f"'{key}' is a number of more than 64 bits")
+        return value
+
     def _list(self, key: str, kind: type[T], named: str, default: Any) -> list[T]:
         values = self._take(key, (list, tuple), f"a list of {named}", default)
         if not all(isinstance(value, kind) and not isinstance(value, bool) for value in values):
@@ -98,16 +108,21 @@ class Fields:
         return list(values)
 
 
+def shown(value: str) -> str:
+    """A value from a file, in quotes and on one line."""
+    return f"'{value}'" if value.isprintable() else ascii(value)
+
+
 def read_text(path: Path, hint: str | None = None) -> str:
     """A text file of ours: UTF-8, or one sentence that says why not. Line ends are kept."""
     try:
         return path.read_bytes().decode("utf-8")
     except FileNotFoundError:
-        raise ExpectedError(f"There is no file {path}.", hint) from None
+        raise ExpectedError(f"There is no file {path}.", hint or "get it back: git checkout -- that file") from None
     except UnicodeDecodeError as failure:
-        raise ExpectedError(f"{path} is not UTF-8 (byte {failure.start}).") from None
+        raise ExpectedError(f"{path} is not UTF-8 (byte {failure.start}).", MEND) from None
     except OSError as failure:
-        raise ExpectedError(f"{path} cannot be read: {failure.strerror}.") from None
+        raise ExpectedError(f"{path} cannot be read: {failure.strerror}.", MEND) from None
 
 
 def read_toml(path: Path) -> Fields:
@@ -115,17 +130,18 @@ def read_toml(path: Path) -> Fields:
     try:
         # TOML forbids a lone CR; a checkout with CRLF line ends reads the same as one without
         return Fields(tomllib.loads(read_text(path).replace("\r\n", "\n")), str(path))
-    except tomllib.TOMLDecodeError as failure:
-        raise ExpectedError(f"{path} is not valid TOML: {failure}.") from None
+    except RecursionError:
+        raise ExpectedError(f"{path} is not valid TOML: it is nested too deeply.", MEND) from None
+    except ValueError as failure:  # that it is no TOML, or has a number of thousands of digits
+        raise ExpectedError(f"{path} is not valid TOML: {failure}.", MEND) from None
 
 
 def repository_path(fields: Fields, key: str, value: str) -> str:
     """Check that a value is a plain relative path with forward slashes, below the top of a repository."""
-    path = PurePosixPath(value)
-    if "\\" in value or path.is_absolute() or str(path) != value or not path.parts or ".." in path.parts:
-        raise fields.wrong(f"'{key}': '{value}' is not a plain relative path")
-    if ".git" in (part.lower() for part in path.parts):
+    if is_of_git(PurePosixPath(value)):
         raise fields.wrong(f"'{key}': '{value}' leads into a .git folder")
+    if not is_plain_path(value):
+        raise fields.wrong(f"'{key}': {shown(value)} is not a plain relative path")
     return value
 
 

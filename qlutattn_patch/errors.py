@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 EXIT_OK = 0
 EXIT_CHECK_FAILED = 1
 EXIT_USAGE = 2
@@ -17,6 +19,26 @@ class ExpectedError(Exception):
         super().__init__(cause)
         self.cause = cause
         self.hint = hint
+
+
+# What a system may answer at any time: no bug of ours. A missing file, or one where none should be, is not among them.
+_OF_THE_SYSTEM = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM, errno.EROFS),
+        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EBUSY, errno.ETXTBSY, errno.ENOLCK),
+        *(errno.ELOOP, errno.ENAMETOOLONG),
+    }
+)
+
+
+def from_system(failure: OSError, where: object = "A file") -> ExpectedError | None:
+    """What the system refused, as a sentence; None if it says more about us than about the system."""
+    if failure.errno not in _OF_THE_SYSTEM:
+        return None
+    what = failure.filename2 or failure.filename or where
+    return ExpectedError(
+        f"{what} cannot be read or written: {failure.strerror}.", "mend that, then run the same command again"
+    )
 
 
 class CheckFailed(Exception):

@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+
+def is_plain_path(value: str) -> bool:
+    """Whether this is a relative path with forward slashes that stays below its start and out of .git folders."""
+    path = PurePosixPath(value)
+    plain = str(path) == value and bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+    return plain and "\\" not in value and value.isprintable() and not is_of_git(path)
+
+
+def is_of_git(path: PurePosixPath) -> bool:
+    """Whether a path leads into a .git folder."""
+    return ".git" in (part.lower() for part in path.parts)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

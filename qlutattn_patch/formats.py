@@ -13,6 +13,8 @@ from types import MappingProxyType
 from qlutattn_patch.config import Fields, read_toml
 
 FIRST_FREE_ID = 43
+LAST_ID = 255  # tables in ggml have a row for each id up to the largest
+LARGEST_TILE = 4096
 BIT_WIDTHS = (1, 2, 4)
 LAYOUTS = ("lookup", "dot")
 KERNELS = ("lut", "dot")
@@ -151,8 +153,8 @@ def _tile(fields: Fields) -> Tile:
         metadata=fields.texts("metadata"),
     )
     for key, value in (("pack_size", tile.pack_size), ("pack_chunk_size", tile.pack_chunk_size)):
-        if value < 8 or value & (value - 1):
-            raise fields.wrong(f"'{key}' must be a power of two from 8 on, not {value}")
+        if not 8 <= value <= LARGEST_TILE or value & (value - 1):
+            raise fields.wrong(f"'{key}' must be a power of two in 8...{LARGEST_TILE}, not {value}")
     if not 1 <= tile.level_unit <= 127:
         raise fields.wrong(f"'level_unit' must be in 1...127, not {tile.level_unit}")
     if len(set(tile.metadata)) != len(tile.metadata) or not tile.metadata:
@@ -204,6 +206,8 @@ def _type(fields: Fields, tile: Tile, codebooks: Mapping[int, Codebook]) -> Quan
     expected = f"qlutattn_{side}{bits}_{tile.pack_size}x{tile.pack_size}"
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name != expected:
         raise fields.wrong(f"the name must be '{expected}' for this side, bit width and tile, not '{name}'")
+    if number > LAST_ID:
+        raise fields.wrong(f"the id {number} is too large (the last one is {LAST_ID})")
     if number < FIRST_FREE_ID:
         raise fields.wrong(f"the id {number} is upstream's (ours start at {FIRST_FREE_ID})")
     fields.done()

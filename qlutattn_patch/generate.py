@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from qlutattn_patch.config import read_text
+from qlutattn_patch.config import MEND, read_text
 from qlutattn_patch.docs import formats_page, patches_page
 from qlutattn_patch.errors import ExpectedError
 from qlutattn_patch.files import write_atomically
@@ -21,6 +21,7 @@ from qlutattn_patch.transaction import Contents
 from qlutattn_patch.upstream import TABLES, check_is_llama_cpp, collisions, facts, mismatches
 from qlutattn_patch.workspace import Workspace
 
+_OTHER = "take another llama.cpp, or leave that file alone in templates/hooks"
 _LICENCE = "Context lines are from llama.cpp (MIT licence, The ggml authors)."
 # git am would take such a line for the end of the message
 _ENDS_A_MESSAGE = re.compile(r"^(---|diff -|Index: |From )")
@@ -156,9 +157,9 @@ def _upstream_texts(repository: Repository, entries: Mapping[str, Entry]) -> dic
         try:
             texts[file] = blobs[entry.blob].decode("utf-8")
         except UnicodeDecodeError:
-            raise ExpectedError(f"Upstream's {file} is not UTF-8, so that no hook can edit it.") from None
+            raise ExpectedError(f"Upstream's {file} is not UTF-8, so that no hook can edit it.", _OTHER) from None
         if "\r" in texts[file]:
-            raise ExpectedError(f"Upstream's {file} has CRLF line ends, which git am would lose.")
+            raise ExpectedError(f"Upstream's {file} has CRLF line ends, which git am would lose.", _OTHER)
     return texts
 
 
@@ -169,7 +170,7 @@ def _overlay_text(renderer: Renderer, source: Path, file: str) -> str:
         where += TEMPLATE_SUFFIX
         text = renderer.text(text.replace("\r\n", "\n"), where)
     if "\r" in text or "\0" in text or not text.endswith("\n"):
-        raise ExpectedError(f"{where} must be a text with LF line ends, the last line's too.")
+        raise ExpectedError(f"{where} must be a text with LF line ends, the last line's too.", MEND)
     return text
 
 
@@ -190,7 +191,7 @@ def _message(patch: PatchSpec) -> str:
     for line in message.splitlines():
         if _ENDS_A_MESSAGE.match(line):
             raise ExpectedError(
-                f"templates/hooks/{patch.name}.toml: git am would end the message at the line '{line}'."
+                f"templates/hooks/{patch.name}.toml: git am would end the message at the line '{line}'.", MEND
             )
     return message
 

@@ -49,12 +49,15 @@ _SETTINGS = {"core.autocrlf": "false", "core.safecrlf": "false", "gc.auto": "0"}
 _ALWAYS = {"LC_ALL": "C", "TZ": "UTC", "GIT_TERMINAL_PROMPT": "0", "GIT_PAGER": "cat", "GIT_OPTIONAL_LOCKS": "0"}
 
 
+_FSCK = "mend what git says, then run the same command again; git fsck says whether the repository is whole"
+
+
 class GitError(ExpectedError):
     """A git command that failed; `stderr` is what it said."""
 
     def __init__(self, args: Sequence[str], stderr: str) -> None:
         said = [line for line in stderr.strip().splitlines() if line.strip()] or ["it said nothing"]
-        super().__init__(f"git {args[0]} failed: {said[-1]}")
+        super().__init__(f"git {args[0]} failed: {said[-1]}", _FSCK)
         self.stderr = stderr
 
 
@@ -88,14 +91,14 @@ class Repository:
         """The repository whose work tree starts exactly at `folder`."""
         folder = folder.absolute()
         if not folder.is_dir():
-            raise ExpectedError(f"There is no folder {folder}.")
+            raise ExpectedError(f"There is no folder {folder}.", "name a git checkout")
         entry = folder / ".git"
         git_dir = entry
         if entry.is_file():  # a linked work tree or a submodule
             line = entry.read_text(encoding="utf-8", errors="replace").strip()
             git_dir = (folder / line.removeprefix("gitdir:").strip()).resolve()
         if not (git_dir / "HEAD").is_file():
-            raise ExpectedError(f"{folder} is not the top of a git work tree (it has no .git).")
+            raise ExpectedError(f"{folder} is not the top of a git work tree (it has no .git).", "name a git checkout")
         return cls(git_dir, folder)
 
     @classmethod
@@ -177,7 +180,7 @@ class Repository:
             end = data.index(b"\n", at)
             head = data[at:end].split(b" ")
             if len(head) != 3:
-                raise ExpectedError(f"The repository {self.git_dir} lacks the object {blob}.")
+                raise ExpectedError(f"The repository {self.git_dir} lacks the object {blob}.", _FSCK)
             at = end + 1 + int(head[2])
             found[blob] = data[end + 1 : at]
             at += 1

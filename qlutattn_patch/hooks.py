@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from qlutattn_patch.config import Fields, read_text, read_toml, repository_path, version
+from qlutattn_patch.config import Fields, read_text, read_toml, repository_path, shown, version
 from qlutattn_patch.digests import of_templates
 from qlutattn_patch.errors import ExpectedError
 
@@ -105,10 +105,10 @@ def read_series(path: Path, hint: str) -> list[str]:
     lines = (line.split("#", 1)[0].strip() for line in read_text(path, hint).splitlines())
     names = [line for line in lines if line]
     for name in names:
-        if "/" in name or "\\" in name or name.startswith((".", "-")) or name.split() != [name]:
-            raise ExpectedError(f"{path}: '{name}' is not a plain file name.")
+        if "/" in name or "\\" in name or name.startswith((".", "-")) or " " in name or not name.isprintable():
+            raise ExpectedError(f"{path}: {shown(name)} is not a plain file name.", hint)
         if names.count(name) > 1:
-            raise ExpectedError(f"{path}: '{name}' is listed twice.")
+            raise ExpectedError(f"{path}: '{name}' is listed twice.", hint)
     return names
 
 
@@ -158,6 +158,9 @@ def _load_form(fields: Fields, main: Hook | None) -> Hook:
     )
     if form.place not in PLACES:
         raise fields.wrong(f"'place' must be 'after', 'before' or 'replace', not '{form.place}'")
+    for key, value in (("anchor", form.anchor), ("text", form.text)):
+        if "\0" in value or "\r" in value:
+            raise fields.wrong(f"'{key}' has a NUL or a carriage return, which no source file here has")
     if form.count < 1:
         raise fields.wrong(f"'count' must be 1 or more, not {form.count}")
     if main:
@@ -170,12 +173,18 @@ def _one_line(fields: Fields, key: str) -> str:
     value = fields.text(key).strip()
     if "\n" in value:
         raise fields.wrong(f"'{key}' must be one line")
-    return value
+    return _printable(fields, key, value)
 
 
 def _prose(fields: Fields, key: str) -> str:
     """A paragraph: line breaks and indentation in the TOML mean nothing."""
-    return " ".join(fields.text(key).split())
+    return _printable(fields, key, " ".join(fields.text(key).split()))
+
+
+def _printable(fields: Fields, key: str, value: str) -> str:
+    if not value.isprintable():
+        raise fields.wrong(f"'{key}' has characters that cannot be printed: {shown(value)}")
+    return value
 
 
 def _overlay_sources(folder: Path) -> tuple[dict[str, Path], list[str]]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 _FILE = re.compile(rb"^diff --git ", re.MULTILINE)
-_HUNK = re.compile(rb"^@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@", re.MULTILINE)
+_HUNK = re.compile(rb"^@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9}))? @@", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class FilePatch:
 def split_patch(data: bytes) -> list[FilePatch]:
     """The files of a patch, in order."""
     starts = [match.start() for match in _FILE.finditer(data)]
-    return [_file(data[start:end]) for start, end in zip(starts, [*starts[1:], len(data)], strict=True)]
+    return [_file(data[start:end]) for start, end in pairwise([*starts, len(data)])]
 
 
 def _file(data: bytes) -> FilePatch:
@@ -58,22 +59,31 @@ def _file(data: bytes) -> FilePatch:
 def _hunk_end(data: bytes, match: re.Match[bytes]) -> tuple[int, int]:
     """Where a hunk ends, from the line counts in its head, and how many of its lines change something."""
     old, new = (int(match[group]) if match[group] is not None else 1 for group in (2, 4))
-    at, changed = data.index(b"\n", match.end()) + 1, 0
+    at, changed = _next_line(data, match.end()), 0
     while at < len(data) and (old > 0 or new > 0 or data[at : at + 1] == b"\\"):
         kind = data[at : at + 1]
         old -= kind in (b" ", b"-", b"\n")
         new -= kind in (b" ", b"+", b"\n")
         changed += kind in (b"+", b"-")
-        end = data.find(b"\n", at)
-        at = end + 1 if end >= 0 else len(data)
+        at = _next_line(data, at)
     return at, changed
+
+
+def _next_line(data: bytes, at: int) -> int:
+    """Where the line after this place begins."""
+    end = data.find(b"\n", at)
+    return end + 1 if end >= 0 else len(data)
 
 
 def _path(head: bytes) -> str:
     for prefix in (b"\n+++ b/", b'\n+++ "b/', b"\n--- a/", b'\n--- "a/'):
         at = head.find(prefix)
         if at >= 0:
-            name = head[at + len(prefix) : head.index(b"\n", at + 1)].rstrip(b"\t").rstrip(b'"')
+            name = head[at + len(prefix) : _next_line(head, at + 1)].rstrip(b"\t\n")
+            if prefix.endswith(b'"b/') or prefix.endswith(b'"a/'):  # git puts a name with quotes in it in quotes
+                name = name.rstrip(b'"').replace(b'\\"', b'"')
             return name.decode("utf-8", "surrogateescape")
-    name = head[: head.index(b"\n")].rpartition(b" b/")[2]  # an empty file or a change of mode has no such lines
+    name = (
+        head[: _next_line(head, 0)].rstrip(b"\n").rpartition(b" b/")[2]
+    )  # an empty file or a change of mode has no such lines
     return name.decode("utf-8", "surrogateescape")

@@ -30,6 +30,7 @@ class Rebased:
 
 def rebase(workspace: Workspace, version: str, cache: Path, jobs: int | None, clone: Path | None) -> Rebased:
     """Pin a release if the patch set passes every stage on it; otherwise nothing changes."""
+    tree.finish_interrupted(workspace)
     with locked(workspace.root / "vendor" / ".lock", str(workspace.tree)):
         of_project(workspace).recover()
         pin = load_pin(workspace.pin_file)

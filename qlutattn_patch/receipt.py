@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from qlutattn_patch.errors import ExpectedError
+from qlutattn_patch.files import is_plain_path
+
+_ID = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ def read_patches_receipt(path: Path) -> PatchesReceipt:
         raise ExpectedError(
             f"{path}, which says what the patches were made from, is missing.", "qlutattn generate"
         ) from None
-    except (ValueError, OSError, TypeError):
+    except (ValueError, RecursionError, OSError, TypeError):
         pass
     raise ExpectedError(f"{path}, which says what the patches were made from, cannot be read.", "qlutattn generate")
 
@@ -59,13 +63,27 @@ def read_receipt(path: Path) -> Receipt | None:
     """Read the receipt of an apply, None if there is none."""
     try:
         receipt = Receipt(**_decoded(path))
-        if isinstance(receipt.files, dict):
+        if _is_whole(receipt):
             return receipt
     except FileNotFoundError:
         return None
-    except (ValueError, OSError, TypeError):
-        pass
-    raise ExpectedError(
+    except (ValueError, RecursionError, OSError, TypeError) as failure:
+        raise _damaged(path) from failure
+    raise _damaged(path)
+
+
+def _is_whole(receipt: Receipt) -> bool:
+    """Whether every field is what apply writes: ids are git's or a sha256, and no path leads out of the tree."""
+    ids: list[object] = [receipt.commit, receipt.base, receipt.series, receipt.result]
+    if not isinstance(receipt.files, dict) or not all(is_plain_path(path) for path in receipt.files):
+        return False
+    ids += [] if receipt.templates is None else [receipt.templates]
+    ids += [blob for blob in receipt.files.values() if blob is not None]
+    return all(isinstance(one, str) and _ID.fullmatch(one) for one in ids)
+
+
+def _damaged(path: Path) -> ExpectedError:
+    return ExpectedError(
         f"The receipt {path} cannot be read.",
         "put the files back with git checkout and git clean, remove the receipt, then: qlutattn apply",
     )

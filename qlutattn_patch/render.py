@@ -6,15 +6,28 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jinja2
+import jinja2.sandbox
 from jinja2 import meta, nodes
 
+from qlutattn_patch.config import MEND
 from qlutattn_patch.errors import ExpectedError
 from qlutattn_patch.formats import Formats
 from qlutattn_patch.hooks import Hook
 
 _CANDIDATES = 3
+# A template is a table with words around it: what it may be made of is little, and ends soon.
+_ALLOWED = (
+    *(nodes.Template, nodes.TemplateData, nodes.Output, nodes.For, nodes.If, nodes.Name, nodes.Const),
+    *(nodes.Getattr, nodes.Getitem, nodes.Slice, nodes.Tuple, nodes.List, nodes.Call, nodes.Filter, nodes.Test),
+    *(nodes.CondExpr, nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not, nodes.Neg, nodes.Pos),
+    *(nodes.Add, nodes.Sub, nodes.Mul, nodes.Div, nodes.FloorDiv, nodes.Mod, nodes.Concat),
+)
+_FILTERS = ("abs", "first", "join", "last", "length", "lower", "max", "min", "sort", "sum", "trim", "upper")
+_DEEPEST = 2  # loops in loops
+_LONGEST = 1000  # numbers in a range
 _NUMBER = re.compile(r"\{\{ upstream\.(\w+) \}\}")
 # NUL, which no text of ours may have, marks what is from where: \0N\0 literal N, \0:LINE\0 an expression, \0\0 its end
 _MARK = re.compile(r"\0(:?\d*)\0")
@@ -29,18 +42,30 @@ class Span:
     line: int = 1
 
 
+class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
+    """A sandbox in which a product is one of numbers, and a range is short."""
+
+    intercepted_binops = frozenset(["*", "%"])
+
+    def call_binop(self, context: object, operator: str, left: Any, right: Any) -> Any:
+        if not (isinstance(left, (int, float)) and isinstance(right, (int, float))):
+            raise TypeError(f"'{operator}' is for numbers only")
+        return left * right if operator == "*" else left % right
+
+
 class Renderer:
     """Renders overlay and hook texts from the formats."""
 
     def __init__(self, formats: Formats, upstream: Mapping[str, int] | None = None) -> None:
         self._upstream = dict(upstream or {})
-        self._environment = jinja2.Environment(
+        self._environment = _Environment(
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
             keep_trailing_newline=True,
             autoescape=False,
         )
+        self._environment.globals = {"range": _range}
         self._context: dict[str, object] = {
             "types": formats.types,
             "tile": formats.tile,
@@ -51,11 +76,14 @@ class Renderer:
     def text(self, template: str, where: str) -> str:
         """Render a template; `where` is named if it is wrong."""
         try:
+            _refuse_what_is_no_table(self._environment.parse(template))
             return self._environment.from_string(template).render(self._context)
         except jinja2.TemplateSyntaxError as failure:
-            raise ExpectedError(f"{where}, line {failure.lineno} of the template: {failure.message}.") from None
-        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as failure:
-            raise ExpectedError(f"{where}: the template fails: {failure}.") from None
+            raise ExpectedError(f"{where}, line {failure.lineno} of the template: {failure.message}.", MEND) from None
+        except RecursionError:
+            raise ExpectedError(f"{where}: the template is nested too deeply.", MEND) from None
+        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as failure:
+            raise ExpectedError(f"{where}: the template fails: {failure}.", MEND) from None
 
     def spans(self, template: str, where: str) -> list[Span]:
         """A rendered template in parts: which are its own text, and where that is in it, and which are made."""
@@ -102,7 +130,7 @@ class Renderer:
 
         def number(found: re.Match[str]) -> str:
             if found[1] not in self._upstream:
-                raise ExpectedError(f"{where}: this llama.cpp has no '{found[1]}' (or it is not where it was).")
+                raise ExpectedError(f"{where}: this llama.cpp has no '{found[1]}' (or it is not where it was).", MEND)
             return str(self._upstream[found[1]])
 
         return _NUMBER.sub(number, anchor)
@@ -149,6 +177,39 @@ class Placed:
         """What stands where the anchor stood."""
         new = {"after": self.anchor + self.text, "before": self.text + self.anchor, "replace": self.text}
         return new[self.form.place]
+
+
+def _refuse_what_is_no_table(node: nodes.Node, depth: int = 0) -> None:
+    """Refuse macros, includes, calls and whatever else could reach further, or run longer, than a table needs to."""
+    what = None
+    if not isinstance(node, _ALLOWED):
+        what = f"'{type(node).__name__.lower()}'"
+    elif isinstance(node, nodes.Filter) and node.name not in _FILTERS:
+        what = f"the filter '{node.name}'"
+    elif isinstance(node, nodes.Call) and not _is_harmless(node):
+        what = "a call of anything but 'range' and 'items'"
+    elif isinstance(node, nodes.For):
+        depth += 1
+        what = "a recursive loop" if node.recursive else None
+    if depth > _DEEPEST:
+        what = f"more than {_DEEPEST} loops in one another"
+    if what:
+        raise jinja2.TemplateSyntaxError(f"{what} is not for templates of tables", node.lineno)
+    for child in node.iter_child_nodes():
+        _refuse_what_is_no_table(child, depth)
+
+
+def _is_harmless(call: nodes.Call) -> bool:
+    if isinstance(call.node, nodes.Name):
+        return call.node.name == "range"
+    return isinstance(call.node, nodes.Getattr) and call.node.attr == "items"
+
+
+def _range(*numbers: int) -> range:
+    found = range(*numbers)
+    if len(found) > _LONGEST:
+        raise ValueError(f"a range is too long ({len(found)} numbers; the longest has {_LONGEST})")
+    return found
 
 
 @dataclass(frozen=True)

@@ -94,4 +94,6 @@ def _read(path: Path) -> bytes:
             f"The patch {path} was checked out with CRLF line ends, which git apply does not accept.",
             "git config core.autocrlf false && git checkout -- patches",
         )
+    if not split_patch(data):
+        raise ExpectedError(f"The patch {path} changes no file.", "qlutattn generate")
     return data

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from qlutattn_patch.errors import ExpectedError
-from qlutattn_patch.files import sync, sync_folder, write_atomically
+from qlutattn_patch.files import is_plain_path, sync, sync_folder, write_atomically
 from qlutattn_patch.git import is_plain_file
 from qlutattn_patch.workspace import Workspace
 
@@ -84,7 +84,8 @@ class Transaction:
                 self._finish()
             raise ExpectedError(
                 f"{failure.filename2 or failure.filename or self.top} cannot be changed ({failure.strerror}); "
-                "every file is as it was."
+                "every file is as it was.",
+                "mend that, then run the same command again",
             ) from None
         with _said(self.top):
             self._finish()
@@ -96,9 +97,8 @@ class Transaction:
                 if self._folder.is_dir():
                     shutil.rmtree(self._folder)
                 return False
-            journal = json.loads(self._journal.read_text(encoding="utf-8"))
-            steps = [_Step(**step) for step in journal["steps"]]
-            if journal["direction"] == _FORWARD:
+            direction, steps = self._read_journal()
+            if direction == _FORWARD:
                 self._forward(steps)
             else:
                 self._back(steps)
@@ -143,13 +143,29 @@ class Transaction:
         target = self.top / path
         for folder in target.relative_to(self.top).parents:
             if (self.top / folder).is_symlink() and folder != Path():
-                raise ExpectedError(f"{self.top / folder} is a link, so that {path} would be written elsewhere.")
+                raise ExpectedError(
+                    f"{self.top / folder} is a link, so that {path} would be written elsewhere.", "move it away"
+                )
         if (target.exists() or target.is_symlink()) and not is_plain_file(self.top, path):
-            raise ExpectedError(f"{target} is in the way: it is not a plain file.")
+            raise ExpectedError(f"{target} is in the way: it is not a plain file.", "move it away")
 
     def _write_journal(self, direction: str, steps: list[_Step]) -> None:
         journal = {"schema": 1, "direction": direction, "steps": [asdict(step) for step in steps]}
         write_atomically(self._journal, json.dumps(journal, indent=1).encode())
+
+    def _read_journal(self) -> tuple[str, list[_Step]]:
+        try:
+            journal = json.loads(self._journal.read_bytes())
+            steps = [_Step(**step) for step in journal["steps"]]
+            direction = journal["direction"]
+            if direction in (_FORWARD, _BACK) and all(is_plain_path(step.path) for step in steps):
+                return direction, steps
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            pass  # told below
+        raise ExpectedError(
+            f"The journal {self._journal} of an interrupted change is damaged.",
+            f"see what of it is in {self.top} with git status, then remove {self._folder}",
+        )
 
     # --- doing; everything below may have been interrupted anywhere and is run again from its start
 
@@ -223,9 +239,10 @@ def _said(top: Path) -> Iterator[None]:
 
 
 def _digest(path: Path) -> str | None:
-    if not path.is_file():
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _remove_empty_folders(folder: Path, top: Path) -> None:
@@ -234,6 +251,8 @@ def _remove_empty_folders(folder: Path, top: Path) -> None:
             folder.rmdir()
         except FileNotFoundError:
             pass
-        except OSError:  # it still has something in it
+        except OSError as failure:
+            if failure.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
             return
         folder = folder.parent

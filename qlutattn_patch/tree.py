@@ -20,6 +20,7 @@ from qlutattn_patch.upstream import check_is_llama_cpp
 from qlutattn_patch.workspace import Workspace
 
 _LISTED = 20
+OLD = ".old-"  # a tree that another one is about to take the place of
 
 
 @dataclass(frozen=True)
@@ -92,18 +93,28 @@ def open_tree(workspace: Workspace) -> Repository:
 @contextmanager
 def held(workspace: Workspace) -> Iterator[Tree]:
     """The tree, locked, with what an interrupted command left unfinished finished first."""
-    finish_rebase(workspace)
+    finish_interrupted(workspace)
     repository = open_tree(workspace)
     with locked(state_folder(repository) / "lock", str(workspace.tree)):
         _transaction(repository, workspace.tree).recover()
         yield read_tree(repository, workspace.tree)
 
 
-def finish_rebase(workspace: Workspace) -> None:
-    """Finish what an interrupted rebase or export had begun to write into the project."""
+def finish_interrupted(workspace: Workspace) -> None:
+    """Finish what an interrupted rebase or export had begun; put back a tree that vendor had just moved away."""
+    lock = workspace.root / "vendor" / ".lock"
     if of_project(workspace).is_unfinished:
-        with locked(workspace.root / "vendor" / ".lock", str(workspace.root)):
+        with locked(lock, str(workspace.root)):
             of_project(workspace).recover()
+    if workspace.is_vendored and not workspace.tree.exists() and _moved_away(workspace):
+        with locked(lock, str(workspace.tree)):
+            for old in _moved_away(workspace):
+                if not workspace.tree.exists():
+                    old.rename(workspace.tree)
+
+
+def _moved_away(workspace: Workspace) -> list[Path]:
+    return sorted(workspace.tree.parent.glob(f"{OLD}*"))
 
 
 def read_tree(repository: Repository, top: Path) -> Tree:
@@ -164,7 +175,9 @@ def _change(tree: Tree, patched: PatchedTree, made: Receipt | None) -> None:
         if path not in before and path not in tree.base and (tree.top / path).exists():
             raise ExpectedError(f"{tree.top / path} is in the way: a patch brings a file of that name.", "move it away")
         if entry and entry.mode not in ("100644", "100755"):
-            raise ExpectedError(f"A patch makes {path} something else than a plain file, which apply does not do.")
+            raise ExpectedError(
+                f"A patch makes {path} something else than a plain file, which apply does not do.", "qlutattn generate"
+            )
     missing = [entry.blob for entry in differing.values() if entry and entry.blob not in patched.contents]
     contents = {**patched.contents, **tree.repository.blobs(missing)}
     changes = {

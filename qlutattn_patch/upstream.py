@@ -33,7 +33,7 @@ def check_is_llama_cpp(files: Collection[str], what: str) -> None:
     """Refuse a tree that is not llama.cpp."""
     for landmark in LANDMARKS:
         if landmark not in files:
-            raise ExpectedError(f"{what} is no llama.cpp: it has no {landmark}.")
+            raise ExpectedError(f"{what} is no llama.cpp: it has no {landmark}.", "name a checkout of llama.cpp")
 
 
 def facts(texts: Mapping[str, str]) -> dict[str, int]:

@@ -15,11 +15,11 @@ from qlutattn_patch.errors import ExpectedError
 from qlutattn_patch.git import GitError, Repository
 from qlutattn_patch.lock import locked
 from qlutattn_patch.sdist import SourceUnavailable
-from qlutattn_patch.tree import finish_rebase, held
+from qlutattn_patch.tree import OLD, finish_interrupted, held
 from qlutattn_patch.upstream import LANDMARKS
 from qlutattn_patch.workspace import Workspace, cache_dir
 
-_NEW, _OLD = ".new-", ".old-"
+_NEW = ".new-"
 _ATTEMPTS = 10
 _FROM = "name a checkout, folder or archive of it: qlutattn vendor --from PATH"
 
@@ -28,7 +28,7 @@ Fill = Callable[[Path], None]
 
 def vendor(workspace: Workspace, given: Path | None = None) -> bool:
     """Make the vendored tree what the pin says; says whether there was anything to do."""
-    finish_rebase(workspace)
+    finish_interrupted(workspace)
     pin = load_pin(workspace.pin_file)
     folder = workspace.tree.parent
     with locked(folder / ".lock", str(workspace.tree)):
@@ -73,7 +73,7 @@ def refuse_to_lose_work(workspace: Workspace) -> None:
 
 def _remove_leftovers(folder: Path) -> None:
     """Remove what killed runs left; a git that such a run started may still be writing for a moment."""
-    for leftover in [*folder.glob(f"{_NEW}*"), *folder.glob(f"{_OLD}*")]:
+    for leftover in [*folder.glob(f"{_NEW}*"), *folder.glob(f"{OLD}*")]:
         for attempt in range(_ATTEMPTS):
             try:
                 shutil.rmtree(leftover)
@@ -168,7 +168,13 @@ def _make_repository(built: Path, pin: Pin) -> None:
 
 
 def _put_in_place(built: Path, target: Path) -> None:
-    if target.exists():
-        # verified above to hold nothing but what can be made again
-        target.rename(target.with_name(f"{_OLD}{_unique()}"))
-    built.rename(target)
+    if not target.exists():
+        built.rename(target)
+        return
+    # verified above to hold nothing but what can be made again; a kill here is mended by `finish_interrupted`
+    old = target.rename(target.with_name(f"{OLD}{_unique()}"))
+    try:
+        built.rename(target)
+    except OSError:
+        old.rename(target)
+        raise

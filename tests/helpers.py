@@ -165,9 +165,9 @@ def git(folder: Path, *args: str, check: bool = True) -> str:
     return done.stdout.strip()
 
 
-def make_upstream(folder: Path, files: dict[str, str] | None = None) -> Path:
-    """A git checkout of the small upstream."""
-    write_files(folder, UPSTREAM | (files or {}))
+def make_upstream(folder: Path, files: dict[str, str] | None = None, alone: bool = False) -> Path:
+    """A git checkout of the small upstream, with other files beside its own or (`alone`) in their place."""
+    write_files(folder, (files or {}) if alone else UPSTREAM | (files or {}))
     git(folder, "init", "--quiet")
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "-m", "upstream")
@@ -176,16 +176,20 @@ def make_upstream(folder: Path, files: dict[str, str] | None = None) -> Path:
 
 def make_project(folder: Path, upstream_files: dict[str, str] | None = None) -> Project:
     """A project inside a git repository of its own, whose tree is a copy of the small upstream at the pin."""
-    upstream = make_upstream(folder / "up stream", upstream_files)
-    root = folder / "projekt ü"
-    write_files(root / "templates" / "overlay", OVERLAY)
     hooks = {"series": "# in order\ntypes\nalign\n", "types.toml": TYPES_TOML, "align.toml": ALIGN_TOML}
+    return assemble(folder, make_upstream(folder / "up stream", upstream_files), OVERLAY, hooks)
+
+
+def assemble(folder: Path, upstream: Path, overlay: dict[str, str], hooks: dict[str, str]) -> Project:
+    """A project with these templates, beside this upstream."""
+    root = folder / "projekt ü"
+    write_files(root / "templates" / "overlay", overlay)
     write_files(root / "templates" / "hooks", hooks)
     write_files(root / "docs", {"formats.md": FORMATS_MD})
     shutil.copy(ROOT / "templates" / "formats.toml", root / "templates")
     git(root, "init", "--quiet")
     write_pin(root, upstream)
-    shutil.copytree(upstream, root / "vendor" / "llama.cpp")
+    shutil.copytree(upstream, root / "vendor" / "llama.cpp", symlinks=True)
     return Project(Workspace(root, root / "vendor" / "llama.cpp"), upstream)
 
 
@@ -241,16 +245,15 @@ def upstream_tar(path: Path, prefix: str = "llama.cpp-1") -> Path:
     return make_tar(path, {f"{prefix}/{name}": text.encode() for name, text in UPSTREAM.items()}, (".sh",))
 
 
-def killed_at(count: int, below: Path, work: Callable[[], object], programs: bool = False) -> bool:
+def killed_at(count: int, below: Path, work: Callable[[], object]) -> bool:
     """Do work in a child process that is killed just before its `count`-th step on disk; False if it had fewer.
 
-    A step is anything below `below` that is opened for writing, renamed, removed or made, any fsync, and
-    (`programs`) the start of any program.
+    A step is anything below `below` that is opened for writing, renamed, removed or made, and any fsync.
     """
     child = os.fork()
     if child == 0:
         try:
-            _kill_before_step(count, str(below), programs)
+            _kill_before_step(count, str(below))
             work()
             os._exit(0)
         except BaseException:
@@ -261,7 +264,7 @@ def killed_at(count: int, below: Path, work: Callable[[], object], programs: boo
     return status == signal.SIGKILL
 
 
-def _kill_before_step(count: int, below: str, programs: bool) -> None:
+def _kill_before_step(count: int, below: str) -> None:
     left = count
 
     def step() -> None:
@@ -271,10 +274,7 @@ def _kill_before_step(count: int, below: str, programs: bool) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def audit(event: str, args: tuple[object, ...]) -> None:
-        if event == "subprocess.Popen":
-            if programs:
-                step()
-        elif event == "open":
+        if event == "open":
             path, _, flags = args
             writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
             if writes and str(path).startswith(below):

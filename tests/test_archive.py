@@ -10,14 +10,15 @@ import tarfile
 import pytest
 from helpers import UPSTREAM, make_tar, snapshot, upstream_tar
 
+from qlutattn_patch import archive
 from qlutattn_patch.archive import text_of, unpack
 from qlutattn_patch.errors import ExpectedError
 from qlutattn_patch.upstream import LANDMARKS
 
 
-def do_unpack(archive, target, prefix=None):
+def do_unpack(path, target, prefix=None):
     seen = []
-    unpack(archive, target, prefix, LANDMARKS, lambda done, total: seen.append((done, total)))
+    unpack(path, target, prefix, LANDMARKS, lambda done, total: seen.append((done, total)))
     return seen
 
 
@@ -50,8 +51,8 @@ def test_a_source_distribution_around_it(tmp_path):
     members |= {"pkg-1/CMakeLists.txt": b"outer\n", "pkg-1/setup.py": b"evil()\n"}
     members |= {"pkg-1/vendor/llama.cpp/.git": b"gitdir: ../../.git/modules/x\n"}
     for prefix in ("vendor/llama.cpp", None):
-        archive = make_tar(tmp_path / "x.tar.gz", members, (".sh",))
-        do_unpack(archive, tmp_path / f"out {prefix and 1}", prefix)
+        path = make_tar(tmp_path / "x.tar.gz", members, (".sh",))
+        do_unpack(path, tmp_path / f"out {prefix and 1}", prefix)
         assert snapshot(tmp_path / f"out {prefix and 1}") == UPSTREAM_FILES
 
 
@@ -63,6 +64,12 @@ def test_a_source_distribution_around_it(tmp_path):
         ("a/../../evil", b"x", "leads out of its folder"),
         ("a\\..\\evil", b"x", "leads out of its folder"),
         ("..", b"x", "leads out of its folder"),
+        ("a\nb", b"x", "has a character that no source file has"),
+        ("a\x1b[31mb", b"x", "has a character that no source file has"),
+        ("a\udcffb", b"x", "has a character that no source file has"),
+        ("x/CMAKELISTS.txt", b"x", "are the same file to some or all systems"),
+        ("x/./CMakeLists.txt", b"x", "are the same file to some or all systems"),
+        ("x/ggml", b"x", "is a file and the folder of"),
         ("link", odd("link", tarfile.SYMTYPE, "/etc"), "is a link"),
         ("hard", odd("hard", tarfile.LNKTYPE, "CMakeLists.txt"), "is a link"),
         ("fifo", odd("fifo", tarfile.FIFOTYPE), "is a device"),
@@ -72,12 +79,64 @@ def test_a_source_distribution_around_it(tmp_path):
 )
 def test_a_hostile_member_is_refused_before_anything_is_written(tmp_path, name, what, said):
     members = {f"x/{path}": text.encode() for path, text in UPSTREAM.items()}
-    archive = make_tar(tmp_path / "in" / "x.tar.gz", members | {name: what})
+    path = make_tar(tmp_path / "in" / "x.tar.gz", members | {name: what})
     with pytest.raises(ExpectedError, match=said) as told:
-        do_unpack(archive, tmp_path / "out" / "there")
-    assert name in told.value.cause
+        do_unpack(path, tmp_path / "out" / "there")
+    assert name.removeprefix("x/./").removeprefix("x/") in told.value.cause or not name.isprintable()
     assert "\n" not in told.value.cause
+    assert told.value.hint
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
+
+
+def sized(name, size):
+    """A header that promises more than follows it."""
+    info = tarfile.TarInfo(name)
+    info.size = size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        (sized("big", 5 << 30), "more than 4 GiB"),
+        (sized("big", 1 << 62), "more than 4 GiB"),
+        (sized("a", 3 << 30), "damaged"),
+        (sized("back", -512), "damaged|below zero"),
+    ],
+)
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_promise_of_too_much_is_refused_at_once(tmp_path, headers, said, pack):
+    (tmp_path / "x.tar").write_bytes(pack(headers + bytes(4096)))
+    with pytest.raises(ExpectedError, match=said):
+        do_unpack(tmp_path / "x.tar", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bomb_of_zeros_is_not_unpacked(tmp_path):
+    """64 MiB of zeros that say they are the name of a file: nobody reads them as one piece."""
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 1 << 26
+    with gzip.open(tmp_path / "x.tgz", "wb", compresslevel=1) as file:
+        file.write(header.tobuf(tarfile.GNU_FORMAT))
+        for _ in range(65):
+            file.write(bytes(1 << 20))
+    with pytest.raises(ExpectedError, match="a header is too large"):
+        do_unpack(tmp_path / "x.tgz", tmp_path / "out")
+
+
+def test_too_many_members_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "MAX_MEMBERS", len(UPSTREAM) - 1)
+    with pytest.raises(ExpectedError, match="more than 6 members"):
+        do_unpack(upstream_tar(tmp_path / "x.tgz"), tmp_path / "out")
+
+
+def test_a_full_disk_is_no_damaged_archive(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device", "there")
+
+    monkeypatch.setattr(archive.shutil, "copyfileobj", full)
+    with pytest.raises(ExpectedError, match="there cannot be read or written: No space left on device"):
+        do_unpack(upstream_tar(tmp_path / "x.tgz"), tmp_path / "out")
 
 
 def test_a_truncated_archive_is_refused_wherever_it_ends(tmp_path):
@@ -101,11 +160,11 @@ def test_a_damaged_archive_is_refused(tmp_path):
 
 
 def test_an_archive_of_something_else_is_refused(tmp_path):
-    archive = make_tar(tmp_path / "x.tar.gz", {"x/CMakeLists.txt": b"x\n"})
+    path = make_tar(tmp_path / "x.tar.gz", {"x/CMakeLists.txt": b"x\n"})
     with pytest.raises(ExpectedError, match=r"has no llama\.cpp in it"):
-        do_unpack(archive, tmp_path / "out")
+        do_unpack(path, tmp_path / "out")
     with pytest.raises(ExpectedError, match=r"a folder vendor/llama\.cpp with"):
-        do_unpack(archive, tmp_path / "out", "vendor/llama.cpp")
+        do_unpack(path, tmp_path / "out", "vendor/llama.cpp")
 
 
 def test_no_archive_is_told(tmp_path):

@@ -67,6 +67,32 @@ def test_a_wrong_pin_is_told_in_one_sentence(tmp_path, old, new, said):
     assert "\n" not in told.value.cause
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a = " + "[" * 20000, "nested too deeply"),
+        ("a = " + "9" * 5000, "is not valid TOML"),
+        ("a = 0", "must be a string"),
+        ("\0", "is not valid TOML"),
+        ("", "the key 'a' is missing"),
+    ],
+)
+def test_a_hostile_file_is_told(tmp_path, text, said):
+    (tmp_path / "x.toml").write_text(text)
+    with pytest.raises(ExpectedError, match=said) as told:
+        read_toml(tmp_path / "x.toml").text("a")
+    assert told.value.hint
+
+
+@pytest.mark.parametrize("number", ["0x" + "f" * 5000, str(2**63), f"-{2**64}"])
+def test_a_number_too_large_to_print_is_told(tmp_path, number):
+    (tmp_path / "x.toml").write_text(f"a = {number}\nb = [{number}]\nc = {number}\n")
+    fields = read_toml(tmp_path / "x.toml")
+    for read in (lambda: fields.integer("a"), lambda: fields.integers("b"), lambda: fields.number("c")):
+        with pytest.raises(ExpectedError, match="a number of more than 64 bits"):
+            read()
+
+
 def test_a_missing_file_is_told(tmp_path):
     with pytest.raises(ExpectedError, match="There is no file"):
         read_toml(tmp_path / "none.toml")
@@ -81,6 +107,13 @@ def test_a_file_that_is_not_utf8_is_told(tmp_path):
 def test_crlf_reads_the_same(tmp_path):
     (tmp_path / "pin.toml").write_bytes(PIN.replace("\n", "\r\n").encode())
     assert load_pin(tmp_path / "pin.toml").commit == "a" * 40
+
+
+@pytest.mark.parametrize("path", ["a\0b", "a\nb", "a\u202eb", ""])
+def test_paths_that_cannot_be_printed_are_refused_and_not_printed(path):
+    with pytest.raises(ExpectedError) as told:
+        repository_path(Fields({}, "here"), "key", path)
+    assert told.value.cause.isprintable()
 
 
 @pytest.mark.parametrize("path", ["/x", "a/../b", "a//b", "./a", "a\\b", ".git/config", "a/.GIT/b", "a/", "."])

@@ -47,6 +47,11 @@ def test_the_constant_keeps_the_shape_as_it_is_written():
     [
         ("id = 49", "id = 48", "the id 48 of 'qlutattn_k2_128x128' is that of 'qlutattn_k1_128x128'"),
         ("id = 48", "id = 42", "the id 42 is upstream's"),
+        ("id = 48", "id = 256", "the id 256 is too large"),
+        ("id = 48", "id = 0x10000000000000000", "more than 64 bits"),
+        ("pack_size = 128", "pack_size = 8192", "a power of two in 8...4096"),
+        ("rms_to_scale = 0.7978846", "rms_to_scale = nan", "small positive number"),
+        ("levels = [-64, 64]", "levels = [-64, true]", "list of integers"),
         ("levels = [-64, 64]", "levels = [64, -64]", "rise strictly"),
         ("levels = [-64, 64]", "levels = [-64, 0, 64]", "1-bit codes need 2 levels, not 3"),
         ("levels = [-64, 64]", "levels = [-64, 128]", "fit in an int8"),

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import fake_tools
 import pytest
-from helpers import Project, edit, git, killed_at, make_upstream, snapshot
+from helpers import Project, edit, git, make_upstream, snapshot
 from releases import make_release, only_index, pin_release
 from test_matrix import add_proof, built, put_align, release, tools  # noqa: F401
 
@@ -122,27 +121,3 @@ def test_a_release_that_names_no_commit_is_told(here, tmp_path):
     put_align(here, "0.5")
     with pytest.raises(ExpectedError, match=r"does not say which llama\.cpp it has"):
         rebase(here.workspace, "0.5", cache_dir(), None, None)
-
-
-def test_killed_at_any_step_the_next_command_finds_the_old_or_the_new(here, tmp_path):
-    """Pin and patches always belong together: the pin's file is what decides."""
-    old = {path.name: path.read_bytes() for path in here.workspace.patches.iterdir()}
-    ends = set()
-    rebase_steps = range(1, 400, 3)  # each third one: a project is copied and vendored for each
-    for count in rebase_steps:
-        root = tmp_path / f"kopie {count}"
-        shutil.copytree(here.root, root, symlinks=True)
-        copy = replace(here, workspace=replace(here.workspace, root=root, tree=root / "vendor" / "llama.cpp"))
-        if not killed_at(count, root, lambda it=copy: rebase(it.workspace, "0.2", cache_dir(), None, None)):
-            break
-        vendor(copy.workspace)  # finishes what was begun
-        pin = load_pin(copy.workspace.pin_file)
-        patches = {path.name: path.read_bytes() for path in copy.workspace.patches.iterdir()}
-        is_new = pin.commit == "abcdef012"
-        ends.add(is_new)
-        assert is_new or patches == old, f"killed at step {count}"
-        assert generate(copy.workspace, copy.repository).drift() == [], f"killed at step {count}"
-        assert git(copy.tree, "rev-parse", "HEAD^{tree}") == pin.tree
-        shutil.rmtree(root)
-    assert ends == {False, True}
-    assert count > 10

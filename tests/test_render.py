@@ -45,11 +45,38 @@ def test_renders_types_tile_and_codebooks(renderer):
         ("a\n{% for %}", "here, line 2"),
         ("{{ 1 / 0 }}", "division by zero"),
         ("{{ codebooks[3].levels }}", "here: the template fails"),
+        ("{{ types.__class__ }}", "here: the template fails: access to attribute '__class__' .* is unsafe"),
+        ("{{ types[0]['__init__'] }}", "is unsafe"),
+        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "a call of anything but 'range' and 'items'"),
+        ("{{ self.__init__ }}", "here"),
+        ("{{ lipsum() }}", "a call of anything but"),
+        ("{{ types|attr('__class__') }}", "the filter 'attr' is not for templates of tables"),
+        ("{{ '%1000000000d'|format(1) }}", "the filter 'format'"),
+        ("{{ '%1000000000d' % 1 }}", "'%' is for numbers only"),
+        ("{{ 'a' * 1000000000 }}", "'\\*' is for numbers only"),
+        ("{{ types * 1000000000 }}", "'\\*' is for numbers only"),
+        ("{{ 10 ** 10 ** 10 }}", "'pow' is not for templates"),
+        ("{% for a in range(1000000000) %}{% endfor %}", "a range is too long"),
+        ("{% for a in range(9) %}" * 3 + "{% endfor %}" * 3, "more than 2 loops in one another"),
+        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "'macro' is not for templates"),
+        ("{% set x = 1 %}", "'assign' is not for templates"),
+        ("{% include '/etc/passwd' %}", "'include' is not for templates"),
+        ("{% import 'os' as os %}", "'import' is not for templates"),
+        ("{{ " + "(" * 5000, "nested too deeply|unexpected"),
+        ("{{ " + "-" * 5000 + "1 }}", "nested too deeply"),
+        ("{{ " + "9" * 5000 + " }}", "here"),
     ],
 )
 def test_a_wrong_template_is_told(renderer, template, said):
-    with pytest.raises(ExpectedError, match=said):
+    with pytest.raises(ExpectedError, match=said) as told:
         renderer.text(template, "here")
+    assert told.value.hint
+
+
+def test_a_template_changes_nothing_of_what_it_is_given(renderer):
+    with pytest.raises(ExpectedError):
+        renderer.text("{{ codebooks.update({}) }}", "here")
+    assert renderer.text("{{ types|length }} {{ range(3)|join(' ') }}", "here") == "6 0 1 2"
 
 
 @pytest.mark.parametrize(

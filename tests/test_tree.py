@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from helpers import edit, git, killed_at, make_project, snapshot, together
+from helpers import edit, git, snapshot, together
 
 from qlutattn_patch import lock
 from qlutattn_patch.errors import ExpectedError
@@ -272,31 +272,3 @@ def test_a_second_command_refuses_in_words_after_a_while(made, monkeypatch, caps
         assert together(while_held) == [0]
     assert snapshot(made.tree) == before
     assert do_apply(made) is True
-
-
-@pytest.mark.parametrize("what", ["first apply", "changed series", "revert"])
-def test_killed_at_every_step_the_same_command_gives_the_right_result(tmp_path, what):
-    start = make_project(tmp_path / "start")
-    generate(start.workspace, start.repository).write()
-    pristine = snapshot(start.tree)
-    if what != "first apply":
-        do_apply(start)
-    if what == "changed series":
-        change_templates(start)
-    command = do_revert if what == "revert" else do_apply
-    wanted = pristine if what == "revert" else am_tree(start, tmp_path / "am")[0]
-    old = snapshot(start.tree)
-    # test_transaction sweeps over every kind of change; here every step of one command, every third of the others
-    for count in range(1, 300, 1 if what == "first apply" else 3):
-        tree = tmp_path / str(count) / "Baum"
-        shutil.copytree(start.tree, tree)
-        project = replace(start, workspace=replace(start.workspace, tree=tree))
-        if not killed_at(count, tree, lambda it=project: command(it)):
-            break
-        if not (tree / ".git/qlutattn/txn/journal.json").exists():
-            assert snapshot(tree) in (old, wanted), f"killed at step {count}"
-        command(project)
-        assert snapshot(tree) == wanted, f"killed at step {count}"
-        assert not (tree / ".git" / "qlutattn" / "txn").exists()
-        shutil.rmtree(tree)
-    assert count > 25

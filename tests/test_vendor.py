@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from helpers import (
     Project,
     edit,
     git,
-    killed_at,
     make_tar,
     make_upstream,
     snapshot,
@@ -272,37 +270,8 @@ def test_a_tree_with_work_in_it_does_not(project, work):
 # --- interrupted, and at once
 
 
-@pytest.mark.parametrize("what", ["first", "another pin"])
-def test_killed_at_every_step_the_same_command_gives_the_right_result(project, tmp_path, what):
-    start = vendored(project)
-    if what == "another pin":
-        move_pin(start)
-    else:
-        shutil.rmtree(start.tree)
-    archive = make_tar(
-        tmp_path / "x.tgz",
-        {f"x/{n}": d for n, (d, _) in snapshot(start.upstream).items()},
-        (".sh",),
-    )
-    wanted = snapshot(start.upstream)
-    for count in range(1, 400):
-        root = tmp_path / f"kopie {count}"
-        shutil.copytree(start.root, root)
-        copy = replace(start, workspace=replace(start.workspace, root=root, tree=root / "vendor" / "llama.cpp"))
-        if not killed_at(count, root, lambda it=copy: vendor(it.workspace, archive), programs=True):
-            break
-        if copy.tree.exists():
-            assert git(copy.tree, "status", "--porcelain") == "", f"killed at step {count}"
-        vendor(copy.workspace, archive)
-        assert snapshot(copy.tree) == wanted, f"killed at step {count}"
-        assert git(copy.tree, "status", "--porcelain") == ""
-        assert sorted(path.name for path in copy.tree.parent.iterdir()) == [".lock", "llama.cpp", "llama.cpp.toml"]
-        shutil.rmtree(root)
-    assert count > 30
-
-
 def test_killed_at_any_time_the_same_command_gives_the_right_result(empty, tmp_path):
-    """As above, but by the clock and with the git that it started left to run on."""
+    """As in test_faults, but by the clock and with the git that it started left to run on."""
     many = {f"many/{number}.txt": f"{number}\n" * 50 for number in range(150)}
     big = make_upstream(tmp_path / "big", many)
     write_pin(empty.root, big)
