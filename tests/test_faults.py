@@ -30,6 +30,7 @@ pytestmark = pytest.mark.skipif(
     reason="an older pathlib holds on to functions of os from before; the name of an open file is read from /proc",
 )
 ERRORS = (FULL, "EIO", "EACCES")
+RECEIPT = "vendor/llama.cpp/.git/qlutattn/receipt.json"
 
 UPSTREAM = {
     "CMakeLists.txt": "project(llama.cpp)\n",
@@ -315,6 +316,21 @@ def test_every_call_of_rebase_can_fail_or_be_its_last(here, set_up):  # noqa: F8
             sweep.strike(nth, call, KILL)
         elif nth % 20 == 0:
             sweep.strike(nth, call, "EIO" if call.is_read else (*ERRORS, KILL)[nth // 20 % 4])
+    assert sweep.wrong == []
+    assert sweep.strikes > 100
+
+
+def test_every_call_of_export_can_fail_or_be_its_last(tmp_path, set_up):
+    """The templates and the patches change in one step, then the tree's receipt follows."""
+    project = small_project(tmp_path)
+    do_apply(project)
+    edit(project.tree / "ggml/src/ggml.c", "// first", "// 1")
+    edit(project.tree / "neu/ä.sh", "#!/bin/sh\n", "#!/bin/sh\nexit 1\n")
+    sweep = Sweep(project.workspace, ["export"], set_up(project))
+    calls = sweep.dry()
+    before, after = sweep.right
+    sweep.right = [before, {**after, RECEIPT: before[RECEIPT]}, after]
+    sweep.over(calls, taking_turns=True)
     assert sweep.wrong == []
     assert sweep.strikes > 100
 
