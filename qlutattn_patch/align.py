@@ -18,6 +18,7 @@ from qlutattn_patch import align_dump, console, process, toolchain, tree
 from qlutattn_patch.align_dump import Verdict
 from qlutattn_patch.config import load_pin
 from qlutattn_patch.errors import ExpectedError
+from qlutattn_patch.formats import QuantType, load_formats
 from qlutattn_patch.presets import preset as preset_named
 from qlutattn_patch.workspace import Workspace
 
@@ -91,6 +92,7 @@ def align(workspace: Workspace, preset: str, filter: str | None = None, quick: b
         )
     runner = toolchain.find_runner(preset_named(preset))
     upstream, series = origin(workspace)
+    types = load_formats(workspace.templates / "formats.toml").types
     with tempfile.TemporaryDirectory(prefix="align-", dir=build) as folder:
         results, dump = Path(folder) / "align.json", Path(folder) / "dump.gguf"
         argv: list[str | Path] = [*runner, program, "--json", results, "--dump", dump]
@@ -109,7 +111,7 @@ def align(workspace: Workspace, preset: str, filter: str | None = None, quick: b
         verdicts: list[Verdict] = []
         if own["cases"] and not faults:
             with console.progress("checking the dump in numpy") as checked:
-                verdicts, more = _verdicts(dump, len(own["cases"]), checked)
+                verdicts, more = _verdicts(dump, types, len(own["cases"]), checked)
             faults += more
     faults += [] if filter or faults else _not_covered(own["cases"], verdicts)
     head = {"schema": 1, "ok": False, "upstream": upstream, "series": series, "preset": preset}
@@ -186,12 +188,12 @@ def _ending(status: int) -> str:
         return f"stopped with exit status {status}"
 
 
-def _verdicts(dump: Path, total: int, moved: Any) -> tuple[list[Verdict], list[str]]:
+def _verdicts(dump: Path, types: tuple[QuantType, ...], total: int, moved: Any) -> tuple[list[Verdict], list[str]]:
     if not dump.is_file():
         return [], ["align_attn wrote no dump"]
     verdicts = []
     try:
-        for verdict in align_dump.check(dump):
+        for verdict in align_dump.check(dump, types):
             verdicts.append(verdict)
             moved(len(verdicts), total, verdict.id)
     except ExpectedError as failure:

@@ -127,7 +127,7 @@ PACK_SIMD = "ggml/src/ggml-cpu/qlutattn/pack-simd.cpp"
 TBL = "ggml/src/ggml-cpu/qlutattn/tbl.cpp"
 ASSERTED = "GGML_ASSERT(n_rows <= QLUTATTN_ROWS);"
 ATTEND = "ggml/src/ggml-cpu/qlutattn/attend.cpp"
-LOADED = "f32::from_f16(config.offsets(tile) + span.lane0 + i));\n    }\n"
+LOADED = "f32::from_f16(config.offsets(tile) + span.lane0 + i) : f32::set(0.0f));\n    }\n"
 CONFIG = "ggml/src/ggml-cpu/qlutattn/qlutattn-config.cpp"
 MUTANTS = {
     "one packed code": (PACK, PACKED, f"{PACKED} ((uint8_t *) to)[777] ^= 1;"),

@@ -14,7 +14,7 @@ static bool is_outlier(int64_t channel) {
 }
 
 // How large K, V or Q is at a channel: together they keep the scores near the unit Gaussian, or below it.
-static float k_size(data_kind kind, int64_t channel) {
+float k_size(data_kind kind, int64_t channel) {
     switch (kind) {
         case data_kind::outlier:
             return is_outlier(channel) ? 16.0f : 1.0f;
@@ -40,7 +40,7 @@ static float v_size(data_kind kind, int64_t channel) {
     }
 }
 
-static float q_size(data_kind kind, int64_t channel) {
+float q_size(data_kind kind, int64_t channel) {
     switch (kind) {
         case data_kind::outlier:
             return is_outlier(channel) ? 0x1p-5f : 0.5f;
@@ -102,7 +102,7 @@ static void fill_poison(const align_case & c, rng & random, case_data & d) {
 
 // At most one +-1 for each nibble of the K type; which depth of the nibble follows from the row.
 static void fill_onehot_q(const align_case & c, rng & random, case_data & d) {
-    const int per_nibble = 4 / c.bits_k;
+    const int per_nibble = 4 / c.k->bits;
     for (int64_t h = 0; h < c.n_head(); ++h) {
         for (int64_t i = 0; i < c.n_q; ++i) {
             const bool    weights = c.n_q >= 256 ? i >= c.n_q / 2 : i % 2 == 1; // this row looks at V: all scores are 0
@@ -119,7 +119,7 @@ static bool onehot_visible(const align_case & c, int64_t i, int64_t t) {
     if (t >= c.n_packed()) {
         return true;
     }
-    const int per_nibble = 4 / c.bits_v;
+    const int per_nibble = 4 / c.v->bits;
     if (c.n_q >= 256 ? i < c.n_q / 2 : i % 2 == 0) {
         return t == (c.n_q >= 256 ? i % c.n_packed() : (i * 37 + 5) % c.n_packed());
     }
