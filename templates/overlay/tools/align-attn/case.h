@@ -11,7 +11,7 @@
 enum class data_kind {
     gauss,    // unit Gaussian
     outlier,  // four channels of each 128 are 16 times larger
-    constant, // K: one value per token, V: one value per channel, so that the lanes have no spread
+    constant, // K: one value per token, V: one value per channel, so that the lanes have no spread; zeros where a format has no offset
     tiny,     // 2^-17, subnormal in f16
     kmax,     // K up to 6e4
     vmax,     // V up to 6e4

@@ -59,6 +59,8 @@ static float clamp_large(float x) {
 
 static void fill_kv(const align_case & c, rng & random, case_data & d) {
     const int64_t n_embd = c.n_embd();
+    const bool    no_k   = c.k && !c.k->has_offset; // without an offset only zeros have no spread
+    const bool    no_v   = c.v && !c.v->has_offset;
     for (int64_t b = 0; b < c.n_batch; ++b) {
         std::vector<float> v_const(n_embd);
         for (float & x : v_const) {
@@ -69,8 +71,8 @@ static void fill_kv(const align_case & c, rng & random, case_data & d) {
             const bool  f16     = !packed || !c.src_f32;
             const float k_const = to_f16(random.gauss());
             for (int64_t i = 0; i < n_embd; ++i) {
-                float k = c.data == data_kind::constant ? k_const : clamp_large(random.gauss() * k_size(c.data, i));
-                float v = c.data == data_kind::constant ? v_const[i] : clamp_large(random.gauss() * v_size(c.data, i));
+                float k = c.data == data_kind::constant ? k_const * !(packed && no_k) : clamp_large(random.gauss() * k_size(c.data, i));
+                float v = c.data == data_kind::constant ? v_const[i] * !(packed && no_v) : clamp_large(random.gauss() * v_size(c.data, i));
                 (packed ? d.kp : d.k).push_back(f16 ? to_f16(k) : k);
                 (packed ? d.vp : d.v).push_back(f16 ? to_f16(v) : v);
             }
