@@ -8,7 +8,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from qlutattn_patch.formats import load_formats
 from qlutattn_patch.generate import make_series
 from qlutattn_patch.git import Repository
 from qlutattn_patch.hooks import load_templates
+from qlutattn_patch.receipt import read_receipt
 from qlutattn_patch.reference.quantise import pack, unpack
 from qlutattn_patch.reference.tile import Code, Kind
 from qlutattn_patch.series import load_series
@@ -151,7 +151,7 @@ def test_the_page_works_word_by_word(tmp_path: Path) -> None:
     git(
         tmp_path, "clone", "--quiet", "--shared", str(ROOT / "vendor" / "llama.cpp"), str(root / "vendor" / "llama.cpp")
     )
-    workspace = replace(Workspace.find(start=root))
+    workspace = Workspace.find(start=root)
     run(root, "qlutattn apply")
     before = tree_id(workspace)
     add_the_types(root)
@@ -186,8 +186,9 @@ def test_the_page_works_word_by_word(tmp_path: Path) -> None:
 
 def tree_id(workspace: Workspace) -> str:
     """What the receipt says of the tree's files."""
-    text = (workspace.tree / ".git" / "qlutattn" / "receipt.json").read_text(encoding="utf-8")
-    return re.search(r'"tree": "(\w+)"', text)[1]
+    receipt = read_receipt(workspace.tree / ".git" / "qlutattn" / "receipt.json")
+    assert receipt
+    return receipt.result
 
 
 def test_the_page_shows_nothing_else() -> None:
