@@ -17,6 +17,7 @@ from typing import Any
 from qlutattn_patch import align_dump, console, process, results, toolchain
 from qlutattn_patch.align_dump import Verdict
 from qlutattn_patch.errors import ExpectedError
+from qlutattn_patch.formats import QuantType, load_formats
 from qlutattn_patch.presets import preset as preset_named
 from qlutattn_patch.workspace import Workspace
 
@@ -88,6 +89,7 @@ def align(workspace: Workspace, preset: str, filter: str | None = None, quick: b
             process.shown(["qlutattn", "build", "--preset", preset, *workspace.options]),
         )
     runner = toolchain.find_runner(preset_named(preset))
+    types = load_formats(workspace.templates / "formats.toml").types
     with tempfile.TemporaryDirectory(prefix="align-", dir=build) as folder:
         own_results, dump = Path(folder) / "align.json", Path(folder) / "dump.gguf"
         argv: list[str | Path] = [*runner, program, "--json", own_results, "--dump", dump]
@@ -106,7 +108,7 @@ def align(workspace: Workspace, preset: str, filter: str | None = None, quick: b
         verdicts: list[Verdict] = []
         if own["cases"] and not faults:
             with console.progress("checking the dump in numpy") as checked:
-                verdicts, more = _verdicts(dump, len(own["cases"]), checked)
+                verdicts, more = _verdicts(dump, types, len(own["cases"]), checked)
             faults += more
     faults += [] if filter or faults else _not_covered(own["cases"], verdicts)
     head = {"schema": 1, "ok": False, **_made_from(own), "preset": preset}
@@ -193,12 +195,12 @@ def _ending(status: int) -> str:
         return f"stopped with exit status {status}"
 
 
-def _verdicts(dump: Path, total: int, moved: Any) -> tuple[list[Verdict], list[str]]:
+def _verdicts(dump: Path, types: tuple[QuantType, ...], total: int, moved: Any) -> tuple[list[Verdict], list[str]]:
     if not dump.is_file():
         return [], ["align_attn wrote no dump"]
     verdicts = []
     try:
-        for verdict in align_dump.check(dump):
+        for verdict in align_dump.check(dump, types):
             verdicts.append(verdict)
             moved(len(verdicts), total, verdict.id)
     except ExpectedError as failure:

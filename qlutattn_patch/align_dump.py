@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qlutattn_patch.errors import ExpectedError
+from qlutattn_patch.formats import QuantType
 from qlutattn_patch.reference.attention import Packed, Problem, Segment
 from qlutattn_patch.reference.quantise import pack, unpack
-from qlutattn_patch.reference.tile import Kind, from_bytes
+from qlutattn_patch.reference.tile import Code, Kind, from_bytes
 from qlutattn_patch.reference.tolerance import STEPS, arithmetic, judged
 
 VERSION = 1
@@ -50,12 +51,18 @@ class Verdict:
     wrong: list[str] = field(default_factory=list)
 
 
-def check(path: Path) -> Iterator[Verdict]:
-    """Judge each case of a dump: its tiles byte for byte, its result element by element."""
+def check(path: Path, types: Iterable[QuantType] = ()) -> Iterator[Verdict]:
+    """Judge each case of a dump: its tiles byte for byte, its result element by element.
+
+    `types` are those that may occur beside the six, which the reference knows by itself.
+    """
+    others = {
+        kind.name: Kind(kind.side, Code(kind.levels, kind.rms_to_scale, kind.layout, kind.has_offset)) for kind in types
+    }
     for case in read(path):
         verdict = Verdict(case.id)
         try:
-            problem = _problem(case, verdict)
+            problem = _problem(case, others, verdict)
             _check_result(case, problem, verdict)
         except ValueError as failure:
             verdict.wrong.append(f"the dump of this case makes no sense: {failure}")
@@ -124,8 +131,8 @@ def _as_stored(name: str, data: NDArray[Any]) -> NDArray[Any]:
     return data.reshape((1,) * (4 - data.ndim) + data.shape)
 
 
-def _problem(case: DumpCase, verdict: Verdict) -> Problem:
-    sides = _sides(case)
+def _problem(case: DumpCase, others: Mapping[str, Kind], verdict: Verdict) -> Problem:
+    sides = _sides(case, others)
     have = case.tensors
     q = _double(_need(case, "q"))
     if q.shape[3] != case.head_dim or case.head_dim not in (64, 128, 256) or q.shape[1] % case.n_head_kv:
@@ -156,10 +163,10 @@ class _Side:
     kind: Kind | None
 
 
-def _sides(case: DumpCase) -> list[_Side]:
+def _sides(case: DumpCase, others: Mapping[str, Kind]) -> list[_Side]:
     sides = []
     for name, type_name, kernel in (("k", case.type_k, case.kernel_k), ("v", case.type_v, case.kernel_v)):
-        kind = None if type_name == "f16" else Kind.of(type_name)
+        kind = None if type_name == "f16" else Kind.of(type_name, others)
         if kind is not None and kind.side != name:
             raise ValueError(f"{type_name} is no type for {name.upper()}")
         if kind is not None and arithmetic(kernel) not in STEPS:
@@ -200,7 +207,7 @@ def _compare_tiles(
         return
     batch, column, tile, byte = (int(i) for i in wrong[0])
     where = f"batch {batch}, column {column}, tile {tile}"
-    ours, theirs = (from_bytes(data[batch, column, tile], kind.bits) for data in (expected, found))
+    ours, theirs = (from_bytes(data[batch, column, tile], kind.code) for data in (expected, found))
     parts: list[tuple[str, NDArray[Any], NDArray[Any], NDArray[Any]]] = [
         ("offset", np.argwhere(_bits(ours.offset) != _bits(theirs.offset)), ours.offset, theirs.offset),
         ("scale", np.argwhere(_bits(ours.scale) != _bits(theirs.scale)), ours.scale, theirs.scale),

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from qlutattn_patch.blocks import STATEMENTS, disagreements
 from qlutattn_patch.errors import ExpectedError
 from qlutattn_patch.git import Entry, Repository
 from qlutattn_patch.patchfile import FilePatch
 from qlutattn_patch.series import Patch, Series
-from qlutattn_patch.upstream import TABLES, TRAITS_INC, mismatches
+from qlutattn_patch.stock import changes
+from qlutattn_patch.upstream import TABLES, mismatches
 
 
 @dataclass(frozen=True)
@@ -42,21 +44,32 @@ def apply_series(repository: Repository, series: Series, base: str) -> PatchedTr
         if misfits:
             raise _told(misfits, base)
         tree = scratch.write_tree()
-        _check_tables(scratch, tree, base)
         files = scratch.differences(head, tree)
+        _check_tables(scratch, head, tree, files, base)
         return PatchedTree(tree, files, scratch.blobs(entry.blob for entry in files.values() if entry))
 
 
-def _check_tables(scratch: Repository, tree: str, base: str) -> None:
+def _check_tables(scratch: Repository, head: str, tree: str, files: Mapping[str, Entry | None], base: str) -> None:
     """Refuse a result whose tables contradict each other, though every hunk fits: an id that upstream took, say."""
-    entries = {path: entry for path, entry in scratch.files(tree).items() if path in (*TABLES, TRAITS_INC)}
-    blobs = scratch.blobs(entry.blob for entry in entries.values())
-    texts = {path: blobs[entry.blob].decode("utf-8", "replace") for path, entry in entries.items()}
-    if problems := mismatches(texts):
+    before, after = _texts(scratch, head), _texts(scratch, tree)
+    if problems := mismatches(after):
         raise ExpectedError(
             "\n".join([f"The tables of {base} with the patches do not suit:", *(f"  {one}" for one in problems)]),
             "give our types other ids or names in templates/formats.toml, or take another llama.cpp",
         )
+    there = scratch.files(head)
+    if problems := [*disagreements(after), *changes(before, after, sorted(path for path in files if path in there))]:
+        raise ExpectedError(
+            "\n".join([f"The patches are not what they must be to {base}:", *(f"  {one}" for one in problems)]),
+            "make them from the templates: qlutattn generate",
+        )
+
+
+def _texts(scratch: Repository, tree: str) -> dict[str, str]:
+    """The files of a tree in which tables are."""
+    entries = {path: entry for path, entry in scratch.files(tree).items() if path in (*TABLES, *STATEMENTS)}
+    blobs = scratch.blobs(entry.blob for entry in entries.values())
+    return {path: blobs[entry.blob].decode("utf-8", "replace") for path, entry in entries.items()}
 
 
 def _apply_what_fits(scratch: Repository, patch: Patch) -> list[_Misfit]:

@@ -22,7 +22,7 @@ UPSTREAM = {
     "iq4_nl": 4.5,
 }
 JUDGED = "q8_0,q5_0,q4_0,K4V4,K4V2,K2V2,K2V1,K1V1"  # where nobody says which
-_OURS = re.compile(r"(?:K(?P<k>\d))?(?:V(?P<v>\d))?(?:\+w(?P<window>\d+))?(?:\+s(?P<sink>\d+))?")
+_OURS = re.compile(r"(?:K(?P<k>\d[a-z]*))?(?:V(?P<v>\d[a-z]*))?(?:\+w(?P<window>\d+))?(?:\+s(?P<sink>\d+))?")
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,12 @@ def _parse(name: str, types: Sequence[QuantType], window: int | None, sink: int 
     if name in UPSTREAM:
         return Cache(name, name, name, UPSTREAM[name])
     found = _OURS.fullmatch(name)
-    known = {(kind.side, str(kind.bits)): kind for kind in types}
+    known = {(kind.side, kind.label[1:]): kind for kind in types}
     sides = {side: found[side] for side in ("k", "v") if found and found[side]}
     if found is None or not sides or any(pair not in known for pair in sides.items()):
         raise ExpectedError(
             f"--types needs {', '.join(UPSTREAM)}, or the likes of K4V2, K4, V4 and K4V4+w512+s128, not '{name}'.",
-            "qlutattn types, to see which bits there are",
+            "qlutattn types, to see which there are",
         )
     kinds = {side: known[pair] for side, pair in zip(sides, sides.items(), strict=True)}
     stated = {part: int(found[part]) if found[part] else None for part in ("window", "sink")}

@@ -49,15 +49,15 @@ class Fields:
         value: int = self._take(key, int, "an integer", default)
         return self._small(key, value)
 
-    def number(self, key: str) -> float:
-        value = self._take(key, (int, float), "a number", None)
+    def number(self, key: str, default: float | None = None) -> float:
+        value = self._take(key, (int, float), "a number", default)
         return float(self._small(key, value))
 
     def texts(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
         return tuple(self._list(key, str, "strings", default))
 
-    def integers(self, key: str) -> tuple[int, ...]:
-        return tuple(self._small(key, value) for value in self._list(key, int, "integers", None))
+    def integers(self, key: str, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
+        return tuple(self._small(key, value) for value in self._list(key, int, "integers", default))
 
     def table(self, key: str) -> Fields:
         return Fields(self._take(key, dict, "a table", None), f"{self.where} [{key}]")

@@ -1,4 +1,4 @@
-"""The parts of docs/ that are generated: the table of types, and the list of patches."""
+"""The parts of docs/ that are generated: the tables of types and of levels, and the list of patches."""
 
 from __future__ import annotations
 
@@ -6,27 +6,44 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from qlutattn_patch.errors import ExpectedError
-from qlutattn_patch.formats import Formats
+from qlutattn_patch.formats import Codebook, Formats
 from qlutattn_patch.hooks import PatchSpec
 from qlutattn_patch.series import Series
 
-_BEGIN, _END = "<!-- types:begin", "<!-- types:end -->"
+_TYPES, _LEVELS = "types", "levels"
 
 
 def formats_page(page: str, formats: Formats, path: Path) -> str:
-    """`docs/formats.md` with the table of types between its two markers."""
-    begin = page.find(_BEGIN)
+    """`docs/formats.md` with the tables of types and of levels, each between its two markers."""
+    rows = (
+        (f"`{t.name}`", t.id, t.lanes, t.bits, _words(t.metadata), t.tile_bytes, f"{t.bpw:g}", f"{t.saving:.1%}")
+        for t in formats.types
+    )
+    columns = ("type", "id", "lanes", "bits", "per lane", "tile bytes", "bits per value", "saves against f16")
+    page = _between(page, _TYPES, _table(columns, rows, "lrlrlrrr"), path)
+    books = ((_words(_users(book, formats)), _words(book.levels), book.level_factor) for book in formats.books)
+    return _between(page, _LEVELS, _table(("types", "levels", "divisor"), books, "llr"), path)
+
+
+def _users(book: Codebook, formats: Formats) -> list[str]:
+    return [f"`{found.label}`" for found in formats.types if found.codebook is book]
+
+
+def _words(values: Iterable[object]) -> str:
+    return ", ".join(str(value).replace("-", "−") for value in values)
+
+
+def _between(page: str, name: str, text: str, path: Path) -> str:
+    """The page with a text between the two markers of a name."""
+    opening, closing = f"<!-- {name}:begin", f"<!-- {name}:end -->"
+    begin = page.find(opening)
     start = page.find("-->\n", begin) + len("-->\n")
-    end = page.find(_END)
+    end = page.find(closing)
     if begin < 0 or end < start:
         raise ExpectedError(
-            f"{path} has no place for the table of types.", f"put the lines '{_BEGIN} -->' and '{_END}' into it"
+            f"{path} has no place for the table of {name}.", f"put the lines '{opening} -->' and '{closing}' into it"
         )
-    rows = (
-        (f"`{t.name}`", t.id, t.lanes, t.bits, t.tile_bytes, f"{t.bpw:g}", f"{t.saving:.1%}") for t in formats.types
-    )
-    columns = ("type", "id", "lanes", "bits", "tile bytes", "bits per value", "saves against f16")
-    return page[:start] + _table(columns, rows, "lrlrrrr") + page[end:]
+    return page[:start] + text + page[end:]
 
 
 def patches_page(specs: Sequence[PatchSpec], series: Series) -> str:

@@ -1,9 +1,10 @@
-"""The six types as `templates/formats.toml` describes them: checked, and with what follows from them."""
+"""The types as `templates/formats.toml` describes them: checked, and with what follows from them."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,11 +23,18 @@ LANES = {"k": "token", "v": "channel"}
 F16_BITS = 16
 # The largest factor whose products with 8-bit integers may add up in 16 bits: two of them at 4 bits, four at 2.
 LARGEST_FACTOR = {1: 1, 2: 15, 4: 63}
+# What a lane may have of its own: one f16 of each, in this order.
+METADATA = (("scale", "offset"), ("scale",))
+# With a smaller rms_to_scale the value of a lane of one value and 127 zeros would not fit the encoder's 16 bits.
+SMALLEST_START = 0.45
 
 
 @dataclass(frozen=True)
 class Tile:
-    """The shape that all types share: `pack_size` lanes of `pack_size` codes, then the metadata of each lane."""
+    """The shape that all types share: `pack_size` lanes of `pack_size` codes, then the metadata of each lane.
+
+    `metadata` is that of a type that states none.
+    """
 
     pack_size: int
     pack_chunk_size: int
@@ -36,8 +44,9 @@ class Tile:
 
 @dataclass(frozen=True)
 class Codebook:
-    """What the codes of one bit width stand for, and how they are stored."""
+    """What codes stand for, and how they are stored: of a bit width, or of a type that states levels of its own."""
 
+    label: str
     bits: int
     levels: tuple[int, ...]
     rms_to_scale: float
@@ -54,6 +63,11 @@ class Codebook:
         """The levels in units of their divisor: what kernels multiply by."""
         return tuple(level // self.level_factor for level in self.levels)
 
+    @property
+    def thresholds(self) -> tuple[int, ...]:
+        """Where the next code begins: the midpoints of levels, halves away from 0."""
+        return tuple((abs(low + high) + 1) // 2 * (1 if low + high > 0 else -1) for low, high in pairwise(self.levels))
+
 
 @dataclass(frozen=True)
 class QuantType:
@@ -65,6 +79,17 @@ class QuantType:
     bits: int
     tile: Tile
     codebook: Codebook
+    metadata: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """What is left of the name without what all share: `k4`."""
+        return self.name.split("_")[1]
+
+    @property
+    def has_offset(self) -> bool:
+        """Whether a lane has an offset beside its scale."""
+        return "offset" in self.metadata
 
     @property
     def enum(self) -> str:
@@ -74,7 +99,7 @@ class QuantType:
 
     @property
     def lanes(self) -> str:
-        """What a lane is: the axis that has a scale and an offset of its own."""
+        """What a lane is: the axis that has a scale of its own."""
         return LANES[self.side]
 
     @property
@@ -97,7 +122,7 @@ class QuantType:
     @property
     def tile_bytes(self) -> int:
         """Bytes of a whole tile: codes, then one f16 per lane and kind of metadata."""
-        return self.code_bytes + self.tile.pack_size * 2 * len(self.tile.metadata)
+        return self.code_bytes + self.tile.pack_size * 2 * len(self.metadata)
 
     @property
     def type_size(self) -> int:
@@ -122,6 +147,12 @@ class Formats:
     tile: Tile
     codebooks: Mapping[int, Codebook]
     types: tuple[QuantType, ...]
+
+    @property
+    def books(self) -> tuple[Codebook, ...]:
+        """Every codebook: those of the bit widths, then those that types have of their own."""
+        own = (found.codebook for found in self.types if found.codebook is not self.codebooks[found.bits])
+        return (*self.codebooks.values(), *own)
 
 
 def load_formats(path: Path) -> Formats:
@@ -157,23 +188,47 @@ def _tile(fields: Fields) -> Tile:
             raise fields.wrong(f"'{key}' must be a power of two in 8...{LARGEST_TILE}, not {value}")
     if not 1 <= tile.level_unit <= 127:
         raise fields.wrong(f"'level_unit' must be in 1...127, not {tile.level_unit}")
-    if len(set(tile.metadata)) != len(tile.metadata) or not tile.metadata:
-        raise fields.wrong("'metadata' must name each kind once")
+    _check_metadata(fields, tile.metadata)
     fields.done()
     return tile
+
+
+def _check_metadata(fields: Fields, metadata: tuple[str, ...]) -> None:
+    if metadata not in METADATA:
+        known = " or ".join(f"[{_listed(tuple(map(repr, kinds)))}]" for kinds in METADATA)
+        raise fields.wrong(f"'metadata' must be {known}, not [{_listed(tuple(map(repr, metadata)))}]")
 
 
 def _codebook(name: str, fields: Fields) -> Codebook:
     if name not in (str(bits) for bits in BIT_WIDTHS):
         raise fields.wrong(f"the bit width must be one of {_listed(BIT_WIDTHS)}")
-    bits = int(name)
+    book = _own_codebook(fields, f"{name}bit", int(name))
+    fields.done()
+    return book
+
+
+def _own_codebook(fields: Fields, label: str, bits: int, base: Codebook | None = None) -> Codebook:
+    """The codebook that a table states; what it leaves out is that of `base`."""
     book = Codebook(
+        label=label,
         bits=bits,
-        levels=fields.integers("levels"),
-        rms_to_scale=fields.number("rms_to_scale"),
-        layout=fields.text("layout"),
-        kernel=fields.text("kernel"),
+        levels=fields.integers("levels", base.levels if base else None),
+        rms_to_scale=fields.number("rms_to_scale", base.rms_to_scale if base else None),
+        layout=fields.text("layout", default=base.layout if base else None),
+        kernel=fields.text("kernel", default=base.kernel if base else None),
     )
+    _check_levels(fields, book)
+    if not SMALLEST_START <= book.rms_to_scale < 1000:
+        raise fields.wrong(f"'rms_to_scale' must be a number from {SMALLEST_START} on, not {book.rms_to_scale}")
+    if book.layout not in LAYOUTS:
+        raise fields.wrong(f"'layout' must be one of {_listed(LAYOUTS)}, not '{book.layout}'")
+    if book.kernel not in KERNELS:
+        raise fields.wrong(f"'kernel' must be one of {_listed(KERNELS)}, not '{book.kernel}'")
+    return book
+
+
+def _check_levels(fields: Fields, book: Codebook) -> None:
+    bits = book.bits
     if len(book.levels) != 2**bits:
         raise fields.wrong(f"{bits}-bit codes need {2**bits} levels, not {len(book.levels)}")
     if not all(-128 <= level <= 127 for level in book.levels):
@@ -187,14 +242,15 @@ def _codebook(name: str, fields: Fields) -> Codebook:
             f"the levels divided by their common divisor {book.level_factor} reach {book.factors[-1]}, more than the "
             f"{LARGEST_FACTOR[bits]} whose products with int8 add up in 16 bits"
         )
-    if not 0 < book.rms_to_scale < 1000:
-        raise fields.wrong(f"'rms_to_scale' must be a small positive number, not {book.rms_to_scale}")
-    if book.layout not in LAYOUTS:
-        raise fields.wrong(f"'layout' must be one of {_listed(LAYOUTS)}, not '{book.layout}'")
-    if book.kernel not in KERNELS:
-        raise fields.wrong(f"'kernel' must be one of {_listed(KERNELS)}, not '{book.kernel}'")
-    fields.done()
-    return book
+    # The vector packer of 4 bits finds a code by the upper nibble of a byte and one comparison.
+    largest_below = [threshold - 1 for threshold in book.thresholds]
+    crowded = Counter(limit // 16 for limit in largest_below if limit % 16 != 15)
+    if bits == 4 and crowded.most_common(1)[0][1] > 1:
+        start = 16 * crowded.most_common(1)[0][0]
+        raise fields.wrong(
+            f"more than one midpoint of two levels lies from {start + 1} to {start + 15}: 4-bit codes allow one "
+            "between two multiples of 16"
+        )
 
 
 def _type(fields: Fields, tile: Tile, codebooks: Mapping[int, Codebook]) -> QuantType:
@@ -203,15 +259,26 @@ def _type(fields: Fields, tile: Tile, codebooks: Mapping[int, Codebook]) -> Quan
         raise fields.wrong(f"'side' must be 'k' or 'v', not '{side}'")
     if bits not in codebooks:
         raise fields.wrong(f"there is no [codebook.{bits}] for 'bits' = {bits}")
-    expected = f"qlutattn_{side}{bits}_{tile.pack_size}x{tile.pack_size}"
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name != expected:
-        raise fields.wrong(f"the name must be '{expected}' for this side, bit width and tile, not '{name}'")
+    shape = f"_{tile.pack_size}x{tile.pack_size}"
+    stem = f"qlutattn_{side}{bits}"
+    if not re.fullmatch(rf"{stem}[a-z]*{shape}", name):
+        raise fields.wrong(
+            f"the name must be '{stem}{shape}' for this side, bit width and tile, or have letters after the "
+            f"bits ('{stem}x{shape}'), not '{name}'"
+        )
     if number > LAST_ID:
         raise fields.wrong(f"the id {number} is too large (the last one is {LAST_ID})")
     if number < FIRST_FREE_ID:
         raise fields.wrong(f"the id {number} is upstream's (ours start at {FIRST_FREE_ID})")
+    metadata = fields.texts("metadata", tile.metadata)
+    _check_metadata(fields, metadata)
+    book = codebooks[bits]
+    if ("levels" in fields) != ("rms_to_scale" in fields):
+        raise fields.wrong("'levels' and 'rms_to_scale' belong together: a start is for its levels")
+    if any(key in fields for key in ("levels", "layout", "kernel")):
+        book = _own_codebook(fields, name.split("_")[1], bits, book)
     fields.done()
-    found = QuantType(name, number, side, bits, tile, codebooks[bits])
+    found = QuantType(name, number, side, bits, tile, book, metadata)
     if found.code_bytes % tile.pack_chunk_size or found.tile_bytes % tile.pack_size:
         raise fields.wrong(f"a tile of '{name}' does not divide into whole chunks and rows")
     return found

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from qlutattn_patch.blocks import disagreements
 from qlutattn_patch.config import MEND, read_text
 from qlutattn_patch.docs import formats_page, patches_page
 from qlutattn_patch.errors import ExpectedError
@@ -17,6 +18,7 @@ from qlutattn_patch.git import IDENTITY, MAIL, Entry, Repository
 from qlutattn_patch.hooks import TEMPLATE_SUFFIX, PatchSpec, Templates, load_templates
 from qlutattn_patch.render import Placed, Placer, Renderer
 from qlutattn_patch.series import RECEIPT, SERIES, SUFFIX, Patch, Series
+from qlutattn_patch.stock import changes
 from qlutattn_patch.transaction import Contents
 from qlutattn_patch.upstream import TABLES, check_is_llama_cpp, collisions, facts, mismatches
 from qlutattn_patch.workspace import Workspace
@@ -110,6 +112,7 @@ def lay_out(formats: Formats, templates: Templates, repository: Repository) -> L
     there = [file for file in templates.overlay if file in base]
     problems += [f"there is already a file {file}, which templates/overlay brings" for file in there]
 
+    before = dict(texts)
     renderer = Renderer(formats, facts(texts))
     placer = Placer(renderer)
     steps: list[dict[str, str]] = []
@@ -125,7 +128,9 @@ def lay_out(formats: Formats, templates: Templates, repository: Repository) -> L
                 texts[file] = changed[file] = text
         steps.append(changed)
     placer.check(upstream, problems)
-    placer.check(f"{upstream} with the patches", mismatches(texts))
+    changed_upstream = sorted({file for step in steps for file in step if file in base})
+    wrong = [*mismatches(texts), *disagreements(texts, formats), *changes(before, texts, changed_upstream)]
+    placer.check(f"{upstream} with the patches", wrong)
     return Layout(base, tuple(steps), before, overlay, tuple(placer.placed), renderer)
 
 

@@ -69,7 +69,7 @@ class Renderer:
         self._context: dict[str, object] = {
             "types": formats.types,
             "tile": formats.tile,
-            "codebooks": dict(formats.codebooks),
+            "books": formats.books,
         }
         self._context["upstream"] = self._upstream
 

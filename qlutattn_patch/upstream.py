@@ -10,21 +10,24 @@ from qlutattn_patch.formats import Formats
 
 GGML_H = "ggml/include/ggml.h"
 GGML_C = "ggml/src/ggml.c"
+GGML_CPU_C = "ggml/src/ggml-cpu/ggml-cpu.c"
+LLAMA_H = "include/llama.h"
 RPC_H = "ggml/include/ggml-rpc.h"
 CONSTANTS_PY = "gguf-py/gguf/constants.py"
 TRAITS_INC = "ggml/src/ggml-qlutattn-traits.inc"
 LANDMARKS = ("CMakeLists.txt", GGML_H, GGML_C)
-TABLES = (GGML_H, GGML_C, RPC_H, CONSTANTS_PY)  # the files whose tables are read; only the landmarks must be there
+# The files whose tables are read; only the landmarks must be there.
+TABLES = (GGML_H, GGML_C, GGML_CPU_C, RPC_H, LLAMA_H, CONSTANTS_PY)
 
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
-_CONSTANT = re.compile(r"(GGML_(?:TYPE|OP)_\w+)\s*(?:=\s*(\d+))?\s*(?:,|$)")
+_CONSTANT = re.compile(r"((?:GGML|LLAMA)_\w+)\s*(?:=\s*(-?\d+))?\s*(?:,|$)")
 _TYPE_NAME = re.compile(r"\.type_name\s*=\s*\"([^\"]+)\"")
 _TRAIT = re.compile(r"^\s*\[(GGML_TYPE_\w+)\]\s*=\s*\{", re.MULTILINE)
 _TRAITS = re.compile(r"\btype_traits\[GGML_TYPE_COUNT\]\s*=\s*\{(.*?)\n\};", re.DOTALL)
 _OP_TABLE = r"\bGGML_OP_{}\[GGML_OP_COUNT\]\s*=\s*\{{(.*?)\n\}};"
 _OP_ASSERT = re.compile(r"static_assert\(GGML_OP_COUNT\s*==\s*(\d+)")
-_RPC_PATCH = re.compile(r"^#define\s+RPC_PROTO_PATCH_VERSION\s+(\d+)", re.MULTILINE)
-_GGUF_TYPES = re.compile(r"^class GGMLQuantizationType\(IntEnum\):\n(.*?)(?=^\S)", re.DOTALL | re.MULTILINE)
+_RPC_VERSION = r"^#define\s+RPC_PROTO_{}_VERSION\s+(\d+)"
+_GGUF_CLASS = r"^class {}\(IntEnum\):\n(.*?)(?=^\S)"
 _GGUF_TYPE = re.compile(r"^    (\w+)\s*=\s*(\d+)", re.MULTILINE)
 _GGUF_SIZE = re.compile(r"^    GGMLQuantizationType\.(\w+):", re.MULTILINE)
 
@@ -39,14 +42,14 @@ def check_is_llama_cpp(files: Collection[str], what: str) -> None:
 def facts(texts: Mapping[str, str]) -> dict[str, int]:
     """The numbers that hooks may name as `{{ upstream.NAME }}`, as far as this upstream has them."""
     types, ops = constants(texts[GGML_H], "ggml_type"), constants(texts[GGML_H], "ggml_op")
-    rpc = _RPC_PATCH.search(texts.get(RPC_H, ""))
+    rpc = rpc_version(texts.get(RPC_H, ""))
     found = {"type_count": types.get("GGML_TYPE_COUNT"), "op_count": ops.get("GGML_OP_COUNT")}
-    found["rpc_patch"] = int(rpc[1]) if rpc else None
+    found["rpc_patch"] = rpc[2] if rpc else None
     return {name: value for name, value in found.items() if value is not None}
 
 
 def constants(ggml_h: str, enum: str) -> dict[str, int]:
-    """The constants of an enum of ggml.h, its COUNT among them; nothing if there is no such enum."""
+    """The constants of an enum of a header, its COUNT among them; nothing if there is no such enum."""
     body = re.search(rf"\benum\s+{enum}\s*\{{(.*?)\}}", ggml_h, re.DOTALL)
     found: dict[str, int] = {}
     following = 0
@@ -56,12 +59,26 @@ def constants(ggml_h: str, enum: str) -> dict[str, int]:
     return found
 
 
+def rpc_version(rpc_h: str) -> tuple[int, int, int] | None:
+    """The version of ggml-rpc's protocol."""
+    parts = [re.search(_RPC_VERSION.format(part), rpc_h, re.MULTILINE) for part in ("MAJOR", "MINOR", "PATCH")]
+    major, minor, patch = (int(part[1]) if part else None for part in parts)
+    return None if major is None or minor is None or patch is None else (major, minor, patch)
+
+
+def file_types(texts: Mapping[str, str], what: str) -> dict[str, int]:
+    """The types of files in `ggml_ftype`, `llama_ftype` or gguf-py's `LlamaFileType`."""
+    if what == "LlamaFileType":
+        return _gguf_class(texts.get(CONSTANTS_PY, ""), what)
+    return constants(texts.get(LLAMA_H if what == "llama_ftype" else GGML_H, ""), what)
+
+
 def collisions(formats: Formats, texts: Mapping[str, str]) -> list[str]:
     """What an upstream already uses of our ids, constants and names."""
-    ids = constants(texts[GGML_H], "ggml_type")
+    ids, ops = (constants(texts[GGML_H], enum) for enum in ("ggml_type", "ggml_op"))
     if "GGML_TYPE_COUNT" not in ids:
         return [f"{GGML_H} has no 'enum ggml_type {{' with a GGML_TYPE_COUNT"]
-    found = []
+    found = [f"{GGML_H} already has the op GGML_OP_{_OURS}"] if f"GGML_OP_{_OURS}" in ops else []
     names = set(_TYPE_NAME.findall(texts[GGML_C]))
     gguf = _gguf_types(texts.get(CONSTANTS_PY, ""))
     taken = {value: name for name, value in ids.items() if name != "GGML_TYPE_COUNT"}
@@ -89,6 +106,7 @@ def mismatches(texts: Mapping[str, str]) -> list[str]:
         *_trait_mismatches(types, texts),
         *_gguf_mismatches(types, texts.get(CONSTANTS_PY, "")),
         *_op_mismatches(ops, texts),
+        *_file_type_mismatches(texts),
     ]
 
 
@@ -137,8 +155,32 @@ def _gguf_mismatches(types: Mapping[str, int], constants_py: str) -> list[str]:
 
 
 def _gguf_types(constants_py: str) -> dict[str, int]:
-    body = _GGUF_TYPES.search(constants_py)
+    return _gguf_class(constants_py, "GGMLQuantizationType")
+
+
+def _gguf_class(constants_py: str, name: str) -> dict[str, int]:
+    body = re.search(_GGUF_CLASS.format(name), constants_py, re.DOTALL | re.MULTILINE)
     return {name: int(value) for name, value in _GGUF_TYPE.findall(body[1] if body else "")}
+
+
+def _file_type_mismatches(texts: Mapping[str, str]) -> list[str]:
+    """The types of files: no number twice, and gguf-py's as in llama.h."""
+    found = []
+    enums = {what: file_types(texts, what) for what in ("ggml_ftype", "llama_ftype", "LlamaFileType")}
+    for what, numbers in enums.items():
+        seen: dict[int, str] = {}
+        found += [
+            f"{name} and {first} of {what} are both {value}"
+            for name, value in numbers.items()
+            if (first := seen.setdefault(value, name)) != name
+        ]
+    theirs = enums["LlamaFileType"]
+    for name, value in enums["llama_ftype"].items():
+        python = theirs.get(name.removeprefix("LLAMA_FTYPE_"))
+        if theirs and python != value:
+            says = "does not have it" if python is None else f"says {python}"
+            found.append(f"{name} is {value} in {LLAMA_H}, and {CONSTANTS_PY} {says}")
+    return found
 
 
 def _op_mismatches(ops: Mapping[str, int], texts: Mapping[str, str]) -> list[str]:

@@ -13,8 +13,8 @@ import argparse
 import numpy as np
 from numpy.typing import NDArray
 
-from qlutattn_patch.reference import quantise
-from qlutattn_patch.reference.tile import LEVELS, SIZE, UNIT
+from qlutattn_patch.reference.quantise import quantise
+from qlutattn_patch.reference.tile import SIZE, UNIT, Code
 
 
 def main() -> None:
@@ -27,21 +27,20 @@ def main() -> None:
     for text in given.levels:
         upper = [int(level) for level in text.split(",")]
         bits = len(upper).bit_length()
-        if len(upper) != 2 ** (bits - 1) or bits not in LEVELS or upper != sorted({*upper} - {0}) or upper[-1] > 127:
+        if len(upper) != 2 ** (bits - 1) or bits not in (1, 2, 4) or upper != sorted({*upper} - {0}) or upper[-1] > 127:
             parser.error(f"'{text}' is no upper half of 2, 4 or 16 levels: 1, 2 or 8 numbers from 1 to 127, rising")
-        LEVELS[bits] = (*(-level for level in reversed(upper)), *upper)
+        levels = (*(-level for level in reversed(upper)), *upper)
         # Lloyd-Max levels of deviation 1 have these norms; the best start is near the one that makes ours so.
         likely = UNIT * {1: 0.7979, 2: 1.1150, 4: 1.4761}[bits] / np.sqrt(np.square(upper).mean())
         error, start = min(
-            (_error(lanes, bits, likely * share), likely * share) for share in np.arange(0.94, 1.03, 0.02)
+            (_error(lanes, levels, likely * share), likely * share) for share in np.arange(0.94, 1.03, 0.02)
         )
         print(f"{text:32} {start:.4f}  {error:.6f}", flush=True)
 
 
-def _error(lanes: NDArray[np.float16], bits: int, start: float) -> float:
-    quantise.RMS_TO_SCALE[bits] = np.float32(start)
+def _error(lanes: NDArray[np.float16], levels: tuple[int, ...], start: float) -> float:
     exact = lanes.astype(np.float64)
-    lost = quantise.quantise(lanes, bits).values() - exact
+    lost = quantise(lanes, Code(levels, start, "dot")).values() - exact
     return float(np.square(lost).sum() / np.square(exact).sum())
 
 

@@ -19,8 +19,8 @@ import numpy as np
 from gguf import GGUFReader
 from numpy.typing import NDArray
 
-from qlutattn_patch.reference.quantise import RMS_TO_SCALE, quantise
-from qlutattn_patch.reference.tile import LEVELS, SIZE, UNIT
+from qlutattn_patch.reference.quantise import quantise
+from qlutattn_patch.reference.tile import CODES, SIZE, UNIT
 
 Floats = NDArray[np.float32]
 N_CTX = 1024
@@ -65,7 +65,7 @@ class Variation:
         """What lanes [..., 128] are after packing."""
         lanes = lanes.astype(np.float16)
         if self.is_format:
-            return quantise(lanes, bits).values().astype(np.float32)
+            return quantise(lanes, CODES[bits]).values().astype(np.float32)
         x = lanes.astype(np.float32)
         if self.min_max:
             low, high = x.min(-1, keepdims=True), x.max(-1, keepdims=True)
@@ -73,12 +73,12 @@ class Variation:
             even: Floats = np.clip(np.rint((x - _half(low)) / step), 0, 2**bits - 1) * step + _half(low)
             return even
         upper = LLOYD_MAX[bits] if self.lloyd_max else None
-        levels = np.asarray([-x for x in reversed(upper)] + upper if upper else LEVELS[bits], np.float32)
+        levels = np.asarray([-x for x in reversed(upper)] + upper if upper else CODES[bits].levels, np.float32)
         levels /= 1 if upper else UNIT
         thresholds = (levels[1:] + levels[:-1]) / 2
         offset = _half(x.mean(-1, keepdims=True)) if self.offset else np.zeros((), np.float32)
         r = x - offset
-        first = 1 if upper else RMS_TO_SCALE[bits]
+        first = 1 if upper else np.float32(CODES[bits].rms_to_scale)
         scale = np.maximum(first * np.sqrt((r * r).mean(-1, keepdims=True)), 1e-6)
         for _ in range(self.fits):
             level = levels[np.searchsorted(thresholds, r / scale)]

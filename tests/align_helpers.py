@@ -11,7 +11,7 @@ import numpy as np
 
 from qlutattn_patch.reference.attention import Packed, Problem, Segment, each_head
 from qlutattn_patch.reference.quantise import pack, unpack
-from qlutattn_patch.reference.tile import LEVELS, SIZE, Kind, Tiles
+from qlutattn_patch.reference.tile import SIZE, Kind, Tiles
 from qlutattn_patch.reference.tolerance import STEPS
 
 
@@ -19,14 +19,14 @@ def rounded_product(tiles: Tiles, x: np.ndarray, kernel: str, depth: slice, lane
     """One tile times x [query, depth] as a kernel does it: x rounded to integers, everything else in float64."""
     step = np.abs(x).max(axis=1, keepdims=True) / STEPS[kernel]
     step = np.where(step == 0, 1, step)
-    level = np.asarray(LEVELS[tiles.bits]) / 64
+    level = np.asarray(tiles.code.levels) / 64
     total = np.round(x / step) * step @ level[tiles.codes[lanes, depth].astype(int)].T
     scale, offset = tiles.scale[lanes].astype(np.float64), tiles.offset[lanes].astype(np.float64)
     return total * scale + x.sum(axis=1, keepdims=True) * offset
 
 
 def one(tiles: Tiles, *at: int) -> Tiles:
-    return Tiles(tiles.bits, tiles.codes[at], tiles.scale[at], tiles.offset[at])
+    return Tiles(tiles.code, tiles.codes[at], tiles.scale[at], tiles.offset[at])
 
 
 def int8_attention(problem: Problem) -> np.ndarray:

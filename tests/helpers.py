@@ -116,7 +116,16 @@ OVERLAY = {
     "tools/prüf stand/main.c": "int main(void) { return 0; }\n",
     "tools/prüf stand/run.sh": "#!/bin/sh\n./align\n",
 }
-FORMATS_MD = "# The tile\n\n<!-- types:begin (generated) -->\n<!-- types:end -->\n\n## More\n"
+FORMATS_MD = """\
+# The tile
+
+<!-- types:begin (generated) -->
+<!-- types:end -->
+<!-- levels:begin -->
+<!-- levels:end -->
+
+## More
+"""
 
 
 @dataclass(frozen=True)

@@ -67,8 +67,13 @@ def test_the_constant_keeps_the_shape_as_it_is_written():
         ("qlutattn_k2_128x128", "Qlutattn", "the name must be"),
         ("pack_size = 128", "pack_size = 100", "power of two"),
         ("level_unit = 64", "level_unit = 0", "'level_unit' must be"),
-        ("rms_to_scale = 0.7978846", "rms_to_scale = -1", "small positive number"),
-        ('metadata = ["scale", "offset"]', 'metadata = ["scale", "scale"]', "name each kind once"),
+        ("rms_to_scale = 0.7978846", "rms_to_scale = -1", "a number from 0.45 on"),
+        (
+            'metadata = ["scale", "offset"]',
+            'metadata = ["scale", "scale"]',
+            "'metadata' must be .'scale', 'offset'. or .'scale'., not",
+        ),
+        ('metadata = ["scale", "offset"]', 'metadata = ["offset", "scale"]', "not .'offset', 'scale'."),
         ("schema = 1", "schema = 1\ncolour = 3", "unknown key 'colour'"),
         ("bits = 4", "bits = 4\nrows = 3", "unknown key 'rows'"),
     ],
@@ -80,6 +85,62 @@ def test_a_wrong_format_is_told_in_one_sentence(tmp_path, old, new, said):
     with pytest.raises(ExpectedError, match=said) as told:
         load_formats(tmp_path / "formats.toml")
     assert "\n" not in told.value.cause
+
+
+OTHER = """
+[[type]]
+name = "qlutattn_k2u_128x128"
+id = 54
+side = "k"
+bits = 2
+metadata = ["scale"]
+levels = [-96, -32, 32, 96]
+rms_to_scale = 0.98
+"""
+
+
+def with_other(folder, old="", new=""):
+    assert old in OTHER
+    (folder / "formats.toml").write_text(FILE.read_text() + OTHER.replace(old, new, 1))
+    return load_formats(folder / "formats.toml")
+
+
+def test_a_type_may_state_what_its_bits_do_not(tmp_path):
+    formats = with_other(tmp_path)
+    *six, other = formats.types
+    assert tuple(six) == load_formats(FILE).types
+    assert (other.label, other.enum, other.levels) == ("k2u", "GGML_TYPE_QLUTATTN_K2U_128x128", (-96, -32, 32, 96))
+    assert (other.codebook.factors, other.codebook.level_factor, other.layout) == ((-3, -1, 1, 3), 32, "dot")
+    assert (other.has_offset, other.tile_bytes, other.type_size, other.bpw) == (False, 4352, 34, 2.125)
+    assert all(found.has_offset for found in six)
+    assert [book.label for book in formats.books] == ["1bit", "2bit", "4bit", "k2u"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("rms_to_scale = 0.98\n", "", "belong together"),
+        ("levels = [-96, -32, 32, 96]\n", "", "belong together"),
+        ("rms_to_scale = 0.98", "rms_to_scale = 0.4", "from 0.45 on"),
+        ("levels = [-96, -32, 32, 96]", "levels = [-96, 96]", "need 4 levels"),
+        ('metadata = ["scale"]', 'metadata = ["offset"]', "'metadata' must be"),
+        ("k2u_", "k2U_", "or have letters after the bits"),
+        ("k2u_", "v2u_", "the name must be 'qlutattn_k2_128x128'"),
+        ("id = 54", "id = 53", "is that of 'qlutattn_v4_128x128'"),
+    ],
+)
+def test_a_wrong_statement_of_a_type_is_told(tmp_path, old, new, said):
+    with pytest.raises(ExpectedError, match=said) as told:
+        with_other(tmp_path, old, new)
+    assert "\n" not in told.value.cause
+
+
+def test_levels_that_the_vector_packer_cannot_choose_from_are_told(tmp_path):
+    """Of 4 bits, two midpoints within 16 would stop the packer; the six types' are further apart."""
+    text = FILE.read_text().replace("-30, -18, -6, 6, 18, 30,", "-8, -4, -2, 2, 4, 8,")
+    (tmp_path / "formats.toml").write_text(text)
+    with pytest.raises(ExpectedError, match="more than one midpoint of two levels lies from -15 to -1"):
+        load_formats(tmp_path / "formats.toml")
 
 
 def test_a_name_used_twice_is_told(tmp_path):

@@ -102,14 +102,31 @@ def test_each_patch_compiles_on_its_own(workspace: Workspace, tmp_path: Path) ->
         build(tree, tmp_path / "build", targets, ["-DLLAMA_BUILD_UI=OFF", "-DLLAMA_USE_PREBUILT_UI=OFF", *fast])
 
 
-def test_stock_operations_are_bit_identical(workspace: Workspace, patched: Path, tmp_path: Path) -> None:
-    pristine = clone(workspace, tmp_path / "llama.cpp")
-    build(pristine, tmp_path / "pristine", ["ggml"], SMALL)
-    expected = run_native("stock_digest.cpp", pristine, tmp_path / "pristine")
-    assert expected.count("\n") > 100
+@pytest.fixture(scope="module")
+def stock(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The digests of what upstream's own types and operations give before any patch."""
+    folder = tmp_path_factory.mktemp("stock")
+    pristine = clone(workspace, folder / "llama.cpp")
+    build(pristine, folder / "pristine", ["ggml"], SMALL)
+    digests = run_native("stock_digest.cpp", pristine, folder / "pristine")
+    kinds = [line.split()[:2] for line in digests.splitlines()]
+    assert len(kinds) > 100
+    assert len({kind for what, kind in kinds if what == "quantize"}) > 20
+    return digests
+
+
+def different(expected: str, found: str) -> set[str]:
+    """The types of whose digests some are not as they were."""
+    lines = set(expected.splitlines()) ^ set(found.splitlines())
+    return {line.split()[1] for line in lines}
+
+
+def test_stock_operations_are_bit_identical(stock: str, patched: Path, tmp_path: Path) -> None:
     for state in ("OFF", "ON"):
         build(patched, tmp_path / state, ["ggml"], [*SMALL, f"-DGGML_QLUTATTN={state}"])
-        assert run_native("stock_digest.cpp", patched, tmp_path / state) == expected, f"GGML_QLUTATTN={state}"
+        found = run_native("stock_digest.cpp", patched, tmp_path / state)
+        assert different(stock, found) == set(), f"GGML_QLUTATTN={state}"
+        assert found == stock
         refusals = run_native("refusals.cpp", patched, tmp_path / state).splitlines()
         assert len(refusals) == 8
         for line in refusals:
@@ -121,13 +138,34 @@ def test_stock_operations_are_bit_identical(workspace: Workspace, patched: Path,
     assert not list((tmp_path / "OFF").rglob("*align*.o"))
 
 
+QUANTS = "ggml/src/ggml-quants.c"
+STOCK_MUTANTS = {
+    "how q4_0 chooses its scale": (QUANTS, "const float d  = max / -8;", "const float d  = max / -7;", {"q4_0"}),
+    "how tq2_0 is read": (QUANTS, "*y++ = (float) (q - 1) * d;", "*y++ = (float) (q - 2) * d;", {"tq2_0"}),
+}
+
+
+@pytest.mark.parametrize("name", STOCK_MUTANTS)
+def test_the_digests_notice(name: str, stock: str, patched: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    file, old, new, types = STOCK_MUTANTS[name]
+    folder = tmp_path_factory.getbasetemp() / "stock mutants"  # one build for all of them
+    text = (patched / file).read_text(encoding="utf-8")
+    assert old in text
+    (patched / file).write_text(text.replace(old, new), encoding="utf-8")
+    try:
+        build(patched, folder, ["ggml"], SMALL)
+        assert different(stock, run_native("stock_digest.cpp", patched, folder)) == types
+    finally:
+        (patched / file).write_text(text, encoding="utf-8")
+
+
 PACK = "ggml/src/ggml-cpu/qlutattn/qlutattn-pack.cpp"
 PACKED = "pack_tile(*config, source, to);"
 PACK_SIMD = "ggml/src/ggml-cpu/qlutattn/pack-simd.cpp"
 TBL = "ggml/src/ggml-cpu/qlutattn/tbl.cpp"
 ASSERTED = "GGML_ASSERT(n_rows <= QLUTATTN_ROWS);"
 ATTEND = "ggml/src/ggml-cpu/qlutattn/attend.cpp"
-LOADED = "f32::from_f16(config.offsets(tile) + span.lane0 + i));\n    }\n"
+LOADED = "f32::from_f16(config.offsets(tile) + span.lane0 + i) : f32::set(0.0f));\n    }\n"
 CONFIG = "ggml/src/ggml-cpu/qlutattn/qlutattn-config.cpp"
 MUTANTS = {
     "one packed code": (PACK, PACKED, f"{PACKED} ((uint8_t *) to)[777] ^= 1;"),

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qlutattn_patch.reference.quantise import RMS_TO_SCALE, pack, unpack
-from qlutattn_patch.reference.tile import LAYOUT, LEVELS, Kind, Tiles, from_bytes, to_bytes
+from qlutattn_patch.reference.quantise import pack, unpack
+from qlutattn_patch.reference.tile import CODES, Code, Kind, Tiles, from_bytes, to_bytes
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -68,7 +68,7 @@ def test_packer_gives_the_hand_worked_bytes(vector: dict[str, Any]) -> None:
 
 def test_decoder_reads_the_hand_worked_lanes(vector: dict[str, Any]) -> None:
     kind = Kind.of(vector["type"])
-    tile = from_bytes(bytes_of(vector), kind.bits)
+    tile = from_bytes(bytes_of(vector), kind.code)
     listed = [lane["lane"] for lane in vector["lane"]]
     for lane in vector["lane"]:
         at = lane["lane"]
@@ -82,11 +82,11 @@ def test_decoder_reads_the_hand_worked_lanes(vector: dict[str, Any]) -> None:
 def test_constants_are_the_tables() -> None:
     table = tomllib.loads((ROOT / "templates" / "formats.toml").read_text(encoding="utf-8"))
     for bits, book in table["codebook"].items():
-        assert LEVELS[int(bits)] == tuple(book["levels"])
-        assert RMS_TO_SCALE[int(bits)] == np.float32(book["rms_to_scale"])
-        assert LAYOUT[int(bits)] == book["layout"]
+        assert CODES[int(bits)] == Code(tuple(book["levels"]), book["rms_to_scale"], book["layout"])
+    assert table["tile"]["metadata"] == ["scale", "offset"]
     for entry in table["type"]:
-        assert Kind.of(entry["name"]) == Kind(entry["side"], entry["bits"])
+        assert Kind.of(entry.pop("name")) == Kind(entry["side"], CODES[entry["bits"]])
+        assert set(entry) == {"id", "side", "bits"}
 
 
 def said_lookup(codes: np.ndarray, bits: int) -> np.ndarray:
@@ -114,18 +114,21 @@ def said_dot(codes: np.ndarray, bits: int) -> np.ndarray:
     return data
 
 
+@pytest.mark.parametrize("has_offset", [True, False])
 @pytest.mark.parametrize("layout", ["lookup", "dot"])
 @pytest.mark.parametrize("bits", [1, 2, 4])
-def test_both_layouts_are_as_said(bits: int, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(LAYOUT, bits, layout)
+def test_both_layouts_are_as_said(bits: int, layout: str, has_offset: bool) -> None:
+    code = Code(CODES[bits].levels, 1.0, layout, has_offset)
     rng = np.random.default_rng(bits)
     codes = rng.integers(0, 2**bits, (128, 128)).astype(np.uint8)
     half = rng.standard_normal((2, 128)).astype(np.float16)
-    data = to_bytes(Tiles(bits, codes, half[0], half[1]))
+    half[1] *= has_offset
+    data = to_bytes(Tiles(code, codes, half[0], half[1]))
+    assert len(data) == code.tile_bytes
     said = said_lookup(codes, bits) if layout == "lookup" else said_dot(codes, bits)
     np.testing.assert_array_equal(data[: 2048 * bits], said)
-    assert data[2048 * bits :].tobytes() == half.astype("<f2").tobytes()
-    back = from_bytes(data, bits)
+    assert data[2048 * bits :].tobytes() == half[: 1 + has_offset].astype("<f2").tobytes()
+    back = from_bytes(data, code)
     np.testing.assert_array_equal(back.codes, codes)
     np.testing.assert_array_equal(back.scale, half[0])
     np.testing.assert_array_equal(back.offset, half[1])
@@ -136,7 +139,7 @@ def test_worked_example_of_the_specification() -> None:
     values, codes, data = (re.search(rf"```{name}\n(.*?)```", text, re.S)[1] for name in ("values", "codes", "bytes"))
     source = np.zeros((1, 1, 128, 128), np.float16)
     source[0, 0, 3] = np.array([int(word, 16) for word in values.split()], np.uint16).view(np.float16)
-    kind = Kind("k", 2)
+    kind = Kind("k", CODES[2])
     tile = pack(source, kind)
 
     expected = np.zeros(kind.tile_bytes, np.uint8)

@@ -32,7 +32,7 @@ def hook(
 
 def test_renders_types_tile_and_codebooks(renderer):
     template = (
-        "{% for t in types %}\n{{ t.id }}\n{% endfor %}\n{{ tile.pack_size }} {{ codebooks[1].levels | join(' ') }}\n"
+        "{% for t in types %}\n{{ t.id }}\n{% endfor %}\n{{ tile.pack_size }} {{ books[0].levels | join(' ') }}\n"
     )
     assert renderer.text(template, "here") == "48\n49\n50\n51\n52\n53\n128 -64 64\n"
 
@@ -44,7 +44,7 @@ def test_renders_types_tile_and_codebooks(renderer):
         ("{{ types[0].colour }}", "has no attribute 'colour'"),
         ("a\n{% for %}", "here, line 2"),
         ("{{ 1 / 0 }}", "division by zero"),
-        ("{{ codebooks[3].levels }}", "here: the template fails"),
+        ("{{ books[3].levels }}", "here: the template fails"),
         ("{{ types.__class__ }}", "here: the template fails: access to attribute '__class__' .* is unsafe"),
         ("{{ types[0]['__init__'] }}", "is unsafe"),
         ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "a call of anything but 'range' and 'items'"),

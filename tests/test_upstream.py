@@ -42,7 +42,10 @@ static const char * GGML_OP_SYMBOL[GGML_OP_COUNT] = {
 
 static_assert(GGML_OP_COUNT == 2, "GGML_OP_COUNT != 2");
 """
-RPC = '#define RPC_PROTO_PATCH_VERSION    3\n\nstatic_assert(GGML_OP_COUNT == 2, "update it");\n'
+RPC = (
+    "".join(f"#define RPC_PROTO_{part}_VERSION    {n}\n" for part, n in (("MAJOR", 5), ("MINOR", 0), ("PATCH", 3)))
+    + '\nstatic_assert(GGML_OP_COUNT == 2, "update it");\n'
+)
 CONSTANTS = """\
 class GGMLQuantizationType(IntEnum):
     F32     = 0
@@ -55,12 +58,31 @@ GGML_QUANT_SIZES: dict[GGMLQuantizationType, tuple[int, int]] = {
     GGMLQuantizationType.F16:     (1, 2),
     GGMLQuantizationType.Q2_0:    (64, 2 + 16),
 }
+
+
+class LlamaFileType(IntEnum):
+    ALL_F32    = 0
+    # MOSTLY_X = 6   # removed
+    MOSTLY_F16 = 1   # except 1d tensors
+    GUESSED    = 1024
+
+
+class GGUFEndian(IntEnum):
+"""
+LLAMA = """\
+    enum llama_ftype {
+        LLAMA_FTYPE_ALL_F32    = 0,
+        LLAMA_FTYPE_MOSTLY_F16 = 1,  // except 1d tensors
+        // LLAMA_FTYPE_MOSTLY_X = 6,
+        LLAMA_FTYPE_GUESSED = 1024, // not specified
+    };
 """
 TEXTS = {
     "ggml/include/ggml.h": OPS_H,
     "ggml/src/ggml.c": OPS_C,
     "ggml/include/ggml-rpc.h": RPC,
     "gguf-py/gguf/constants.py": CONSTANTS,
+    "include/llama.h": LLAMA,
 }
 
 
@@ -105,6 +127,7 @@ def test_a_free_upstream_is_fine():
         ("ggml.h", "GGML_TYPE_COUNT", "GGML_TYPE_LAST", "with a GGML_TYPE_COUNT"),
         ("ggml.c", '"f16"', '"qlutattn_v1_128x128"', "a type named 'qlutattn_v1_128x128'"),
         ("constants.py", "Q2_0    = 42", "Q2_0    = 49", "id 49 of 'qlutattn_k2_128x128': GGMLQuantizationType.Q2_0"),
+        ("ggml.h", "GGML_OP_ADD,", "GGML_OP_FLASH_ATTN_EXT_MIXED,", "has the op GGML_OP_FLASH_ATTN_EXT_MIXED"),
         ("constants.py", "Q2_0    = 42", "QLUTATTN_K1_128X128 = 42", "GGMLQuantizationType.QLUTATTN_K1_128X128"),
     ],
 )
@@ -141,6 +164,10 @@ def test_tables_that_agree_are_fine():
         ("constants.py", "    Q2_0    = 42", "    Q2_0    = 42\n    Q3_0    = 43", "Q3_0 is no type of"),
         ("constants.py", "    GGMLQuantizationType.F16:     (1, 2),\n", "", "GGML_QUANT_SIZES has no row for F16"),
         ("constants.py", "GGMLQuantizationType.F16:", "GGMLQuantizationType.F18:", "has a row for F18"),
+        ("llama.h", "GUESSED = 1024", "GUESSED = 1", "LLAMA_FTYPE_GUESSED and LLAMA_FTYPE_MOSTLY_F16 of llama_ftype"),
+        ("llama.h", "MOSTLY_F16 = 1", "MOSTLY_F16 = 2", "LLAMA_FTYPE_MOSTLY_F16 is 2 in include/llama.h, and gguf-py"),
+        ("constants.py", "    GUESSED    = 1024\n", "", "LLAMA_FTYPE_GUESSED is 1024 in include/llama.h, and gguf-py"),
+        ("constants.py", "GUESSED    = 1024", "GUESSED    = 0", "GUESSED and ALL_F32 of LlamaFileType are both 0"),
     ],
 )
 def test_tables_that_contradict_each_other_are_told(file, old, new, said):

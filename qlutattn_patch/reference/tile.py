@@ -1,9 +1,11 @@
-"""The bytes of a tile: codes in chunks, then 128 scales and 128 offsets."""
+"""The bytes of a tile: codes in chunks, then 128 scales, then 128 offsets where a type has them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -11,15 +13,7 @@ from numpy.typing import NDArray
 
 SIZE = 128  # lanes of a tile, and its depth
 CHUNK = 64  # bytes of codes in one chunk
-UNIT = 64  # value = scale * level / UNIT + offset
-
-# Stated here again, and not read from templates/formats.toml, so that a wrong table there is seen.
-LEVELS = {
-    1: (-64, 64),
-    2: (-120, -36, 36, 120),
-    4: (-122, -92, -72, -56, -42, -30, -18, -6, 6, 18, 30, 42, 56, 72, 92, 122),
-}
-LAYOUT = {1: "lookup", 2: "dot", 4: "dot"}
+UNIT = 64  # value = scale * level / UNIT, + offset where there is one
 
 Codes = NDArray[np.uint8]
 Bytes = NDArray[np.uint8]
@@ -28,19 +22,17 @@ Double = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What a type's name says: the side (k: lane = token, v: lane = channel) and the bits of a code."""
+class Code:
+    """What codes stand for, in units of 1/64 of a lane's scale; where the packer starts; how they are stored."""
 
-    side: str
-    bits: int
+    levels: tuple[int, ...]
+    rms_to_scale: float
+    layout: str
+    has_offset: bool = True
 
-    @classmethod
-    def of(cls, name: str) -> Kind:
-        """The kind that a type's name stands for."""
-        match = re.fullmatch(r"qlutattn_([kv])([124])_128x128", name)
-        if match is None:
-            raise ValueError(f"'{name}' is no QLUTATTN type")
-        return cls(match[1], int(match[2]))
+    @property
+    def bits(self) -> int:
+        return (len(self.levels) - 1).bit_length()
 
     @property
     def code_bytes(self) -> int:
@@ -48,21 +40,62 @@ class Kind:
 
     @property
     def tile_bytes(self) -> int:
-        return self.code_bytes + 4 * SIZE
+        return self.code_bytes + (4 if self.has_offset else 2) * SIZE
+
+
+# The codes of the six types by their bits. They are stated here again, and not read from templates/formats.toml, so
+# that a wrong table there is seen. Of other types only the table is known.
+CODES: Mapping[int, Code] = MappingProxyType(
+    {
+        1: Code((-64, 64), 0.7978846, "lookup"),
+        2: Code((-120, -36, 36, 120), 0.8055199, "dot"),
+        4: Code((-122, -92, -72, -56, -42, -30, -18, -6, 6, 18, 30, 42, 56, 72, 92, 122), 1.4050294, "dot"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A type: the side (k: lane = token, v: lane = channel) and its code."""
+
+    side: str
+    code: Code
+
+    @classmethod
+    def of(cls, name: str, others: Mapping[str, Kind] = MappingProxyType({})) -> Kind:
+        """The kind that a type's name stands for: one of the six, else one of `others`."""
+        match = re.fullmatch(r"qlutattn_([kv])([124])_128x128", name)
+        if match:
+            return cls(match[1], CODES[int(match[2])])
+        if name not in others:
+            raise ValueError(f"'{name}' is no QLUTATTN type")
+        return others[name]
+
+    @property
+    def bits(self) -> int:
+        return self.code.bits
+
+    @property
+    def code_bytes(self) -> int:
+        return self.code.code_bytes
+
+    @property
+    def tile_bytes(self) -> int:
+        return self.code.tile_bytes
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """Tiles taken apart: `codes` [..., lane, depth], `scale` and `offset` [..., lane]."""
+    """Tiles taken apart: `codes` [..., lane, depth], `scale` and `offset` (0 where there is none) [..., lane]."""
 
-    bits: int
+    code: Code
     codes: Codes
     scale: Half
     offset: Half
 
     def levels(self) -> Double:
         """The levels of the codes, in units of the scale."""
-        return np.asarray(LEVELS[self.bits], np.float64)[self.codes] / UNIT
+        return np.asarray(self.code.levels, np.float64)[self.codes] / UNIT
 
     def values(self) -> Double:
         """The values that the codes stand for, exactly."""
@@ -76,17 +109,20 @@ class Tiles:
 
 def to_bytes(tiles: Tiles) -> Bytes:
     """The bytes of tiles, [..., tile_bytes]."""
-    arrange = _lookup_bytes if LAYOUT[tiles.bits] == "lookup" else _dot_bytes
-    parts = [arrange(tiles.codes, tiles.bits), _half_bytes(tiles.scale), _half_bytes(tiles.offset)]
+    arrange = _lookup_bytes if tiles.code.layout == "lookup" else _dot_bytes
+    parts = [arrange(tiles.codes, tiles.code.bits), _half_bytes(tiles.scale)]
+    parts += [_half_bytes(tiles.offset)] if tiles.code.has_offset else []
     return np.concatenate(parts, axis=-1)
 
 
-def from_bytes(data: Bytes, bits: int) -> Tiles:
+def from_bytes(data: Bytes, code: Code) -> Tiles:
     """Tiles from their bytes, [..., tile_bytes]."""
-    end = SIZE * SIZE * bits // 8
-    arrange = _lookup_codes if LAYOUT[bits] == "lookup" else _dot_codes
+    end = code.code_bytes
+    arrange = _lookup_codes if code.layout == "lookup" else _dot_codes
     half = np.ascontiguousarray(data[..., end:]).view("<f2").astype(np.float16)
-    return Tiles(bits, arrange(data[..., :end], bits), half[..., :SIZE], half[..., SIZE:])
+    scale = half[..., :SIZE]
+    offset = half[..., SIZE:] if code.has_offset else np.zeros_like(scale)
+    return Tiles(code, arrange(data[..., :end], code.bits), scale, offset)
 
 
 def _half_bytes(values: Half) -> Bytes:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from qlutattn_patch.reference.attention import HeadRows, Packed, Problem, Segment, bias, each_head
-from qlutattn_patch.reference.tile import LEVELS, SIZE, UNIT, Double, Tiles
+from qlutattn_patch.reference.tile import SIZE, UNIT, Double, Tiles
 
 # The integer up to which each kind of kernel rounds x: four add up in a byte (lut), 8 bits (dot), 7 bits (dot7).
 STEPS = {"lut": 63, "dot": 127, "dot7": 64}
@@ -43,7 +43,7 @@ def step(x: Double, kernel: str) -> Double:
 def lane_variance(tiles: Tiles, depth: slice) -> Double:
     """The variance of each lane's sum [..., lane] over a part of the depth, for a rounding step of 1."""
     scale = np.nan_to_num(tiles.scale.astype(np.float64))
-    squares = np.square(np.asarray(LEVELS[tiles.bits], np.float64) / UNIT)
+    squares = np.square(np.asarray(tiles.code.levels, np.float64) / UNIT)
     lanes: Double = np.square(scale) * squares[tiles.codes[..., depth]].sum(axis=-1) / 12
     return lanes
 
@@ -158,7 +158,7 @@ def _value_sizes(problem: Problem, b: int, h: int) -> Double:
 
 def _column(tiles: Tiles, b: int, column: int) -> Tiles:
     at = (b, column)
-    return Tiles(tiles.bits, tiles.codes[at], tiles.scale[at], tiles.offset[at])
+    return Tiles(tiles.code, tiles.codes[at], tiles.scale[at], tiles.offset[at])
 
 
 def _pieces(problem: Problem, h: int) -> Iterator[tuple[int, slice, slice]]:

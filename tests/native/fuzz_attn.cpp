@@ -143,9 +143,23 @@ static layout choose_layout(choices & in, int first_free, int token_unit) {
     return at;
 }
 
-static packing choose_packing(choices & in, ggml_type first) {
+// the packed types of a side
+static std::vector<ggml_type> types_of(bool is_k) {
+    std::vector<ggml_type> types;
+    for (int i = 0; i < GGML_TYPE_COUNT; i++) {
+        const qlutattn_kernel_config * config = qlutattn_get_kernel_config((ggml_type) i);
+        if (config && config->lane_is_token == is_k) {
+            types.push_back(config->type);
+        }
+    }
+    return types;
+}
+
+static packing choose_packing(choices & in, bool is_k) {
+    static const std::vector<ggml_type> types[] = { types_of(false), types_of(true) };
+
     packing p;
-    p.type                       = (ggml_type) (first + in.below(3));
+    p.type                       = types[is_k][in.below((int) types[is_k].size())];
     p.is_f16                     = in.below(4) == 0;
     p.is_raw                     = in.maybe();
     p.poison                     = in.below(4) == 0;
@@ -185,8 +199,8 @@ static settings choose(choices & in) {
     s.n_threads = in.below(4) == 0 ? 3 : 2;
     s.window    = choose_segment(in, in.maybe() ? in.between(0, 600) : in.between(0, 20));
     s.packed    = choose_segment(in, in.between(0, 6) * TILE);
-    s.k         = choose_packing(in, GGML_TYPE_QLUTATTN_K1_128x128);
-    s.v         = choose_packing(in, GGML_TYPE_QLUTATTN_V1_128x128);
+    s.k         = choose_packing(in, true);
+    s.v         = choose_packing(in, false);
     s.v.is_f16 &= !s.k.is_f16; // one of the two at most
     s.q_data   = (data_kind) in.below(DATA_KINDS);
     s.k_data   = (data_kind) in.below(DATA_KINDS);
@@ -653,7 +667,8 @@ struct facts {
         const qlutattn_kernel_config & config = *qlutattn_get_kernel_config(b.t->type);
         const void *                   data   = b.at<void>(0, tile * TILE, column, i3);
         const float                    level  = (float) config.levels[(1 << config.bits) - 1] / QLUTATTN_LEVEL_UNIT;
-        return { ggml_fp16_to_fp32(config.offsets(data)[i]), std::fabs(ggml_fp16_to_fp32(config.scales(data)[i])) * level };
+        const float                    offset = config.has_offset ? ggml_fp16_to_fp32(config.offsets(data)[i]) : 0.0f;
+        return { offset, std::fabs(ggml_fp16_to_fp32(config.scales(data)[i])) * level };
     }
 };
 

@@ -67,12 +67,13 @@ static bool compare(const kernel_case & c) {
 }
 
 int main() {
-    static const ggml_type types[] = { GGML_TYPE_QLUTATTN_K1_128x128, GGML_TYPE_QLUTATTN_K2_128x128, GGML_TYPE_QLUTATTN_K4_128x128,
-                                       GGML_TYPE_QLUTATTN_V1_128x128, GGML_TYPE_QLUTATTN_V2_128x128, GGML_TYPE_QLUTATTN_V4_128x128 };
     printf("%s\n", qlutattn_simd_name() ? qlutattn_simd_name() : "no vector kernels");
     int n = 0;
-    for (ggml_type type : types) {
-        const qlutattn_kernel_config & config = *qlutattn_get_kernel_config(type);
+    for (int type = 0; type < GGML_TYPE_COUNT; type++) {
+        if (!qlutattn_get_kernel_config((ggml_type) type)) {
+            continue;
+        }
+        const qlutattn_kernel_config & config = *qlutattn_get_kernel_config((ggml_type) type);
         for (qlutattn_kernel kernel : { QLUTATTN_KERNEL_LUT, QLUTATTN_KERNEL_DOT }) {
             if (!qlutattn_has_simd(config, kernel)) {
                 continue;

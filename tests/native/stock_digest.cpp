@@ -54,10 +54,10 @@ int main() {
     ggml_init_params params = { 256u << 20, nullptr, false };
     ggml_cpu_init();
 
-    const int n_types = 43; // upstream's at the first pin; ids that a build does not know are skipped
-    for (int id = 0; id < n_types; id++) {
+    for (int id = 0; id < GGML_TYPE_COUNT; id++) {
         const ggml_type          type   = (ggml_type) id;
         const ggml_type_traits * traits = ggml_get_type_traits(type);
+        // ids without a type, integers, and packed types, which have no to_float
         if (traits->blck_size == 0 || !(traits->is_quantized || type == GGML_TYPE_F16) || !traits->to_float) {
             continue;
         }

@@ -2,7 +2,7 @@
 
 #include "case.h"
 
-// The relative squared error of packed values, by bit width: of K as it reaches the scores, and of V.
+// The relative squared error of packed values: of K as it reaches the scores, and of V.
 struct unit_error {
     double k;
     double v;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "formats.h"
 #include "ggml.h"
 
 #include <cstdint>
@@ -10,7 +11,7 @@
 enum class data_kind {
     gauss,    // unit Gaussian
     outlier,  // four channels of each 128 are 16 times larger
-    constant, // K: one value per token, V: one value per channel, so that the lanes have no spread
+    constant, // K: one value per token, V: one value per channel, so that the lanes have no spread; zeros where a format has no offset
     tiny,     // 2^-17, subnormal in f16
     kmax,     // K up to 6e4
     vmax,     // V up to 6e4
@@ -49,8 +50,8 @@ enum class layout {
 struct align_case {
     std::string id;
 
-    int bits_k = 4; // 16: this side of the packed segment is f16
-    int bits_v = 4;
+    const tile_format * k = usual_format(true); // NULL: this side of the packed segment is f16
+    const tile_format * v = usual_format(false);
 
     int n_tiles   = 1; // packed tokens / 128
     int n_f16     = 0; // tokens in the f16 segment
@@ -88,13 +89,13 @@ struct align_case {
     int64_t n_rows() const { return n_batch * n_head() * n_q; }
     int64_t cost() const { return n_rows() * n_kv() * head_dim; } // multiplications of q.k
 
-    bool      packs_k() const { return bits_k < 16; }
-    bool      packs_v() const { return bits_v < 16; }
-    ggml_type type_k() const;
-    ggml_type type_v() const;
-    float     scale() const;
-    float     max_bias() const { return alibi ? 8.0f : 0.0f; }
-    float     logit_softcap() const { return softcap ? 8.0f : 0.0f; }
+    ggml_type   type_k() const { return k ? k->type : GGML_TYPE_F16; }
+    ggml_type   type_v() const { return v ? v->type : GGML_TYPE_F16; }
+    std::string label_k() const { return k ? k->label : "k16"; }
+    std::string label_v() const { return v ? v->label : "v16"; }
+    float       scale() const;
+    float       max_bias() const { return alibi ? 8.0f : 0.0f; }
+    float       logit_softcap() const { return softcap ? 8.0f : 0.0f; }
 };
 
 const char * name_of(data_kind kind);

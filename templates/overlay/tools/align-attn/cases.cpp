@@ -19,27 +19,13 @@ const char * name_of(mask_kind kind) {
     return names[(int) kind];
 }
 
-ggml_type align_case::type_k() const {
-    return !packs_k()  ? GGML_TYPE_F16 :
-           bits_k == 1 ? GGML_TYPE_QLUTATTN_K1_128x128 :
-           bits_k == 2 ? GGML_TYPE_QLUTATTN_K2_128x128 :
-                         GGML_TYPE_QLUTATTN_K4_128x128;
-}
-
-ggml_type align_case::type_v() const {
-    return !packs_v()  ? GGML_TYPE_F16 :
-           bits_v == 1 ? GGML_TYPE_QLUTATTN_V1_128x128 :
-           bits_v == 2 ? GGML_TYPE_QLUTATTN_V2_128x128 :
-                         GGML_TYPE_QLUTATTN_V4_128x128;
-}
-
 float align_case::scale() const {
     const float unit = (negative ? -1.0f : 1.0f) / std::sqrt((float) head_dim);
     return data == data_kind::tiny ? 16.0f * unit : unit;
 }
 
 static std::string make_id(const align_case & c) {
-    std::string id = "k" + std::to_string(c.bits_k) + "v" + std::to_string(c.bits_v);
+    std::string id = c.label_k() + c.label_v();
     id += "-t" + std::to_string(c.n_tiles) + "-w" + std::to_string(c.n_f16) + "-q" + std::to_string(c.n_q);
     id += "-g" + std::to_string(c.group) + "-h" + std::to_string(c.n_head_kv) + "-d" + std::to_string(c.head_dim);
     id += c.data == data_kind::onehot ? "" : std::string("-") + name_of(c.mask);
@@ -64,8 +50,6 @@ static std::string make_id(const align_case & c) {
     return id;
 }
 
-static const int BITS[] = { 1, 2, 4 };
-
 // Every code of a tile decides some output by itself: queries 0..127 see one token each, and the query heads of a group (or the
 // row) choose the depths; queries 128..255 weigh one token of each nibble equally.
 static void add_onehot(std::vector<align_case> & cases) {
@@ -73,10 +57,10 @@ static void add_onehot(std::vector<align_case> & cases) {
     c.data  = data_kind::onehot;
     c.sinks = true;
     int n   = 0;
-    for (int k : BITS) {
-        for (int v : BITS) {
-            c.bits_k = k;
-            c.bits_v = v;
+    for (const tile_format * k : formats_of(true)) {
+        for (const tile_format * v : formats_of(false)) {
+            c.k = k;
+            c.v = v;
             for (int d : { 64, 128, 256 }) {
                 c.head_dim  = d;
                 c.n_head_kv = d == 64 ? 2 : 1;
@@ -109,8 +93,9 @@ static void add_onehot(std::vector<align_case> & cases) {
     c.n_q       = 512;
     c.group     = 1;
     c.n_f16     = 0;
-    for (int b : BITS) {
-        c.bits_k = c.bits_v = b;
+    for (const auto & [k, v] : format_pairs()) {
+        c.k = k;
+        c.v = v;
         cases.push_back(c);
     }
 }
@@ -121,15 +106,15 @@ static void add_poison(std::vector<align_case> & cases) {
         poison_kind::nan_k_f16, poison_kind::inf_k_f16, poison_kind::nan_v_f16, poison_kind::inf_v_f16,
     };
     int n = 0;
-    for (int k : BITS) {
-        for (int v : BITS) {
+    for (const tile_format * k : formats_of(true)) {
+        for (const tile_format * v : formats_of(false)) {
             for (poison_kind kind : kinds) {
                 static const int n_f16[] = { 1, 127, 7 };
                 static const int n_qs[]  = { 1, 2, 33, 5 };
                 static const int dims[]  = { 128, 64, 256 };
                 align_case       c;
-                c.bits_k        = k;
-                c.bits_v        = v;
+                c.k             = k;
+                c.v             = v;
                 c.poison        = kind;
                 c.n_tiles       = 1 + n % 2;
                 c.n_f16         = n_f16[n % 3];
@@ -153,12 +138,12 @@ static void add_poison(std::vector<align_case> & cases) {
 static void add_one_sided(std::vector<align_case> & cases) {
     static const poison_kind poisons[] = { poison_kind::nan_k, poison_kind::nan_v, poison_kind::inf_v };
     int                      n         = 0;
-    for (int bits : BITS) {
-        for (bool k : { true, false }) {
+    for (const auto & [k, v] : format_pairs()) {
+        for (bool packs_k : { true, false }) {
             for (int head_dim : { 64, 128, 256 }) {
                 align_case c;
-                c.bits_k    = k ? bits : 16;
-                c.bits_v    = k ? 16 : bits;
+                c.k         = packs_k ? k : nullptr;
+                c.v         = packs_k ? nullptr : v;
                 c.head_dim  = head_dim;
                 c.n_head_kv = 2;
                 c.n_tiles   = 2;
@@ -209,11 +194,12 @@ static void add_special(std::vector<align_case> & cases) {
     c         = align_case();
     c.n_tiles = 32;
     c.mask    = mask_kind::causal;
-    for (int b : BITS) { // the big ones
-        c.bits_k = c.bits_v = b;
-        c.n_q               = b == 4 ? 512 : 128;
-        c.n_f16             = b == 1 ? 0 : b == 2 ? 128 : 511;
-        c.n_threads         = b;
+    for (const auto & [k, v] : format_pairs()) { // the big ones
+        c.k         = k;
+        c.v         = v;
+        c.n_q       = k->bits == 4 ? 512 : 128;
+        c.n_f16     = k->bits == 1 ? 0 : k->bits == 2 ? 128 : 511;
+        c.n_threads = k->bits;
         cases.push_back(c);
     }
     c.n_tiles   = 1;

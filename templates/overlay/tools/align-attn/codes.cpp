@@ -13,29 +13,14 @@ double f16_value(uint16_t bits) {
     return sign * (exponent ? std::ldexp(1024 + mantissa, exponent - 25) : std::ldexp(mantissa, -24));
 }
 
-size_t tile_bytes(int bits) {
-    return 2048 * (size_t) bits + 512;
-}
-
-int n_levels(int bits) {
-    return 1 << bits;
-}
-
-double level_of(int bits, int code) {
-    static const int one[]  = { -64, 64 };
-    static const int two[]  = { -120, -36, 36, 120 };
-    static const int four[] = { -122, -92, -72, -56, -42, -30, -18, -6, 6, 18, 30, 42, 56, 72, 92, 122 };
-    return (bits == 1 ? one : bits == 2 ? two : four)[code] / 64.0;
-}
-
-// 1 bit: chunk g holds 4/bits depths of all lanes, a nibble a lane.
+// lookup: chunk g holds 4/bits depths of all lanes, a nibble a lane.
 static int read_lookup(const uint8_t * bytes, int bits, int lane, int depth) {
     const int per_nibble = 4 / bits;
     const int nibble     = bytes[64 * (depth / per_nibble) + lane % 64] >> (lane < 64 ? 0 : 4);
     return nibble >> bits * (depth % per_nibble) & ((1 << bits) - 1);
 }
 
-// 2 and 4 bits: chunk 4*bits*L + B holds 32/bits depths of 16 lanes, four bytes a lane.
+// dot: chunk 4*bits*L + B holds 32/bits depths of 16 lanes, four bytes a lane.
 static int read_dot(const uint8_t * bytes, int bits, int lane, int depth) {
     const int per_chunk = 32 / bits;
     const int chunk     = lane / 16 * (128 / per_chunk) + depth / per_chunk;
@@ -43,26 +28,27 @@ static int read_dot(const uint8_t * bytes, int bits, int lane, int depth) {
     return byte >> bits * (depth % per_chunk / 4) & ((1 << bits) - 1);
 }
 
-void read_tile(const uint8_t * bytes, int bits, tile_codes & tile) {
+void read_tile(const uint8_t * bytes, const tile_format & format, tile_codes & tile) {
+    const auto read = format.is_lookup ? read_lookup : read_dot;
     for (int lane = 0; lane < 128; ++lane) {
         for (int depth = 0; depth < 128; ++depth) {
-            tile.code[lane][depth] = (uint8_t) (bits > 1 ? read_dot(bytes, bits, lane, depth) : read_lookup(bytes, bits, lane, depth));
+            tile.code[lane][depth] = (uint8_t) read(bytes, format.bits, lane, depth);
         }
-        const uint8_t * meta = bytes + 2048 * (size_t) bits + 2 * lane;
+        const uint8_t * meta = bytes + format.code_bytes() + 2 * lane;
         tile.scale[lane]     = f16_value((uint16_t) (meta[0] | meta[1] << 8));
-        tile.offset[lane]    = f16_value((uint16_t) (meta[256] | meta[257] << 8));
+        tile.offset[lane]    = format.has_offset ? f16_value((uint16_t) (meta[256] | meta[257] << 8)) : 0.0;
     }
 }
 
-packed_side decode(const align_case & c, int bits, const std::vector<uint8_t> & bytes) {
+packed_side decode(const align_case & c, const tile_format * format, const std::vector<uint8_t> & bytes) {
     packed_side side;
-    side.bits = bits;
-    if (bits == 16) {
+    side.format = format;
+    if (!format) {
         return side; // nothing was packed
     }
     side.tiles.resize(c.n_batch * c.n_cols() * c.n_tiles);
     for (size_t i = 0; i < side.tiles.size(); ++i) {
-        read_tile(bytes.data() + i * tile_bytes(bits), bits, side.tiles[i]);
+        read_tile(bytes.data() + i * format->tile_bytes(), *format, side.tiles[i]);
     }
     return side;
 }
@@ -79,16 +65,12 @@ double half_step(double x) {
     return std::ldexp(0.5, exponent - 10);
 }
 
-double rms_to_scale(int bits) {
-    return bits == 1 ? 0.7978846 : bits == 2 ? 0.8055199 : 1.4050294;
-}
-
 // The code of a value in level units, which is rounded down, held to int8 and compared with the midpoints, halves away from 0.
-int code_of(int bits, double u) {
+int code_of(const tile_format & format, double u) {
     const double held = std::min(std::max(std::floor(u), -128.0), 127.0);
     int          code = 0;
-    for (int k = 0; k + 1 < n_levels(bits); ++k) {
-        code += std::round(32 * (level_of(bits, k) + level_of(bits, k + 1))) <= held;
+    for (int k = 0; k + 1 < format.n_levels(); ++k) {
+        code += std::round(32 * (format.level(k) + format.level(k + 1))) <= held;
     }
     return code;
 }
@@ -101,12 +83,12 @@ double unit_error(double u) {
 // The least-squares scale of the codes that the starting scale leads to, with values rounded to 1/16 of a level unit. `swap` moves up to four
 // values that lie between two codes within rounding, bit by bit, to the other one; returns how many there are. `slack` is how much
 // the scale may differ because other values lie between two sixteenths.
-int fit_scale(const double * r, int bits, int swap, double & scale, double & slack) {
+int fit_scale(const double * r, const tile_format & format, int swap, double & scale, double & slack) {
     double sum = 0;
     for (int i = 0; i < 128; ++i) {
         sum += r[i] * r[i];
     }
-    const double s = rms_to_scale(bits) * std::sqrt(sum / 128);
+    const double s = format.rms_to_scale * std::sqrt(sum / 128);
     scale          = 0.0;
     slack          = 0.0;
     if (s == 0.0) {
@@ -120,16 +102,16 @@ int fit_scale(const double * r, int bits, int swap, double & scale, double & sla
         const double v     = 1024 * r[i] / s;
         const double error = 16 * unit_error(v / 16);
         const auto   code  = [&](double x) {
-            return code_of(bits, std::nearbyint(x) / 16);
+            return code_of(format, std::nearbyint(x) / 16);
         };
         double taken = v;
         if (code(v - error) != code(v + error)) {
             taken = n_near < 4 && swap >> n_near & 1 ? v + error : v - error;
             n_near++;
         } else if (std::nearbyint(v - error) != std::nearbyint(v + error)) {
-            loose += std::fabs(level_of(bits, code(v)));
+            loose += std::fabs(format.level(code(v)));
         }
-        const double level = 64 * level_of(bits, code(taken));
+        const double level = 64 * format.level(code(taken));
         num += std::nearbyint(taken) * level;
         den += level * level;
     }
@@ -138,7 +120,7 @@ int fit_scale(const double * r, int bits, int swap, double & scale, double & sla
     return std::min(n_near, 4);
 }
 
-std::string check_lane(const double * x, int bits, const uint8_t * code, double scale, double offset) {
+std::string check_lane(const double * x, const tile_format & format, const uint8_t * code, double scale, double offset) {
     char   text[160];
     bool   poisoned = false;
     double sum      = 0;
@@ -153,7 +135,7 @@ std::string check_lane(const double * x, int bits, const uint8_t * code, double 
     if (poisoned) {
         return std::isnan(scale) && offset == 0.0 && all_zero ? "" : "a lane with NaN, Inf or more than 65504 is not marked";
     }
-    const double mean = sum / 128;
+    const double mean = format.has_offset ? sum / 128 : 0.0;
     if (!(std::fabs(offset - mean) <= half_step(offset) * 1.001 + 1e-6 * sum_abs / 128)) {
         snprintf(text, sizeof(text), "offset %.9g instead of %.9g", offset, mean);
         return text;
@@ -165,11 +147,11 @@ std::string check_lane(const double * x, int bits, const uint8_t * code, double 
     double want   = 0;
     double slack  = 0;
     bool   fits   = false;
-    int    n_near = fit_scale(r, bits, 0, want, slack);
+    int    n_near = fit_scale(r, format, 0, want, slack);
     for (int swap = 0; swap < 1 << n_near && !fits; ++swap) {
         double other = want;
         if (swap > 0) {
-            fit_scale(r, bits, swap, other, slack);
+            fit_scale(r, format, swap, other, slack);
         }
         fits = std::fabs(scale - other) <= half_step(scale) * 1.001 + 2e-6 * std::fabs(other) + slack;
     }
@@ -183,7 +165,7 @@ std::string check_lane(const double * x, int bits, const uint8_t * code, double 
     for (int i = 0; i < 128; ++i) {
         const double u     = 64 * r[i] / scale;
         const double error = unit_error(u);
-        if (code[i] != code_of(bits, u - error) && code[i] != code_of(bits, u + error)) {
+        if (code[i] != code_of(format, u - error) && code[i] != code_of(format, u + error)) {
             snprintf(text, sizeof(text), "code %d at depth %d is not that of %.6g (scale %.6g, offset %.6g)", code[i], i, x[i], scale, offset);
             return text;
         }
@@ -192,6 +174,16 @@ std::string check_lane(const double * x, int bits, const uint8_t * code, double 
 }
 
 } // namespace
+
+double fit_lane(const double * r, const tile_format & format, int * codes) {
+    double scale;
+    double slack;
+    fit_scale(r, format, 0, scale, slack);
+    for (int i = 0; i < 128; ++i) {
+        codes[i] = scale == 0.0 ? 0 : code_of(format, 64 * r[i] / scale);
+    }
+    return scale;
+}
 
 std::string check_pack(const align_case & c, bool is_k, const packed_side & side, const std::vector<float> & source) {
     for (size_t i = 0; i < side.tiles.size(); ++i) {
@@ -206,7 +198,7 @@ std::string check_pack(const align_case & c, bool is_k, const packed_side & side
                 x[depth]              = source[(batch * c.n_packed() + token) * c.n_embd() + channel];
             }
             const tile_codes & t     = side.tiles[i];
-            const std::string  wrong = check_lane(x, side.bits, t.code[lane], t.scale[lane], t.offset[lane]);
+            const std::string  wrong = check_lane(x, *side.format, t.code[lane], t.scale[lane], t.offset[lane]);
             if (!wrong.empty()) {
                 return std::string("pack ") + (is_k ? "K" : "V") + ": tile " + std::to_string(tile) + ", column " + std::to_string(column) +
                        ", batch " + std::to_string(batch) + ", lane " + std::to_string(lane) + ": " + wrong;

@@ -7,23 +7,22 @@
 struct tile_codes {
     uint8_t code[128][128]; // [lane][depth]
     double  scale[128];
-    double  offset[128];
+    double  offset[128];    // 0 where the format has none
 };
 
 double f16_value(uint16_t bits);
-size_t tile_bytes(int bits);
-int    n_levels(int bits);
-double level_of(int bits, int code); // in units of the scale
-
-void read_tile(const uint8_t * bytes, int bits, tile_codes & tile);
+void   read_tile(const uint8_t * bytes, const tile_format & format, tile_codes & tile);
 
 // A packed tensor of a case, decoded; no tiles if it is f16. Index of a tile: (batch*n_cols + column)*n_tiles + tile.
 struct packed_side {
-    int                     bits = 0;
+    const tile_format *     format = nullptr;
     std::vector<tile_codes> tiles;
 };
 
-packed_side decode(const align_case & c, int bits, const std::vector<uint8_t> & bytes);
+packed_side decode(const align_case & c, const tile_format * format, const std::vector<uint8_t> & bytes);
+
+// The least-squares scale of a lane's values by the steps of docs/formats.md, in float64, and the codes that follow from it.
+double fit_lane(const double * r, const tile_format & format, int * codes);
 
 // Checks scales, offsets and codes against their source, lane by lane, in float64.
 // Returns an empty string, or the first thing that is wrong in words.

@@ -23,10 +23,10 @@ template <typename T> parameter values(T align_case::*field, const std::vector<T
 std::vector<parameter> make_parameters() {
     using c = align_case;
     return {
-        { 9,
+        { (int) (formats_of(true).size() * formats_of(false).size()),
          [](align_case & a, int i) {
-              a.bits_k = 1 << i / 3;
-              a.bits_v = 1 << i % 3;
+              a.k = formats_of(true)[i / formats_of(false).size()];
+              a.v = formats_of(false)[i % formats_of(false).size()];
           } },
         values(&c::n_tiles, { 0, 1, 2, 32 }
         ),

@@ -14,7 +14,7 @@ static bool is_outlier(int64_t channel) {
 }
 
 // How large K, V or Q is at a channel: together they keep the scores near the unit Gaussian, or below it.
-static float k_size(data_kind kind, int64_t channel) {
+float k_size(data_kind kind, int64_t channel) {
     switch (kind) {
         case data_kind::outlier:
             return is_outlier(channel) ? 16.0f : 1.0f;
@@ -40,7 +40,7 @@ static float v_size(data_kind kind, int64_t channel) {
     }
 }
 
-static float q_size(data_kind kind, int64_t channel) {
+float q_size(data_kind kind, int64_t channel) {
     switch (kind) {
         case data_kind::outlier:
             return is_outlier(channel) ? 0x1p-5f : 0.5f;
@@ -59,6 +59,8 @@ static float clamp_large(float x) {
 
 static void fill_kv(const align_case & c, rng & random, case_data & d) {
     const int64_t n_embd = c.n_embd();
+    const bool    no_k   = c.k && !c.k->has_offset; // without an offset only zeros have no spread
+    const bool    no_v   = c.v && !c.v->has_offset;
     for (int64_t b = 0; b < c.n_batch; ++b) {
         std::vector<float> v_const(n_embd);
         for (float & x : v_const) {
@@ -69,8 +71,8 @@ static void fill_kv(const align_case & c, rng & random, case_data & d) {
             const bool  f16     = !packed || !c.src_f32;
             const float k_const = to_f16(random.gauss());
             for (int64_t i = 0; i < n_embd; ++i) {
-                float k = c.data == data_kind::constant ? k_const : clamp_large(random.gauss() * k_size(c.data, i));
-                float v = c.data == data_kind::constant ? v_const[i] : clamp_large(random.gauss() * v_size(c.data, i));
+                float k = c.data == data_kind::constant ? k_const * !(packed && no_k) : clamp_large(random.gauss() * k_size(c.data, i));
+                float v = c.data == data_kind::constant ? v_const[i] * !(packed && no_v) : clamp_large(random.gauss() * v_size(c.data, i));
                 (packed ? d.kp : d.k).push_back(f16 ? to_f16(k) : k);
                 (packed ? d.vp : d.v).push_back(f16 ? to_f16(v) : v);
             }
@@ -102,7 +104,7 @@ static void fill_poison(const align_case & c, rng & random, case_data & d) {
 
 // At most one +-1 for each nibble of the K type; which depth of the nibble follows from the row.
 static void fill_onehot_q(const align_case & c, rng & random, case_data & d) {
-    const int per_nibble = 4 / c.bits_k;
+    const int per_nibble = 4 / c.k->bits;
     for (int64_t h = 0; h < c.n_head(); ++h) {
         for (int64_t i = 0; i < c.n_q; ++i) {
             const bool    weights = c.n_q >= 256 ? i >= c.n_q / 2 : i % 2 == 1; // this row looks at V: all scores are 0
@@ -119,7 +121,7 @@ static bool onehot_visible(const align_case & c, int64_t i, int64_t t) {
     if (t >= c.n_packed()) {
         return true;
     }
-    const int per_nibble = 4 / c.bits_v;
+    const int per_nibble = 4 / c.v->bits;
     if (c.n_q >= 256 ? i < c.n_q / 2 : i % 2 == 0) {
         return t == (c.n_q >= 256 ? i % c.n_packed() : (i * 37 + 5) % c.n_packed());
     }

@@ -19,4 +19,8 @@ struct case_data {
     int64_t poison_token = -1; // position in the whole sequence
 };
 
+// How large K or Q is at a channel.
+float k_size(data_kind kind, int64_t channel);
+float q_size(data_kind kind, int64_t channel);
+
 case_data make_data(const align_case & c);

@@ -148,8 +148,8 @@ device_result device::run_mixed(const align_case & c, const case_data & data, in
     ggml_tensor * q    = place(ctx, GGML_TYPE_F32, c.lay_q, c.head_dim, c.n_q, c.n_head(), c.n_batch);
     ggml_tensor * k    = with_f16 ? place(ctx, GGML_TYPE_F16, c.lay_f16, c.head_dim, c.n_f16, c.n_head_kv, c.n_batch) : nullptr;
     ggml_tensor * v    = with_f16 ? place(ctx, GGML_TYPE_F16, c.lay_f16, c.head_dim, c.n_f16, c.n_head_kv, c.n_batch) : nullptr;
-    ggml_tensor * ksrc = packed && c.packs_k() ? place(ctx, src_type, c.lay_src, 128, c.n_packed(), c.n_cols(), c.n_batch) : nullptr;
-    ggml_tensor * vsrc = packed && c.packs_v() ? place(ctx, src_type, c.lay_src, 128, c.n_packed(), c.n_cols(), c.n_batch) : nullptr;
+    ggml_tensor * ksrc = packed && c.k ? place(ctx, src_type, c.lay_src, 128, c.n_packed(), c.n_cols(), c.n_batch) : nullptr;
+    ggml_tensor * vsrc = packed && c.v ? place(ctx, src_type, c.lay_src, 128, c.n_packed(), c.n_cols(), c.n_batch) : nullptr;
     ggml_tensor * kp   = with_kp ? place_packed(ctx, c, c.type_k()) : nullptr;
     ggml_tensor * vp   = with_kp ? place_packed(ctx, c, c.type_v()) : nullptr;
 

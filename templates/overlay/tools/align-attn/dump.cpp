@@ -11,13 +11,12 @@ static constexpr size_t MAX_BYTES = 90 * 1024 * 1024;
 
 // A case is worth keeping when it shows something that the ones before it do not.
 static std::vector<std::string> features_of(const align_case & c) {
-    const std::string pair = "k" + std::to_string(c.bits_k) + "v" + std::to_string(c.bits_v);
+    const std::string pair = c.label_k() + c.label_v();
     const std::string what = c.poison == poison_kind::none ? name_of(c.data) : name_of(c.poison);
-    const std::string bits =
-        c.poison == poison_kind::nan_v || c.poison == poison_kind::inf_v ? "v" + std::to_string(c.bits_v) : "k" + std::to_string(c.bits_k);
+    const std::string bits = c.poison == poison_kind::nan_v || c.poison == poison_kind::inf_v ? c.label_v() : c.label_k();
     return { pair,
              what + bits,
-             what + "-v" + std::to_string(c.bits_v),
+             what + "-" + c.label_v(),
              pair + "-d" + std::to_string(c.head_dim),
              "b" + std::to_string(c.n_batch),
              what + (c.src_f32 ? "-f32" : "-f16") };
@@ -122,10 +121,10 @@ void add_case(writer & w, const std::string & i, const verdict & v, const case_d
             w.add_f16(t + "ksrc", shape, k);
             w.add_f16(t + "vsrc", shape, x);
         }
-        if (c.packs_k()) {
+        if (c.k) {
             w.add(t + "kp", GGML_TYPE_I8, { (int64_t) run.kp.size() }, run.kp.data());
         }
-        if (c.packs_v()) {
+        if (c.v) {
             w.add(t + "vp", GGML_TYPE_I8, { (int64_t) run.vp.size() }, run.vp.data());
         }
         if (!d.mask.empty()) {

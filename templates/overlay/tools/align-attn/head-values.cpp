@@ -16,11 +16,11 @@ static void load(const align_case & c, const case_data & data, int64_t b, int64_
     head.v_noise.assign(c.n_tiles * d, 0.0);
 }
 
-// mean squared distance from the mean of a lane of 128 values
-static double variance(const std::vector<float> & x, int64_t from, int64_t step) {
+// mean squared distance of a lane of 128 values from their mean, or from 0 where the format has no offset
+static double variance(const tile_format * format, const std::vector<float> & x, int64_t from, int64_t step) {
     double sum     = 0;
     double squares = 0;
-    for (int i = 0; i < 128; ++i) {
+    for (int i = 0; i < 128 && (!format || format->has_offset); ++i) {
         sum += x[from + i * step];
     }
     for (int i = 0; i < 128; ++i) {
@@ -41,10 +41,10 @@ head_values original_values(const align_case & c, const case_data & data, int64_
             for (int64_t token = 0; token < 128; ++token) {
                 const int64_t lane = first + token * c.n_embd() + channel / 128 * 128;
 
-                head.k_noise[part * c.n_packed() + tile * 128 + token] = variance(data.kp, lane, 1);
+                head.k_noise[part * c.n_packed() + tile * 128 + token] = variance(c.k, data.kp, lane, 1);
             }
             for (int64_t i = 0; i < depth; ++i) {
-                head.v_noise[tile * c.head_dim + part * depth + i] = variance(data.vp, first + channel + i, c.n_embd());
+                head.v_noise[tile * c.head_dim + part * depth + i] = variance(c.v, data.vp, first + channel + i, c.n_embd());
             }
         }
     }
@@ -52,14 +52,15 @@ head_values original_values(const align_case & c, const case_data & data, int64_
 }
 
 // the part of a kv head that lies from `first` on in a tile of K
-static void decode_keys(const align_case & c, const tile_codes & from, int bits, int64_t tile, int64_t part, int64_t first, head_values & head) {
+static void decode_keys(const align_case & c, const tile_codes & from, const tile_format & format, int64_t tile, int64_t part, int64_t first,
+                        head_values & head) {
     const int64_t depth = part_depth(c);
     for (int64_t token = 0; token < 128; ++token) {
         const double  scale  = from.scale[token];
         const int64_t t      = tile * 128 + token;
         double        levels = 0; // sum of squares
         for (int64_t i = 0; i < depth; ++i) {
-            const double level                        = level_of(bits, from.code[token][first + i]);
+            const double level                        = format.level(from.code[token][first + i]);
             head.k[t * c.head_dim + part * depth + i] = scale * level + from.offset[token];
             levels += level * level;
         }
@@ -69,14 +70,15 @@ static void decode_keys(const align_case & c, const tile_codes & from, int bits,
 }
 
 // likewise of V
-static void decode_values(const align_case & c, const tile_codes & from, int bits, int64_t tile, int64_t part, int64_t first, head_values & head) {
+static void decode_values(const align_case & c, const tile_codes & from, const tile_format & format, int64_t tile, int64_t part, int64_t first,
+                          head_values & head) {
     const int64_t depth = part_depth(c);
     for (int64_t i = 0; i < depth; ++i) {
         const double scale  = from.scale[first + i];
         const double offset = from.offset[first + i];
         double       levels = 0; // sum of squares
         for (int64_t token = 0; token < 128; ++token) {
-            const double  level = level_of(bits, from.code[first + i][token]);
+            const double  level = format.level(from.code[first + i][token]);
             const int64_t at    = (tile * 128 + token) * c.head_dim + part * depth + i;
             head.v[at]          = scale * level + offset;
             head.v_size[at]     = std::fabs(scale * level) + std::fabs(offset);
@@ -91,7 +93,7 @@ head_values decoded_values(const align_case & c, const case_data & data, const p
     load(c, data, b, h, head);
     const int64_t depth = part_depth(c);
     head.k_size.assign(n_parts(c) * c.n_kv(), 0.0);
-    const int64_t k_f16 = c.packs_k() ? c.n_packed() : 0; // keys are f16 from here on
+    const int64_t k_f16 = c.k ? c.n_packed() : 0; // keys are f16 from here on
     for (double x : head.v) {
         head.v_size.push_back(std::fabs(x));
     }
@@ -105,11 +107,11 @@ head_values decoded_values(const align_case & c, const case_data & data, const p
         for (int64_t tile = 0; tile < c.n_tiles; ++tile) {
             const int64_t channel = h * c.head_dim + part * depth;
             const int64_t index   = (b * c.n_cols() + channel / 128) * c.n_tiles + tile;
-            if (c.packs_k()) {
-                decode_keys(c, k.tiles[index], k.bits, tile, part, channel % 128, head);
+            if (c.k) {
+                decode_keys(c, k.tiles[index], *c.k, tile, part, channel % 128, head);
             }
-            if (c.packs_v()) {
-                decode_values(c, v.tiles[index], v.bits, tile, part, channel % 128, head);
+            if (c.v) {
+                decode_values(c, v.tiles[index], *c.v, tile, part, channel % 128, head);
             }
         }
     }

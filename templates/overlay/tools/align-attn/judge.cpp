@@ -116,8 +116,8 @@ verdict judge(device & dev, const align_case & c, const case_data & data, int n_
         return v;
     }
 
-    const packed_side k = decode(c, c.bits_k, run.kp);
-    const packed_side w = decode(c, c.bits_v, run.vp);
+    const packed_side k = decode(c, c.k, run.kp);
+    const packed_side w = decode(c, c.v, run.vp);
     for (const std::string & wrong : { check_pack(c, true, k, data.kp), check_pack(c, false, w, data.vp) }) {
         if (!wrong.empty()) {
             v.faults.push_back(wrong);

@@ -36,7 +36,7 @@ bool cache_kind::is_upstream() const {
 }
 
 bool cache_of(const std::string & name, cache_kind & cache) {
-    static const std::regex pattern("(f16|q8_0|q4_0)|(?:K([124])V([124]))?(?:(^|\\+)w([1-9][0-9]{0,5}))?");
+    static const std::regex pattern("(f16|q8_0|q4_0)|(?:K([0-9][a-z]*)V([0-9][a-z]*))?(?:(^|\\+)w([1-9][0-9]{0,5}))?");
     std::smatch             found;
     if (name.empty() || !std::regex_match(name, found, pattern) || (found[5].matched && (found[2].length() == 0) != (found[4].length() == 0))) {
         return false;
@@ -70,7 +70,9 @@ std::vector<cache_kind> packed_kinds(const std::vector<cache_kind> & caches) {
     for (const bool is_value : { false, true }) {
         for (const cache_kind & c : caches) {
             if (!c.is_upstream() && !c.is_window()) {
-                add({ c.name.substr(is_value ? 2 : 0, 2), is_value ? GGML_TYPE_COUNT : c.type_k, is_value ? c.type_v : GGML_TYPE_COUNT, 0 });
+                const size_t v = c.name.find('V');
+                add({ is_value ? c.name.substr(v, c.name.find('+') - v) : c.name.substr(0, v), is_value ? GGML_TYPE_COUNT : c.type_k,
+                      is_value ? c.type_v : GGML_TYPE_COUNT, 0 });
             }
         }
     }

@@ -27,7 +27,7 @@ static constexpr int64_t PREFILL_QUERIES = 512;
 const char * work_name(work_kind work);
 bool         work_of(const std::string & name, work_kind & work);
 
-// What the keys and values are: f16, q8_0, q4_0, K<bits>V<bits>, K<bits>V<bits>+w<tokens>, w<tokens>.
+// What the keys and values are: f16, q8_0, q4_0, K<bits>V<bits>, K<bits>V<bits>+w<tokens>, w<tokens>; letters of a type's name follow its bits.
 // Of a pack row, the one type that is made: f16, q8_0, q4_0, K<bits>, V<bits>.
 struct cache_kind {
     std::string name;

@@ -77,7 +77,7 @@ static const char * token_at(const ggml_tensor * f16, const qlutattn_block & blo
 static void load_lanes(qlutattn_block & block, const qlutattn_kernel_config & config, const char * tile, const qlutattn_span & span, float factor) {
     for (int i = 0; i < span.n_lanes; i += f32::WIDTH) {
         f32::store(block.lane_scale + i, f32::mul(f32::from_f16(config.scales(tile) + span.lane0 + i), f32::set(factor)));
-        f32::store(block.lane_offset + i, f32::from_f16(config.offsets(tile) + span.lane0 + i));
+        f32::store(block.lane_offset + i, config.has_offset ? f32::from_f16(config.offsets(tile) + span.lane0 + i) : f32::set(0.0f));
     }
 }
 

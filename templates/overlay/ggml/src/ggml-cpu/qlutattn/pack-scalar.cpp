@@ -28,7 +28,7 @@ static inline int choose_code(const qlutattn_kernel_config & config, int u) {
     return code;
 }
 
-// Scale, offset and codes of a lane.
+// Scale, offset (0 for a type that has none) and codes of a lane.
 static void pack_lane(const qlutattn_kernel_config & config, const float * x, ggml_fp16_t & scale, ggml_fp16_t & offset, uint8_t * codes) {
     float r[PACK_SIZE];
     float s[PACK_SIZE];
@@ -43,7 +43,7 @@ static void pack_lane(const qlutattn_kernel_config & config, const float * x, gg
     }
 
     memcpy(s, x, sizeof(s)); // 2
-    offset             = GGML_CPU_FP32_TO_FP16(tree_sum(s) * (1.0f / PACK_SIZE));
+    offset             = config.has_offset ? GGML_CPU_FP32_TO_FP16(tree_sum(s) * (1.0f / PACK_SIZE)) : 0;
     const float centre = GGML_CPU_FP16_TO_FP32(offset);
     for (int i = 0; i < PACK_SIZE; i++) {
         r[i] = x[i] - centre;
@@ -101,12 +101,16 @@ static inline float load(const qlutattn_pack_source & source, int lane, int dept
 void qlutattn_pack_tile_scalar(const qlutattn_kernel_config & config, const qlutattn_pack_source & source, void * tile) {
     memset(tile, 0, config.code_bytes());
     for (int lane = 0; lane < PACK_SIZE; lane++) {
-        float   x[PACK_SIZE];
-        uint8_t codes[PACK_SIZE];
+        float       x[PACK_SIZE];
+        uint8_t     codes[PACK_SIZE];
+        ggml_fp16_t offset;
         for (int depth = 0; depth < PACK_SIZE; depth++) {
             x[depth] = load(source, lane, depth);
         }
-        pack_lane(config, x, config.scales(tile)[lane], config.offsets(tile)[lane], codes);
+        pack_lane(config, x, config.scales(tile)[lane], offset, codes);
+        if (config.has_offset) {
+            config.offsets(tile)[lane] = offset;
+        }
         for (int depth = 0; depth < PACK_SIZE; depth++) {
             put_code(config, (uint8_t *) tile, lane, depth, codes[depth]);
         }

@@ -124,6 +124,7 @@ struct pack_strip {
     alignas(64) float r[PACK_SIZE * STRIP]; // [depth][lane]: the values, then the residuals
     alignas(64) float sums[STRIP];
     alignas(64) float starts[STRIP];
+    alignas(64) ggml_fp16_t no_offsets[STRIP]; // where those of a type that has none go
     floats coarse[COLUMNS];
     bool   dead[STRIP];
     bool   any_dead;
@@ -140,7 +141,8 @@ struct fetched {
 template <int bits, typename T>
 static void fit_strip(const qlutattn_kernel_config & config, const code_choice<bits> & choice, const T * x, const fetched & ahead, pack_strip & strip,
                       ggml_fp16_t * scales, ggml_fp16_t * offsets) {
-    const floats mean = all(1.0f / PACK_SIZE);
+    const floats mean    = all(1.0f / PACK_SIZE);
+    const floats centred = all(config.has_offset ? 1.0f / PACK_SIZE : 0.0f);
     floats       start[COLUMNS];
     floats       fine[COLUMNS];
     ints         num[COLUMNS];
@@ -154,7 +156,7 @@ static void fit_strip(const qlutattn_kernel_config & config, const code_choice<b
             return v;
         });
         store(strip.sums + c * FLOATS, sum);
-        store_f16(offsets + c * FLOATS, mul(sum, mean));
+        store_f16(offsets + c * FLOATS, mul(sum, centred));
 
         const floats centre  = load(offsets + c * FLOATS);
         const floats squares = tree_sum([&](int i) {
@@ -313,7 +315,7 @@ template <int bits> static void pack_tile(const qlutattn_kernel_config & config,
         const size_t  nb_row  = source.next ? (config.lane_is_token ? source.nb_lane : source.nb_depth) : 0;
         const fetched ahead   = { source.next ? source.next + lane0 * nb_row : source.data, nb_row };
         ggml_fp16_t * scales  = config.scales(tile) + lane0;
-        ggml_fp16_t * offsets = config.offsets(tile) + lane0;
+        ggml_fp16_t * offsets = config.has_offset ? config.offsets(tile) + lane0 : strip.no_offsets;
         uint8_t *     codes   = (uint8_t *) tile;
 
         if (is_f16 && (source.nb_lane == sizeof(ggml_fp16_t) || source.nb_depth == sizeof(ggml_fp16_t))) {

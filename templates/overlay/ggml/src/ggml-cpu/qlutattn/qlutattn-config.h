@@ -14,7 +14,7 @@ constexpr int PACK_SIZE = 128;
 // bytes of codes in one chunk: one nibble of every lane (lookup order), or four bytes of 16 lanes (dot order)
 constexpr int PACK_CHUNK_SIZE = 64;
 
-// value = scale * level / QLUTATTN_LEVEL_UNIT + offset
+// value = scale * level / QLUTATTN_LEVEL_UNIT, + offset where a type has offsets
 constexpr int QLUTATTN_LEVEL_UNIT = 64;
 
 enum qlutattn_layout {
@@ -33,21 +33,23 @@ struct qlutattn_kernel_config {
     int                  bits;
     enum qlutattn_layout layout;
     enum qlutattn_kernel kernel;       // the fastest, as measured
+    bool                 has_offset;   // beside the scale of a lane; without, it counts as 0
     const int8_t *       levels;       // [1 << bits], ascending, symmetric
     const int8_t *       factors;      // levels / level_factor, what kernels multiply by: small, so that sums of products fit 16 bits
     int                  level_factor; // the largest common divisor of the levels
     float                rms_to_scale; // where the encoder starts: scale per root mean square of a lane
 
-    int    depths_per_nibble() const { return 4 / bits; }
-    float  factor_size() const { return (float) level_factor / QLUTATTN_LEVEL_UNIT; } // value = scale * factor_size * factor + offset
-    size_t code_bytes() const { return (size_t) PACK_SIZE * PACK_SIZE * bits / 8; }
-    size_t tile_bytes() const { return code_bytes() + 2 * PACK_SIZE * sizeof(ggml_fp16_t); }
+    int   depths_per_nibble() const { return 4 / bits; }
+    float factor_size() const { return (float) level_factor / QLUTATTN_LEVEL_UNIT; } // value = scale * factor_size * factor + offset
 
-    // the parts of a tile
+    constexpr size_t code_bytes() const { return (size_t) PACK_SIZE * PACK_SIZE * bits / 8; }
+    constexpr size_t tile_bytes() const { return code_bytes() + (has_offset ? 2 : 1) * PACK_SIZE * sizeof(ggml_fp16_t); }
+
+    // the parts of a tile; NULL for the offsets of a type that has none
     const ggml_fp16_t * scales(const void * tile) const { return (const ggml_fp16_t *) ((const char *) tile + code_bytes()); }
-    const ggml_fp16_t * offsets(const void * tile) const { return scales(tile) + PACK_SIZE; }
+    const ggml_fp16_t * offsets(const void * tile) const { return has_offset ? scales(tile) + PACK_SIZE : nullptr; }
     ggml_fp16_t *       scales(void * tile) const { return (ggml_fp16_t *) ((char *) tile + code_bytes()); }
-    ggml_fp16_t *       offsets(void * tile) const { return scales(tile) + PACK_SIZE; }
+    ggml_fp16_t *       offsets(void * tile) const { return has_offset ? scales(tile) + PACK_SIZE : nullptr; }
 };
 
 // the configuration of a type, or NULL when the type is none of GGML_TYPE_QLUTATTN_*

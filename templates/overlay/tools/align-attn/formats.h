@@ -1,0 +1,41 @@
+#pragma once
+
+#include "ggml.h"
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+// The packed types, apart from the kernels' own table: what a tile is to be decoded and judged by.
+struct tile_format {
+    ggml_type        type;
+    const char *     label; // as in the id of a case: k4
+    bool             is_k;
+    int              bits;
+    bool             has_offset;
+    bool             is_lookup; // the order of codes: lookup, or dot
+    double           rms_to_scale;
+    std::vector<int> levels;    // in units of 1/64 of the scale
+
+    size_t code_bytes() const { return 2048 * (size_t) bits; }
+    size_t tile_bytes() const { return code_bytes() + (has_offset ? 512 : 256); }
+    int    n_levels() const { return (int) levels.size(); }
+    double level(int code) const { return levels[code] / 64.0; } // in units of the scale
+};
+
+// all types, in the order of formats.toml
+const std::vector<tile_format> & all_formats();
+
+// the types for K, or those for V, likewise
+const std::vector<const tile_format *> & formats_of(bool is_k);
+
+// the one of a case that does not say: the most bits
+const tile_format * usual_format(bool is_k);
+
+// one K and one V type after another: the first of both, the second of both, ...
+struct format_pair {
+    const tile_format * k;
+    const tile_format * v;
+};
+
+std::vector<format_pair> format_pairs();
