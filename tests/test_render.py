@@ -50,6 +50,7 @@ def test_renders_types_tile_and_codebooks(renderer):
         ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "a call of anything but 'range' and 'items'"),
         ("{{ self.__init__ }}", "here"),
         ("{{ lipsum() }}", "a call of anything but"),
+        ("{{ types | max(attribute='__class__') }}", "is unsafe"),
         ("{{ types|attr('__class__') }}", "the filter 'attr' is not for templates of tables"),
         ("{{ '%1000000000d'|format(1) }}", "the filter 'format'"),
         ("{{ '%1000000000d' % 1 }}", "'%' is for numbers only"),
