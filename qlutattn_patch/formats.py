@@ -219,7 +219,9 @@ def _own_codebook(fields: Fields, label: str, bits: int, base: Codebook | None =
     )
     _check_levels(fields, book)
     if not SMALLEST_START <= book.rms_to_scale < 1000:
-        raise fields.wrong(f"'rms_to_scale' must be a number from {SMALLEST_START} on, not {book.rms_to_scale}")
+        raise fields.wrong(
+            f"'rms_to_scale' must be a small positive number, from {SMALLEST_START} on, not {book.rms_to_scale}"
+        )
     if book.layout not in LAYOUTS:
         raise fields.wrong(f"'layout' must be one of {_listed(LAYOUTS)}, not '{book.layout}'")
     if book.kernel not in KERNELS:

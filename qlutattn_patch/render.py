@@ -21,17 +21,8 @@ _CANDIDATES = 3
 # A template is a table with words around it: what it may be made of is little, and ends soon.
 _ALLOWED = (
     *(nodes.Template, nodes.TemplateData, nodes.Output, nodes.For, nodes.If, nodes.Name, nodes.Const),
-    *(
-        nodes.Getattr,
-        nodes.Getitem,
-        nodes.Slice,
-        nodes.Tuple,
-        nodes.List,
-        nodes.Call,
-        nodes.Keyword,
-        nodes.Filter,
-        nodes.Test,
-    ),
+    *(nodes.Getattr, nodes.Getitem, nodes.Slice, nodes.Tuple, nodes.List, nodes.Call, nodes.Keyword),
+    *(nodes.Filter, nodes.Test),
     *(nodes.CondExpr, nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not, nodes.Neg, nodes.Pos),
     *(nodes.Add, nodes.Sub, nodes.Mul, nodes.Div, nodes.FloorDiv, nodes.Mod, nodes.Concat),
 )

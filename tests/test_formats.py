@@ -67,7 +67,7 @@ def test_the_constant_keeps_the_shape_as_it_is_written():
         ("qlutattn_k2_128x128", "Qlutattn", "the name must be"),
         ("pack_size = 128", "pack_size = 100", "power of two"),
         ("level_unit = 64", "level_unit = 0", "'level_unit' must be"),
-        ("rms_to_scale = 0.7978846", "rms_to_scale = -1", "a number from 0.45 on"),
+        ("rms_to_scale = 0.7978846", "rms_to_scale = -1", "from 0.45 on"),
         (
             'metadata = ["scale", "offset"]',
             'metadata = ["scale", "scale"]',
