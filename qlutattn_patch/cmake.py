@@ -165,7 +165,7 @@ class BuildTree:
         ]
         argv += ["--parallel", str(jobs)]
         output = ninja.Output()
-        with console.progress(f"building {', '.join(targets)} ({recipe.preset.name})") as moved:
+        with console.progress(f"building {_named(targets)} ({recipe.preset.name})") as moved:
 
             def take(line: str) -> None:
                 if output.take(line):
@@ -184,7 +184,7 @@ class BuildTree:
         console.show(output.report())
         places = f" in {len(output.errors)} place(s)" if output.errors else ""
         raise ExpectedError(
-            f"The build of {', '.join(targets)} failed{places}; the whole output is in {self.log}.",
+            f"The build of {_named(targets)} failed{places}; the whole output is in {self.log}.",
             "mend what the compiler names above, then the same command again",
         )
 
@@ -234,6 +234,13 @@ def _check_source(workspace: Workspace, targets: Sequence[str]) -> None:
                 f"The tree {workspace.tree} is not patched: it has no {target} to build.",
                 process.shown(["qlutattn", "apply", *workspace.options]),
             )
+
+
+def _named(targets: Sequence[str]) -> str:
+    """The targets, for a line of progress; of source files only how many."""
+    named = [target for target in targets if not target.endswith("^")]
+    files = len(targets) - len(named)
+    return ", ".join(named) + (f" and {files} files" if files else "")
 
 
 def _arguments(command: str) -> str:
