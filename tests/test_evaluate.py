@@ -107,7 +107,7 @@ def test_the_last_run_is_kept_with_its_model(fake: Fake, capsys: pytest.CaptureF
     assert fake.run("--types", "q4_0", "--json") == 0
     found = results.read(fake.tree.path, results.EVAL)
     assert found is not None
-    assert found.result == json.loads(capsys.readouterr().out)
+    assert {**found.result, "command": "eval", "ok": True} == json.loads(capsys.readouterr().out)
     assert found.why_stale(fake.tree.path) == []
     assert found.words == ["--model", str(fake.model), "--text", str(fake.text), "--ctx", "256"]
     fake.model.write_text("something else", encoding="utf-8")
