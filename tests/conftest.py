@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import documents
@@ -10,6 +11,13 @@ import pytest
 from helpers import Project, make_project
 
 from qlutattn_patch import console
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interruptible() -> None:
+    """What the tests run can be interrupted, though pytest may run in the background or under nohup."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

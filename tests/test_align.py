@@ -246,7 +246,8 @@ class FakeAlign:
     def make(self, ending: str = "sys.exit(0)", json_text: str | None = None, dump: bool = True) -> None:
         """Write the program; `ending` is what it does last."""
         failed = sum(not case["ok"] for case in self.results)
-        build = {"upstream": "0123", "series": "4567", "cpu": "A CPU"}
+        unknown = ("templates", "tree", "ggml", "compiler", "flags", "kernel_flags", "build_type", "isa")
+        build = {**dict.fromkeys(unknown), "upstream": "0123", "series": "4567" * 16, "cpu": "A CPU"}
         own = {
             "schema": 1,
             "ok": not failed,
@@ -303,7 +304,7 @@ def test_json(
     found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     expected = {"schema": 1, "ok": True, "preset": "native", "isa": ["AVX2"], "passed": 9, "failed": 0}
     assert {key: found[key] for key in expected} == expected
-    assert (found["upstream"], found["series"], found["build"]["cpu"]) == ("0123", "4567", "A CPU")
+    assert (found["upstream"], found["series"], found["build"]["cpu"]) == ("0123", "4567" * 16, "A CPU")
     for case, own in zip(found["cases"], fake.results, strict=True):
         assert {**own, "nmse_codes": case["nmse_codes"]}.items() <= case.items()
         assert case["numpy"]["wrong"] == []
