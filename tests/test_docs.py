@@ -170,7 +170,7 @@ def test_the_server_starts(files: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_in_sentences_are_understood(page: Path) -> None:
-    for span in (part for span in inline(page) for part in span.split(" && ")):
+    for span in (part for whole in inline(page) for part in whole.split(" && ")):
         words = [word for word in shlex.split(span.replace("…", "")) if word]
         if words[0] == "make":
             subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, check=True, capture_output=True)
