@@ -20,7 +20,7 @@ run: $(VENV)/.installed ## Get llama.cpp, patch it, build it, and prove it with 
 
 test: $(VENV)/.installed-dev ## All tests that can run here; says what could not
 	@$(PY) -m qlutattn_patch vendor || echo "make test: llama.cpp is not there; the tests that need it can not run" >&2
-	@$(PY) -m pytest -p tests.what_runs -m "" --junit-xml build/reports/pytest.xml $(ARGS)
+	@$(PY) -m pytest -p tests.what_runs -n auto --dist loadgroup -m "" --junit-xml build/reports/pytest.xml $(ARGS)
 
 check: $(VENV)/.installed-dev docs ## Lint, formatting, types, the site, and that patches/ is what templates/ say
 	@$(PY) -m ruff check .

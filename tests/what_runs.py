@@ -1,4 +1,8 @@
-"""For `make test`: run every marker that can run here, quick tests first, and say what was left out."""
+"""For `make test`: run every marker that can run here, and say what was left out.
+
+What has a marker shares the vendored tree and its builds, which use all cores for a time and one for another: one
+worker takes all of it, one after another, and the other workers the quick tests meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +23,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(
-        key=lambda item: max((ORDER.index(m.name) + 1 for m in item.iter_markers() if m.name in ORDER), default=0)
-    )
+    def rank(item: pytest.Item) -> int:
+        return max((ORDER.index(m.name) + 1 for m in item.iter_markers() if m.name in ORDER), default=len(ORDER) + 1)
+
+    items.sort(key=rank)
+    for item in items:
+        if rank(item) <= len(ORDER):
+            item.add_marker(pytest.mark.xdist_group("the tree"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
