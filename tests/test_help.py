@@ -108,7 +108,7 @@ def test_help_loads_no_library(argv: list[str]) -> None:
         (["types"], HEAVY - {"rich"}),
         (["status", "--json"], {"numpy", "gguf", "matplotlib", "rich"}),
     ],
-    ids=" ".join,
+    ids=("types --json", "types", "status --json"),
 )
 def test_what_does_no_work_loads_little(argv: list[str], heavy: set[str], project: Project) -> None:
     code = f"""
