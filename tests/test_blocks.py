@@ -17,7 +17,7 @@ from qlutattn_patch.generate import make_series
 from qlutattn_patch.git import Repository
 from qlutattn_patch.hooks import load_templates
 from qlutattn_patch.render import Renderer
-from qlutattn_patch.series import Patch, Series, load_series
+from qlutattn_patch.series import Patch, load_series
 from qlutattn_patch.tree import apply
 from qlutattn_patch.upstream import CONSTANTS_PY, TRAITS_INC
 from qlutattn_patch.workspace import Workspace
@@ -129,7 +129,8 @@ def test_apply_says_so_of_patches_that_were_edited(tmp_path: Path) -> None:
     series = load_series(WORKSPACE.patches)
     assert apply_series(Repository.open(clone.tree), series, "it")
     wrong = b".type_size                = 36,"
-    edited = Series(tuple(Patch(p.name, p.data.replace(wrong, wrong.replace(b"36", b"37"))) for p in series.patches))
+    patches = tuple(Patch(p.name, p.data.replace(wrong, wrong.replace(b"36", b"37"))) for p in series.patches)
+    edited = replace(series, patches=patches)
     before = snapshot(clone.tree)
     with pytest.raises(ExpectedError) as told:
         apply(clone, edited)

@@ -549,7 +549,7 @@ def test_our_own_templates(tmp_path):
     project = patched(Project(workspace, workspace.tree))
     config = "ggml/src/ggml-cpu/qlutattn/qlutattn-config.cpp"
     edit(project.tree / "src/llama-kv-mixed-cells.cpp", '#include "ggml.h"\n', '#include "ggml.h"\n\n// edited\n')
-    edit(project.tree / config, "static const int8_t levels_", "static const int8_t the_levels_")
+    edit(project.tree / config, "static constexpr int8_t levels_", "static constexpr int8_t the_levels_")
     edit(project.tree / config, ", levels_", ", the_levels_")
     edit(project.tree / "common/arg.cpp", "this many of the newest tokens", "so many of the newest tokens")
     edit(
