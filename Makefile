@@ -10,6 +10,10 @@ OVERLAY := $(shell find templates/overlay -name '*.h' -o -name '*.c' -o -name '*
 
 SECONDS ?= 600
 
+# The quick tests run side by side; those that share the vendored tree and its builds, one after another. 5: none was asked for.
+TESTS  := $(PY) -m pytest -p tests.what_runs
+BUILDS := vendored or compiler or qemu
+
 .PHONY: run test check docs arm64 fuzz mca format clean help
 
 help: ## Say what there is
@@ -20,7 +24,10 @@ run: $(VENV)/.installed ## Get llama.cpp, patch it, build it, and prove it with 
 
 test: $(VENV)/.installed-dev ## All tests that can run here; says what could not
 	@$(PY) -m qlutattn_patch vendor || echo "make test: llama.cpp is not there; the tests that need it can not run" >&2
-	@$(PY) -m pytest -p tests.what_runs -n auto --dist loadgroup -m "" --junit-xml build/reports/pytest.xml $(ARGS)
+	@status=0; \
+	$(TESTS) -n auto -m "not ($(BUILDS))" --junit-xml build/reports/quick.xml $(ARGS) || [ $$? = 5 ] || status=1; \
+	$(TESTS) -m "$(BUILDS)" --junit-xml build/reports/builds.xml $(ARGS) || [ $$? = 5 ] || status=1; \
+	exit $$status
 
 check: $(VENV)/.installed-dev docs ## Lint, formatting, types, the site, and that patches/ is what templates/ say
 	@$(PY) -m ruff check .

@@ -1,8 +1,4 @@
-"""For `make test`: run every marker that can run here, and say what was left out.
-
-What has a marker shares the vendored tree and its builds, which use all cores for a time and one for another: one
-worker takes all of it, one after another, and the other workers the quick tests meanwhile.
-"""
+"""For `make test`: leave out the markers that cannot run here, order the others, and say what was left out."""
 
 from __future__ import annotations
 
@@ -18,18 +14,14 @@ ARM64 = ("clang", "arm64 sysroot", "qemu-aarch64")
 def pytest_configure(config: pytest.Config) -> None:
     reasons = _reasons()
     config.stash[_REASONS] = reasons
-    if not config.option.markexpr:
-        config.option.markexpr = " and ".join(f"not {marker}" for marker in reasons)
+    asked = [f"({config.option.markexpr})"] if config.option.markexpr else []
+    config.option.markexpr = " and ".join([*asked, *(f"not {marker}" for marker in reasons)])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    def rank(item: pytest.Item) -> int:
-        return max((ORDER.index(m.name) + 1 for m in item.iter_markers() if m.name in ORDER), default=len(ORDER) + 1)
-
-    items.sort(key=rank)
-    for item in items:
-        if rank(item) <= len(ORDER):
-            item.add_marker(pytest.mark.xdist_group("the tree"))
+    items.sort(
+        key=lambda item: max((ORDER.index(m.name) + 1 for m in item.iter_markers() if m.name in ORDER), default=0)
+    )
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
