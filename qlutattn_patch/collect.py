@@ -11,7 +11,6 @@ from qlutattn_patch.apply import apply_series
 from qlutattn_patch.carry import Made, carried
 from qlutattn_patch.config import read_text, read_toml, repository_path
 from qlutattn_patch.edits import Edit, Part, apply_edits, edits, owned
-from qlutattn_patch.errors import ExpectedError
 from qlutattn_patch.formats import load_formats
 from qlutattn_patch.generate import Layout, lay_out
 from qlutattn_patch.git import is_plain_file
@@ -264,8 +263,6 @@ class Collector:
             text = (self._tree.top / path).read_bytes().decode("utf-8")
         except UnicodeDecodeError:
             text = "\0"
-        except OSError as failure:
-            raise ExpectedError(f"{self._tree.top / path} cannot be read: {failure.strerror}.") from None
         wrong = {
             "this is not a text in UTF-8, and the templates are texts": "\0" in text,
             "it has CRLF line ends, which git am would lose": "\r" in text,

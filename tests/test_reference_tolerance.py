@@ -103,7 +103,7 @@ def test_cancelling_offsets_are_allowed_their_float32() -> None:
     v = packed_v.tiles
     v.offset[...] = -(v.scale * np.float16(92 / 64))
     v.codes[...] = 14
-    tiles = Tiles(4, v.codes, v.scale, v.offset)
+    tiles = Tiles(v.code, v.codes, v.scale, v.offset)
     segment = Segment.of_tiles(packed_k, Packed(tiles, "lut"), 2, p.segments[1].mask)
     expected, allowed = judged(Problem(p.q, (segment,), p.scale, 2))
     assert np.abs(expected).max() < 2e-3
