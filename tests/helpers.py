@@ -230,7 +230,8 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes, bool]]:
             if not any(path.iterdir()):
                 found[name + "/"] = (b"", False)
         else:
-            found[name] = (path.read_bytes(), os.access(path, os.X_OK))
+            data = os.fsencode(path.readlink()) if path.is_symlink() else path.read_bytes()
+            found[name] = (data, os.access(path, os.X_OK))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
 import subprocess
@@ -249,11 +250,17 @@ class Sweep:
             path.chmod(mode)
 
     def _everything(self) -> dict[Path, tuple[int, bytes | None]]:
-        """Every file and folder: its mode and contents."""
+        """Every file and folder: its mode and contents; of a link, where it leads."""
         return {
-            path: (stat.S_IMODE(path.stat().st_mode), None if path.is_dir() else path.read_bytes())
+            path: (stat.S_IMODE(path.lstat().st_mode), _contents(path))
             for path in sorted(self.workspace.root.rglob("*"))
         }
+
+
+def _contents(path: Path) -> bytes | None:
+    if path.is_symlink():
+        return os.fsencode(path.readlink())
+    return None if path.is_dir() else path.read_bytes()
 
 
 def _is_state(name: str) -> bool:
