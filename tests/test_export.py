@@ -540,6 +540,7 @@ def test_the_command_refuses_with_all_that_is_refused(at_home, capfd):
 
 @pytest.mark.vendored
 def test_our_own_templates(tmp_path):
+    """What docs/exporting.md shows."""
     for name in ("templates", "docs", "patches"):
         shutil.copytree(ROOT / name, tmp_path / "projekt ü" / name)
     (tmp_path / "projekt ü" / "vendor").mkdir()

@@ -146,6 +146,7 @@ def run(root: Path, line: str) -> str:
 
 @pytest.mark.compiler
 def test_the_page_works_word_by_word(tmp_path: Path) -> None:
+    """What docs/adding-a-format.md says."""
     start, listed, made, plain, undone = STEPS
     root = copy_project(tmp_path)
     git(

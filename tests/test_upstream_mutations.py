@@ -53,6 +53,8 @@ def with_anchor(change: Callable[[str], str]) -> Mutation:
 
     def mutate(tree: Path, rng: random.Random) -> str:
         hook = anchored(tree, rng)
+        while change(hook.anchor) == hook.anchor:
+            hook = anchored(tree, rng)
         rewrite(tree, hook.file, hook.anchor, change(hook.anchor))
         return hook.file
 
