@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from qlutattn_patch import digests
 from qlutattn_patch.files import write_atomically
 from qlutattn_patch.origin import Origin, origin_from
 
@@ -37,7 +37,7 @@ class File:
         try:
             now = path.stat()
             same = (now.st_size, now.st_mtime_ns) == (self.size, self.mtime_ns)
-            return same or (now.st_size == self.size and _sha256(path) == self.sha256)
+            return same or (now.st_size == self.size and digests.of_file(path) == self.sha256)
         except OSError:
             return False
 
@@ -138,12 +138,4 @@ def _is_library(path: Path) -> bool:
 
 def _file(path: Path) -> File:
     found = path.stat()
-    return File(found.st_size, found.st_mtime_ns, _sha256(path))
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()
+    return File(found.st_size, found.st_mtime_ns, digests.of_file(path))

@@ -1,4 +1,4 @@
-"""Digests of sets of files: what the links of the chain are compared by."""
+"""Digests of files: what archives and the links of the chain are compared by."""
 
 from __future__ import annotations
 
@@ -7,6 +7,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
+
+
+def of_file(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def of_files(top: Path, files: Iterable[Path]) -> str:

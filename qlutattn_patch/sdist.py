@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 import sys
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from qlutattn_patch import console, process
+from qlutattn_patch import console, digests, process
 from qlutattn_patch.config import SdistSource
 from qlutattn_patch.errors import ExpectedError
 from qlutattn_patch.files import sync
@@ -34,7 +33,7 @@ def obtain_any(package: str, version: str, cache: Path) -> tuple[Path, str]:
     """The archive of a source distribution of which no sha256 is known, downloaded and cached; and its sha256."""
     with _archives(cache) as folder, tempfile.TemporaryDirectory(prefix=_DOWNLOAD, dir=folder) as download:
         archive = _download(package, version, Path(download))
-        sha256 = sha256_of(archive)
+        sha256 = digests.of_file(archive)
         return _keep(archive, folder, sha256), sha256
 
 
@@ -60,13 +59,13 @@ def _archives(cache: Path) -> Iterator[Path]:
 def _obtain(source: SdistSource, folder: Path) -> Path:
     cached = folder / f"{source.sha256}.tar.gz"
     if cached.is_file():
-        if sha256_of(cached) == source.sha256:
+        if digests.of_file(cached) == source.sha256:
             return cached
         console.warn(f"The cached archive {cached} is damaged: it is fetched again.")
         cached.unlink()
     with tempfile.TemporaryDirectory(prefix=_DOWNLOAD, dir=folder) as download:
         archive = _download(source.package, source.version, Path(download))
-        found = sha256_of(archive)
+        found = digests.of_file(archive)
         if found != source.sha256:
             raise ExpectedError(
                 f"The source distribution {source.package} {source.version} has the sha256 {found}, "
@@ -80,15 +79,6 @@ def _keep(archive: Path, folder: Path, sha256: str) -> Path:
     with archive.open("rb") as file:
         sync(file.fileno())
     return archive.replace(folder / f"{sha256}.tar.gz")
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _download(package: str, version: str, folder: Path) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers import UPSTREAM, Project, make_tar, write_pin
 
-from qlutattn_patch import sdist
+from qlutattn_patch import digests
 
 PACKAGE = "tiny-llama"
 BACKEND = """\
@@ -65,7 +65,7 @@ def pin_release(project: Project, archive: Path, version: str, more: str = "") -
 kind = "sdist"
 package = "{PACKAGE}"
 version = "{version}"
-sha256 = "{sdist.sha256_of(archive)}"
+sha256 = "{digests.of_file(archive)}"
 prefix = "vendor/llama.cpp"
 """
     write_pin(project.root, project.upstream, source + more)

@@ -25,7 +25,7 @@ from helpers import (
 )
 from releases import make_release, only_index
 
-from qlutattn_patch import sdist
+from qlutattn_patch import digests
 from qlutattn_patch.errors import ExpectedError
 from qlutattn_patch.generate import generate
 from qlutattn_patch.series import load_series
@@ -160,7 +160,7 @@ def test_a_tree_without_git_is_never_taken_for_right(project):
 
 def test_a_source_distribution_is_downloaded_once_then_used_without_a_network(empty, index):
     archive = make_release(index, "1.0")
-    pin_sdist(empty, sdist.sha256_of(archive))
+    pin_sdist(empty, digests.of_file(archive))
     assert vendor(empty.workspace) is True
     assert is_right(empty)
     archive.unlink()
@@ -174,8 +174,8 @@ def test_a_source_distribution_is_downloaded_once_then_used_without_a_network(em
 
 def test_a_damaged_cached_archive_is_fetched_again(empty, index, capfd):
     archive = make_release(index, "1.0")
-    pin_sdist(empty, sdist.sha256_of(archive))
-    cached = cache_dir() / "archives" / f"{sdist.sha256_of(archive)}.tar.gz"
+    pin_sdist(empty, digests.of_file(archive))
+    cached = cache_dir() / "archives" / f"{digests.of_file(archive)}.tar.gz"
     cached.parent.mkdir(parents=True)
     cached.write_bytes(archive.read_bytes()[:-9])
     (cached.parent / ".download-killed").mkdir()
