@@ -33,6 +33,7 @@ check: $(VENV)/.installed-dev docs ## Lint, formatting, types, the site, and tha
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
+	@$(VENV)/bin/lint-imports >/dev/null || $(VENV)/bin/lint-imports
 	@$(VENV)/bin/clang-format --dry-run -Werror $(OVERLAY)
 	@$(PY) -m qlutattn_patch vendor
 	@$(PY) -m qlutattn_patch generate --check

@@ -6,9 +6,9 @@ import sys
 def main() -> None:
     """Run the command line; an interrupt is told in one line also while the modules are loading."""
     try:
-        from qlutattn_patch import cli
+        from qlutattn_patch.commands import main as command_line
 
-        cli.main()
+        command_line.main()
     except KeyboardInterrupt:
         sys.stderr.write("error: Interrupted.\n  next: run the same command again\n")
         sys.exit(130)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from qlutattn_patch.errors import ExpectedError
+from qlutattn_patch.system.errors import ExpectedError
+
+if TYPE_CHECKING:
+    from qlutattn_patch.system.transaction import Transaction
 
 
 @dataclass(frozen=True)
@@ -72,3 +76,10 @@ def cache_dir() -> Path:
 def log_dir() -> Path:
     """Where the log of an unexpected failure goes."""
     return cache_dir() / "log"
+
+
+def project_transaction(workspace: Workspace) -> Transaction:
+    """Changes of the project's own files, of which the pin is the last."""
+    from qlutattn_patch.system.transaction import Transaction
+
+    return Transaction(workspace.root, workspace.root / "vendor" / ".rebase", workspace.pin_file)

@@ -9,9 +9,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from qlutattn_patch import cmake, console, install, process, toolchain
-from qlutattn_patch.errors import EXIT_CHECK_FAILED, EXIT_EXPECTED, EXIT_OK, ExpectedError
-from qlutattn_patch.presets import preset
+from qlutattn_patch.building import cmake, install, toolchain
+from qlutattn_patch.building.presets import preset
+from qlutattn_patch.system import console, process
+from qlutattn_patch.system.errors import EXIT_CHECK_FAILED, EXIT_EXPECTED, EXIT_OK, ExpectedError
 from qlutattn_patch.workspace import Workspace
 
 NATIVE = Path(__file__).resolve().parent.parent / "tests" / "native"

@@ -13,8 +13,8 @@ import argparse
 import numpy as np
 from numpy.typing import NDArray
 
-from qlutattn_patch.reference.quantise import quantise
-from qlutattn_patch.reference.tile import SIZE, UNIT, Code
+from qlutattn_patch.proof.reference.quantise import quantise
+from qlutattn_patch.proof.reference.tile import SIZE, UNIT, Code
 
 
 def main() -> None:

@@ -7,8 +7,9 @@ import json
 import sys
 from pathlib import Path
 
-from qlutattn_patch import cmake, console, process
-from qlutattn_patch.errors import EXIT_EXPECTED, EXIT_OK, ExpectedError
+from qlutattn_patch.building import cmake
+from qlutattn_patch.system import console, process
+from qlutattn_patch.system.errors import EXIT_EXPECTED, EXIT_OK, ExpectedError
 from qlutattn_patch.workspace import Workspace
 
 TYPES = {

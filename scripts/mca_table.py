@@ -15,9 +15,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from qlutattn_patch import console, install, process, toolchain
-from qlutattn_patch.errors import EXIT_EXPECTED, EXIT_OK, ExpectedError
-from qlutattn_patch.presets import ARM64_TRIPLE, preset
+from qlutattn_patch.building import install, toolchain
+from qlutattn_patch.building.presets import ARM64_TRIPLE, preset
+from qlutattn_patch.system import console, process
+from qlutattn_patch.system.errors import EXIT_EXPECTED, EXIT_OK, ExpectedError
 from qlutattn_patch.workspace import Workspace
 
 CPUS = ("neoverse-n2", "cortex-x2", "apple-m1")

@@ -19,8 +19,8 @@ import numpy as np
 from gguf import GGUFReader
 from numpy.typing import NDArray
 
-from qlutattn_patch.reference.quantise import quantise
-from qlutattn_patch.reference.tile import CODES, SIZE, UNIT
+from qlutattn_patch.proof.reference.quantise import quantise
+from qlutattn_patch.proof.reference.tile import CODES, SIZE, UNIT
 
 Floats = NDArray[np.float32]
 N_CTX = 1024

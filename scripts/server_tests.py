@@ -12,8 +12,9 @@ import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from qlutattn_patch import cmake, console, process
-from qlutattn_patch.errors import EXIT_CHECK_FAILED, EXIT_EXPECTED, EXIT_OK, ExpectedError
+from qlutattn_patch.building import cmake
+from qlutattn_patch.system import console, process
+from qlutattn_patch.system.errors import EXIT_CHECK_FAILED, EXIT_EXPECTED, EXIT_OK, ExpectedError
 from qlutattn_patch.workspace import Workspace
 
 HERE = Path(__file__).resolve().parent

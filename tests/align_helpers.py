@@ -9,10 +9,10 @@ from typing import Any
 import gguf
 import numpy as np
 
-from qlutattn_patch.reference.attention import Packed, Problem, Segment, each_head
-from qlutattn_patch.reference.quantise import pack, unpack
-from qlutattn_patch.reference.tile import SIZE, Kind, Tiles
-from qlutattn_patch.reference.tolerance import STEPS
+from qlutattn_patch.proof.reference.attention import Packed, Problem, Segment, attend, each_head
+from qlutattn_patch.proof.reference.quantise import pack, unpack
+from qlutattn_patch.proof.reference.tile import SIZE, Kind, Tiles
+from qlutattn_patch.proof.reference.tolerance import STEPS
 
 
 def rounded_product(tiles: Tiles, x: np.ndarray, kernel: str, depth: slice, lanes: slice) -> np.ndarray:
@@ -133,3 +133,70 @@ def write_dump(path: Path, cases: list[Mapping[str, Any]]) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def dump_case(
+    k: int = 2,
+    v: int = 2,
+    *,
+    f16: str = "",
+    head_dim: int = 128,
+    tiles: int = 1,
+    window: int = 5,
+    extras: bool = False,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """A case as align_attn would dump it if it were exact.
+
+    `f16` names a side of the packed segment that is f16; `extras` adds a mask, ALiBi, softcap, sinks and a NaN."""
+    rng = np.random.default_rng(seed + 10 * k + v)
+    types = f"qlutattn_k{k}_128x128", f"qlutattn_v{v}_128x128"
+    kinds = [Kind.of(name) for name in types]
+    n_q, n_head, n_kv = 3, 4, 2
+    case: dict[str, Any] = {
+        "id": f"k{k}v{v}-d{head_dim}-t{tiles}-w{window}" + ("-extras" if extras else ""),
+        "type_k": types[0],
+        "type_v": types[1],
+        "kernel_k": "lut",
+        "kernel_v": "dot" if v == 4 else "lut",
+        "scale": 0.125,
+        "max_bias": 8.0 if extras else 0.0,
+        "logit_softcap": 4.0 if extras else 0.0,
+        "n_head_kv": n_kv,
+        "head_dim": head_dim,
+        "q": rng.standard_normal((1, n_head, n_q, head_dim)).astype(np.float32),
+    }
+    segments = []
+    if window:
+        case["k"], case["v"] = rng.standard_normal((2, 1, n_kv, window, head_dim)).astype(np.float16)
+        segments.append(Segment(case["k"].astype(float), case["v"].astype(float)))
+    if tiles:
+        sources = rng.standard_normal((2, 1, n_kv, tiles * 128, head_dim)).astype(np.float16 if v == 1 else np.float32)
+        if extras:
+            case["maskp"] = causal(n_q, tiles * 128, 100).astype(np.float16)
+            sources[1, 0, 1, 3, 3] = np.nan
+        case["ksrc"], case["vsrc"] = (to_columns(source) for source in sources)
+        sides: list[Any] = []
+        for name, kind, source in zip("kv", kinds, sources, strict=True):
+            if name == f16:
+                case[f"type_{name}"] = case[f"kernel_{name}"] = "f16"
+                sides.append(source.astype(float))
+                continue
+            data = pack(case[f"{name}src"], kind)
+            case[f"{name}p"] = data.reshape(-1).view(np.int8)
+            sides.append(Packed(unpack(data, kind, 1, case["ksrc"].shape[1]), case[f"kernel_{name}"]))
+        mask = case["maskp"].astype(float) if extras else None
+        segments.append(Segment.of_tiles(*sides, n_kv, mask))
+    if extras:
+        case["sinks"] = rng.standard_normal(n_head).astype(np.float32)
+    problem = Problem(
+        case["q"].astype(float),
+        tuple(segments),
+        case["scale"],
+        n_kv,
+        case["max_bias"],
+        case["logit_softcap"],
+        case["sinks"].astype(float) if extras else None,
+    )
+    case["out"] = attend(problem).astype(np.float32)
+    return case

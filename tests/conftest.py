@@ -9,8 +9,9 @@ from pathlib import Path
 import documents
 import pytest
 from helpers import Project, make_project
+from upstream_projects import pinned_project, tools  # noqa: F401
 
-from qlutattn_patch import console
+from qlutattn_patch.system import console
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -14,7 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from qlutattn_patch.git import Repository
+import click
+
+from qlutattn_patch.commands import main
+from qlutattn_patch.system.git import Repository
 from qlutattn_patch.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -316,3 +319,11 @@ def together(*works: Callable[[], object]) -> list[int]:
                 os._exit(99)
         children.append(child)
     return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+def parsed(argv: list[str]) -> click.Context:
+    """What click makes of a command line, without running it."""
+    context = main.group.make_context("qlutattn", argv)
+    name, command, rest = main.group.resolve_command(context, [*context._protected_args, *context.args])
+    assert command is not None
+    return command.make_context(name, rest, parent=context)

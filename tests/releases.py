@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers import UPSTREAM, Project, make_tar, write_pin
 
-from qlutattn_patch import digests
+from qlutattn_patch.system import digests
 
 PACKAGE = "tiny-llama"
 BACKEND = """\

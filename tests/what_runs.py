@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qlutattn_patch import doctor, install
+from qlutattn_patch.building import doctor, install
 from qlutattn_patch.workspace import Workspace
 
 ORDER = ("vendored", "compiler", "qemu")

@@ -9,7 +9,7 @@ import click
 from qlutattn_patch.commands.command import Command
 from qlutattn_patch.commands.options import json_option, preset_option, quick_option, tree_option
 from qlutattn_patch.commands.output import end_with
-from qlutattn_patch.errors import ExpectedError
+from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.workspace import Workspace
 
 
@@ -31,7 +31,7 @@ def command(
     preset: str, filter: str | None, junit_file: Path | None, quick: bool, as_json: bool, tree: Path | None
 ) -> None:
     """Run the built align_attn, and check the tiles and results that it dumps in numpy."""
-    from qlutattn_patch.align import align, junit
+    from qlutattn_patch.proof.align import align, junit
 
     report = align(Workspace.find(tree), preset, filter, quick)
     if junit_file:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from qlutattn_patch import console
 from qlutattn_patch.commands.command import Command
 from qlutattn_patch.commands.options import json_option, tree_option
 from qlutattn_patch.commands.output import document
+from qlutattn_patch.system import console
 from qlutattn_patch.workspace import Workspace
 
 
@@ -24,8 +24,8 @@ from qlutattn_patch.workspace import Workspace
 @tree_option
 def command(as_json: bool, tree: Path | None) -> None:
     """Put the patch set into the tree: wholly or not at all, and again without harm."""
-    from qlutattn_patch.series import load_series
-    from qlutattn_patch.tree import apply
+    from qlutattn_patch.patches.series import load_series
+    from qlutattn_patch.tree.worktree import apply
 
     workspace = Workspace.find(tree)
     series = load_series(workspace.patches)

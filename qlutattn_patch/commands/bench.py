@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from qlutattn_patch import console
 from qlutattn_patch.commands import complete
 from qlutattn_patch.commands.command import Command
 from qlutattn_patch.commands.options import json_option, plot_option, preset_option, tree_option
 from qlutattn_patch.commands.output import document
+from qlutattn_patch.system import console
 from qlutattn_patch.workspace import Workspace
 
 
@@ -52,14 +52,14 @@ def command(
     preset: str, instructions: bool, plot: Path | None, as_json: bool, tree: Path | None, **choice: str | bool | None
 ) -> None:
     """Time attention over packed keys and values beside upstream's f16, q8_0 and q4_0, in turns, in one run."""
-    from qlutattn_patch import bench_plot, picture
-    from qlutattn_patch.bench import RIGHT, Settings, bench
+    from qlutattn_patch.measure import plots
+    from qlutattn_patch.measure.bench import RIGHT, Settings, bench
 
     if plot:
-        picture.check(plot)
+        plots.check(plot)
     result = bench(Workspace.find(tree), preset, Settings(**choice), instructions)  # type: ignore[arg-type]
     if plot:
-        bench_plot.plot(result, plot)
+        plots.plot_bench(result, plot)
     if as_json:
         document(True, result.json)
         return

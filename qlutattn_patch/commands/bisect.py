@@ -6,12 +6,11 @@ from pathlib import Path
 
 import click
 
-from qlutattn_patch import console
 from qlutattn_patch.commands import complete
 from qlutattn_patch.commands.command import Command
-from qlutattn_patch.commands.options import jobs_option, json_option
+from qlutattn_patch.commands.options import clone_option, jobs_option, json_option, until_option
 from qlutattn_patch.commands.output import document
-from qlutattn_patch.commands.upstream_options import clone_option, until_option
+from qlutattn_patch.system import console
 from qlutattn_patch.workspace import Workspace, cache_dir
 
 
@@ -33,16 +32,17 @@ def command(good: str, bad: str, clone: Path | None, until: str, jobs: int | Non
 
     Both are releases, or commits of a clone.
     """
-    from qlutattn_patch import matrix, upstreams
-    from qlutattn_patch.bisect import bisect, candidates
-    from qlutattn_patch.config import load_pin
+    from qlutattn_patch.upstream import releases
+    from qlutattn_patch.upstream.pin import load_pin
+    from qlutattn_patch.workflow import matrix
+    from qlutattn_patch.workflow.bisect import bisect, candidates
 
     workspace, cache = Workspace.find(), cache_dir()
     pin = load_pin(workspace.pin_file)
     names = candidates(pin, good, bad, clone)
     console.step(f"{len(names)} llama.cpps from {good} to {bad}.")
     checker = matrix.Checker(workspace.root, cache, jobs=jobs, until=until)
-    found = bisect(checker, names, lambda name: upstreams.named(pin, name, clone, cache))
+    found = bisect(checker, names, lambda name: releases.named(pin, name, clone, cache))
     if as_json:
         rows = {"tried": [row.json for row in found.tried]}
         ends = {"first_bad": found.first_bad.version, "last_good": found.last_good.version}

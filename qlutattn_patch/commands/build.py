@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from qlutattn_patch import console
+from qlutattn_patch.building.presets import DEFAULT_TARGET, PRESETS
 from qlutattn_patch.commands import complete
 from qlutattn_patch.commands.command import Command
 from qlutattn_patch.commands.options import jobs_option, json_option, preset_option, tree_option
 from qlutattn_patch.commands.output import document
-from qlutattn_patch.presets import DEFAULT_TARGET, PRESETS
+from qlutattn_patch.system import console
 from qlutattn_patch.workspace import Workspace
 
 
@@ -47,7 +47,7 @@ def command(
     preset: str, targets: tuple[str, ...], build_type: str | None, jobs: int | None, as_json: bool, tree: Path | None
 ) -> None:
     """Build the patched tree with cmake and ninja, in a build folder per preset."""
-    from qlutattn_patch import cmake
+    from qlutattn_patch.building import cmake
 
     built = cmake.build(Workspace.find(tree), preset, targets, build_type, jobs)
     if as_json:

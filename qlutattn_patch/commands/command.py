@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from qlutattn_patch import console
+from qlutattn_patch.system import console
 
 _EVERYWHERE = "everywhere"
 

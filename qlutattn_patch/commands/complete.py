@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import click
 from click.shell_completion import CompletionItem
 
-from qlutattn_patch.errors import ExpectedError
+from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.workspace import Workspace, cache_dir
 
 _TARGET = re.compile(r"^\s*(?:set\s*\(\s*TARGET|add_executable\s*\()\s*([\w-]+)", re.MULTILINE)
@@ -39,7 +39,7 @@ def list_of(find: Callable[[], Iterable[str]]) -> Complete:
 
 def caches() -> list[str]:
     """The caches that eval takes: upstream's, and each pair of ours, alone and with the notation of window and sink."""
-    from qlutattn_patch.caches import UPSTREAM
+    from qlutattn_patch.measure.caches import UPSTREAM
 
     keys, values = _sides()
     pairs = [*(k + v for k in keys for v in values), *keys, *values]
@@ -65,7 +65,7 @@ def targets() -> list[str]:
 
 def releases() -> list[str]:
     """The releases that are in the cache, and the pinned one."""
-    from qlutattn_patch.config import SdistSource, load_pin
+    from qlutattn_patch.upstream.pin import SdistSource, load_pin
 
     sources = load_pin(Workspace.find().pin_file).sources
     package, pinned = next((s.package, s.version) for s in sources if isinstance(s, SdistSource))
@@ -75,7 +75,7 @@ def releases() -> list[str]:
 
 
 def _sides() -> tuple[list[str], list[str]]:
-    from qlutattn_patch.formats import load_formats
+    from qlutattn_patch.templates.formats import load_formats
 
     types = load_formats(Workspace.find().templates / "formats.toml").types
     found = [sorted({f"{t.side.upper()}{t.bits}" for t in types if t.side == side}, reverse=True) for side in "kv"]

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from qlutattn_patch import console
 from qlutattn_patch.commands.command import Command
 from qlutattn_patch.commands.options import json_option
 from qlutattn_patch.commands.output import document
-from qlutattn_patch.errors import CheckFailed
+from qlutattn_patch.system import console
+from qlutattn_patch.system.errors import CheckFailed
 from qlutattn_patch.workspace import Workspace
 
 if TYPE_CHECKING:
-    from qlutattn_patch.doctor import Finding
+    from qlutattn_patch.building.doctor import Finding
 
 
 @click.command(
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @json_option
 def command(as_json: bool) -> None:
     """Say what this machine has, what it lacks and what for, and the one line that installs it."""
-    from qlutattn_patch import doctor
+    from qlutattn_patch.building import doctor
 
     report = doctor.examine(Workspace.find().root)
     if as_json:

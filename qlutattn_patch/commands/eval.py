@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from qlutattn_patch import console
-from qlutattn_patch.caches import JUDGED
 from qlutattn_patch.commands import complete
 from qlutattn_patch.commands.command import Command
 from qlutattn_patch.commands.options import json_option, plot_option, preset_option, tree_option
 from qlutattn_patch.commands.output import document
+from qlutattn_patch.measure.caches import JUDGED
+from qlutattn_patch.system import console
 from qlutattn_patch.workspace import Workspace
 
 _COUNT = click.IntRange(min=1)
@@ -49,14 +49,14 @@ _COUNT = click.IntRange(min=1)
 @tree_option
 def command(preset: str, plot: Path | None, as_json: bool, tree: Path | None, **choice: object) -> None:
     """Judge caches by a model's answers: perplexity, and divergence from an f16 cache (llama-perplexity's protocol)."""
-    from qlutattn_patch import evaluate_plot, picture
-    from qlutattn_patch.evaluate import COLUMNS, RIGHT, Settings, evaluate
+    from qlutattn_patch.measure import plots
+    from qlutattn_patch.measure.evaluate import COLUMNS, RIGHT, Settings, evaluate
 
     if plot:
-        picture.check(plot)
+        plots.check(plot)
     result = evaluate(Workspace.find(tree), preset, Settings(**choice))  # type: ignore[arg-type]
     if plot:
-        evaluate_plot.plot(result, plot)
+        plots.plot_evaluation(result, plot)
     if as_json:
         document(True, result.json)
         return

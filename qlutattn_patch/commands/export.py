@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from qlutattn_patch import console
 from qlutattn_patch.commands.command import Command
 from qlutattn_patch.commands.options import json_option, tree_option
 from qlutattn_patch.commands.output import document
-from qlutattn_patch.errors import CheckFailed
+from qlutattn_patch.system import console
+from qlutattn_patch.system.errors import CheckFailed
 from qlutattn_patch.workspace import Workspace
 
 if TYPE_CHECKING:
-    from qlutattn_patch.collect import Carried
-    from qlutattn_patch.export import Exported
+    from qlutattn_patch.export.export import Exported
+    from qlutattn_patch.export.mapping import Carried
 
 
 @click.command(
@@ -37,7 +37,7 @@ def command(dry_run: bool, as_json: bool, tree: Path | None) -> None:
     Whole new files go to the overlay, edits of upstream's files to the hooks whose text they are in. Patches and
     generated docs are made anew, and the tree counts as patched with them.
     """
-    from qlutattn_patch.export import export
+    from qlutattn_patch.export.export import export
 
     workspace = Workspace.find(tree)
     exported = export(workspace, dry_run)

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from qlutattn_patch import console
 from qlutattn_patch.commands.command import Command
 from qlutattn_patch.commands.options import json_option, tree_option
 from qlutattn_patch.commands.output import document
-from qlutattn_patch.errors import CheckFailed
+from qlutattn_patch.system import console
+from qlutattn_patch.system.errors import CheckFailed
 from qlutattn_patch.workspace import Workspace
 
 if TYPE_CHECKING:
-    from qlutattn_patch.generate import Drift
+    from qlutattn_patch.patches.generate import Drift
 
 
 @click.command(
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 @tree_option
 def command(check: bool, as_json: bool, tree: Path | None) -> None:
     """Make patches/ and the generated docs from templates/ and the pristine upstream."""
-    from qlutattn_patch.generate import generate
-    from qlutattn_patch.tree import held
+    from qlutattn_patch.patches.generate import generate
+    from qlutattn_patch.tree.worktree import locked_tree
 
     workspace = Workspace.find(tree)
-    with held(workspace) as work_tree:
+    with locked_tree(workspace) as work_tree:
         generated = generate(workspace, work_tree.repository)
         drift = generated.drift() if check else generated.write()
     ok = not (check and drift)

@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from qlutattn_patch import console
 from qlutattn_patch.commands import complete
 from qlutattn_patch.commands.command import Command
-from qlutattn_patch.commands.options import jobs_option, json_option, preset_option
+from qlutattn_patch.commands.options import clone_option, jobs_option, json_option, preset_option, until_option
 from qlutattn_patch.commands.output import document
-from qlutattn_patch.commands.upstream_options import clone_option, until_option
-from qlutattn_patch.errors import CheckFailed
+from qlutattn_patch.system import console
+from qlutattn_patch.system.errors import CheckFailed
 from qlutattn_patch.workspace import Workspace, cache_dir
 
 if TYPE_CHECKING:
-    from qlutattn_patch.upstreams import Upstream
+    from qlutattn_patch.upstream.releases import Upstream
 
 _RELEASES = 8
 
@@ -70,20 +69,21 @@ def command(
     Without arguments these are the last eight releases of the package that the pin names. Each has a work tree of its
     own in the cache; nothing in this project or in a checkout changes.
     """
-    from qlutattn_patch import matrix, upstreams
-    from qlutattn_patch.config import load_pin
+    from qlutattn_patch.upstream import releases
+    from qlutattn_patch.upstream.pin import load_pin
+    from qlutattn_patch.workflow import matrix
 
     workspace, cache = Workspace.find(), cache_dir()
     pin = load_pin(workspace.pin_file)
-    wanted = [*names, *(str(tree) for tree in trees)] or upstreams.latest(pin, _RELEASES)
+    wanted = [*names, *(str(tree) for tree in trees)] or releases.latest(pin, _RELEASES)
     if shard:
         wanted = wanted[shard[0] - 1 :: shard[1]]
     checkouts = {str(tree): tree for tree in trees}
 
     def find(name: str) -> Upstream:
         if name in checkouts:
-            return upstreams.checkout(checkouts[name], cache)
-        return upstreams.named(pin, name, clone, cache)
+            return releases.head_of(checkouts[name], cache)
+        return releases.named(pin, name, clone, cache)
 
     rows = matrix.run(matrix.Checker(workspace.root, cache, preset, jobs, until), wanted, find)
     failed = sum(not row.ok for row in rows)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from qlutattn_patch.presets import PRESETS
+from qlutattn_patch.building.presets import PRESETS
+from qlutattn_patch.workflow.stages import STAGES
 
 tree_option = click.option(
     "--tree",
@@ -27,3 +28,18 @@ jobs_option = click.option(
 quick_option = click.option("--quick", is_flag=True, help="Leave out align_attn's large cases.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document (docs/json.md).")
 plot_option = click.option("--plot", metavar="FILE.svg|png", type=click.Path(path_type=Path), help="Draw it, too.")
+
+# of the commands that work on other upstreams than the pinned one
+clone_option = click.option(
+    "--clone",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="A git clone of llama.cpp, in which names that are no versions are looked up.",
+)
+until_option = click.option(
+    "--until",
+    type=click.Choice(list(STAGES[1:])),
+    default=STAGES[-1],
+    show_default=True,
+    help="The last stage to try.",
+)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qlutattn_patch import console
-from qlutattn_patch.errors import CheckFailed
+from qlutattn_patch.system import console
+from qlutattn_patch.system.errors import CheckFailed
 
 if TYPE_CHECKING:
-    from qlutattn_patch.align import Report
+    from qlutattn_patch.proof.align import Report
 
 SCHEMA = 1
 
@@ -25,7 +25,7 @@ def document(ok: bool, fields: Mapping[str, Any]) -> None:
 
 def end_with(report: Report, as_json: bool) -> None:
     """Print align's report, as the last thing that a command does: exit code 1 if a case failed."""
-    from qlutattn_patch.align import COLUMNS, RIGHT
+    from qlutattn_patch.proof.align import COLUMNS, RIGHT
 
     if as_json:
         document(report.ok, report.json)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from qlutattn_patch import console
 from qlutattn_patch.commands import complete
 from qlutattn_patch.commands.command import Command
 from qlutattn_patch.commands.options import jobs_option, json_option
 from qlutattn_patch.commands.output import document
+from qlutattn_patch.system import console
 from qlutattn_patch.workspace import Workspace, cache_dir
 
 
@@ -35,7 +35,7 @@ def command(version: str, clone: Path | None, jobs: int | None, as_json: bool) -
 
     Pin, patches and generated docs change in one step; then the tree follows, patched.
     """
-    from qlutattn_patch.rebase import rebase
+    from qlutattn_patch.workflow.rebase import rebase
 
     rebased = rebase(Workspace.find(), version, cache_dir(), jobs, clone)
     if as_json:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from qlutattn_patch import console
 from qlutattn_patch.commands.command import Command
 from qlutattn_patch.commands.options import json_option, tree_option
 from qlutattn_patch.commands.output import document
+from qlutattn_patch.system import console
 from qlutattn_patch.workspace import Workspace
 
 
@@ -24,7 +24,7 @@ from qlutattn_patch.workspace import Workspace
 @tree_option
 def command(as_json: bool, tree: Path | None) -> None:
     """Take the patch set out of the tree again: the files are those of its base commit."""
-    from qlutattn_patch.tree import revert
+    from qlutattn_patch.tree.worktree import revert
 
     workspace = Workspace.find(tree)
     changed = revert(workspace)

@@ -26,6 +26,6 @@ from qlutattn_patch.workspace import Workspace
 @tree_option
 def command(preset: str, jobs: int | None, quick: bool, as_json: bool, tree: Path | None) -> None:
     """Do it all: get llama.cpp, patch it, build it, and prove it with align_attn."""
-    from qlutattn_patch import pipeline
+    from qlutattn_patch.workflow import run_all
 
-    end_with(pipeline.run(Workspace.find(tree), preset, jobs, quick), as_json)
+    end_with(run_all.run(Workspace.find(tree), preset, jobs, quick), as_json)

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from qlutattn_patch import console
 from qlutattn_patch.commands.command import Command
 from qlutattn_patch.commands.options import json_option, tree_option
 from qlutattn_patch.commands.output import document
+from qlutattn_patch.system import console
 from qlutattn_patch.workspace import Workspace
 
 if TYPE_CHECKING:
-    from qlutattn_patch.results import Kept
-    from qlutattn_patch.status import Build, Status
+    from qlutattn_patch.building.results import StoredResult
+    from qlutattn_patch.workflow.status import Build, Status
 
 _NEXT = {
     "absent": "qlutattn vendor",
@@ -38,7 +38,7 @@ _RESULTS = ("result", "build", "of", "when", "cpu")
 @tree_option
 def command(as_json: bool, tree: Path | None) -> None:
     """Say what state the tree is in, and which link from templates to results is stale, why, and what mends it."""
-    from qlutattn_patch.status import read_status
+    from qlutattn_patch.workflow.status import read_status
 
     workspace = Workspace.find(tree)
     status = read_status(workspace)
@@ -76,7 +76,7 @@ def _rows(build: Build) -> list[tuple[str, ...]]:
     return [(_said(kept), build.preset, of[kind], kept.when, kept.cpu) for kind, kept in build.results.items()]
 
 
-def _said(kept: Kept) -> str:
+def _said(kept: StoredResult) -> str:
     part = ", a part" if kept.part else ""
     if "passed" in kept.result:
         return f"{kept.kind}{part}: {kept.result['passed']} passed, {kept.result.get('failed')} failed"
@@ -126,7 +126,7 @@ def _chain(status: Status) -> dict[str, object]:
     }
 
 
-def _brief(kept: Kept) -> dict[str, object]:
+def _brief(kept: StoredResult) -> dict[str, object]:
     wanted = ("ok", "passed", "failed", "arguments", "model", "text")
     counted = {"rows": len(kept.result["rows"])} if "rows" in kept.result else {}
     return {

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from qlutattn_patch import console
 from qlutattn_patch.commands.command import Command
 from qlutattn_patch.commands.options import json_option
 from qlutattn_patch.commands.output import document
+from qlutattn_patch.system import console
 from qlutattn_patch.workspace import Workspace
 
 if TYPE_CHECKING:
-    from qlutattn_patch.formats import QuantType
+    from qlutattn_patch.templates.formats import QuantType
 
 _COLUMNS = ("type", "id", "lanes", "bits", "tile bytes", "bits per value", "saves")
 
@@ -28,7 +28,7 @@ _COLUMNS = ("type", "id", "lanes", "bits", "tile bytes", "bits per value", "save
 @json_option
 def command(as_json: bool) -> None:
     """List the tensor types, with the bits per value and what each saves against f16."""
-    from qlutattn_patch.formats import load_formats
+    from qlutattn_patch.templates.formats import load_formats
 
     types = load_formats(Workspace.find().templates / "formats.toml").types
     if as_json:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from qlutattn_patch import console
 from qlutattn_patch.commands.command import Command
 from qlutattn_patch.commands.options import json_option
 from qlutattn_patch.commands.output import document
+from qlutattn_patch.system import console
 from qlutattn_patch.workspace import Workspace
 
 
@@ -30,8 +30,8 @@ from qlutattn_patch.workspace import Workspace
 @json_option
 def command(given: Path | None, as_json: bool) -> None:
     """Get the pinned llama.cpp into vendor/llama.cpp, verified to the last byte."""
-    from qlutattn_patch.config import load_pin
-    from qlutattn_patch.vendor import vendor
+    from qlutattn_patch.tree.vendor import vendor
+    from qlutattn_patch.upstream.pin import load_pin
 
     workspace = Workspace.find()
     changed = vendor(workspace, given)

@@ -1,0 +1,259 @@
+"""Configure and build a llama.cpp tree with cmake and ninja. `toolchain` finds the programs; here is the build tree."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from qlutattn_patch.building import ninja, toolchain
+from qlutattn_patch.building.origin import Origin, read_origin
+from qlutattn_patch.building.presets import DEFAULT_TARGET, Preset
+from qlutattn_patch.building.presets import preset as preset_named
+from qlutattn_patch.building.stamp import LARGE, OURS, Stamp, built_now, different_facts, read_stamp
+from qlutattn_patch.building.toolchain import Compilers, Program
+from qlutattn_patch.system import console, process
+from qlutattn_patch.system.errors import ExpectedError
+from qlutattn_patch.system.lock import locked
+from qlutattn_patch.workspace import Workspace
+
+_PATIENCE = 3600.0  # seconds that a second build waits for the first
+# Targets that need nothing but ggml and llama: a tree for these alone configures in seconds.
+_SMALL_TARGETS = (*OURS, "llama", "ggml", "ggml-base", "ggml-cpu")
+_NO_DOWNLOADS = {"LLAMA_BUILD_UI": "OFF", "LLAMA_USE_PREBUILT_UI": "OFF"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a cmake cache is made of."""
+
+    source: Path
+    preset: Preset
+    type: str
+    cmake: Program
+    ninja: Program
+    compilers: Compilers
+    ccache: Path | None
+    lld: Path | None
+    large: bool  # whether the tools, the examples and the tests are configured as well
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that cmake reads when it makes a cache: the user's flags first, so that the preset's win."""
+        mine = {"CC": self.compilers.cc, "CXX": self.compilers.cxx}
+        for name in ("CFLAGS", "CXXFLAGS"):
+            users = "" if self.preset.is_cross else os.environ.get(name, "")
+            mine[name] = f"{users} {self.preset.flags}".strip()
+        mine["LDFLAGS"] = "" if self.preset.is_cross else os.environ.get("LDFLAGS", "")
+        return mine
+
+    @property
+    def definitions(self) -> dict[str, str]:
+        """The `-D`s, in the order in which they are given."""
+        size = "ON" if self.large else "OFF"
+        made = {
+            "CMAKE_BUILD_TYPE": self.type,
+            "CMAKE_MAKE_PROGRAM": str(self.ninja.path),
+            **dict.fromkeys(LARGE, size),
+            **_NO_DOWNLOADS,
+            "GGML_CCACHE": "OFF",  # upstream's way of finding it; ours is the launcher, which a cache remembers
+            **self.preset.definitions,
+        }
+        if self.preset.clang:
+            made |= {"CMAKE_C_COMPILER": self.compilers.cc, "CMAKE_CXX_COMPILER": self.compilers.cxx}
+        if self.ccache:
+            made |= dict.fromkeys(("CMAKE_C_COMPILER_LAUNCHER", "CMAKE_CXX_COMPILER_LAUNCHER"), str(self.ccache))
+        return {**made, **(self.preset.cross if self.preset.is_cross else {})}
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The recipe in words: what the stamp holds, and what is compared with it."""
+        return {
+            "source tree": str(self.source),
+            "cmake": str(self.cmake),
+            "C compiler": f"{self.compilers.c_program}{_arguments(self.compilers.cc)}",
+            "C++ compiler": f"{self.compilers.cxx_program}{_arguments(self.compilers.cxx)}",
+            "linker lld": str(self.lld or "absent"),
+            **{name: value for name, value in self.environment.items() if name not in ("CC", "CXX")},
+            **self.definitions,
+        }
+
+
+@dataclass(frozen=True)
+class BuildTree:
+    """A folder that cmake configures and ninja fills."""
+
+    path: Path
+
+    @property
+    def bin(self) -> Path:
+        return self.path / "bin"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "qlutattn-build.log"
+
+    def facts(self) -> Mapping[str, str]:
+        """What the cache was made of, or nothing if no configure was ever finished."""
+        complete = (self.path / "CMakeCache.txt").is_file() and (self.path / "build.ninja").is_file()
+        return read_stamp(self.path).facts if complete else {}
+
+    @property
+    def is_large(self) -> bool:
+        return self.facts().get(LARGE[0]) == "ON"
+
+    def configure(self, recipe: Recipe) -> None:
+        """Make the cache anew if it is missing or made of something else, and say why."""
+        old = self.facts()
+        stale = different_facts(old, recipe.facts)
+        if not stale:
+            return
+        toolchain.check_compilers(recipe.preset, recipe.compilers)
+        has_cache = (self.path / "CMakeCache.txt").exists()
+        if has_cache and old:
+            grown = recipe.large and not self.is_large
+            reasons = ["the target needs llama.cpp's tools"] if grown else []
+            reasons += [why for why in stale if not (grown and why.split(" ")[0] in LARGE)]
+            console.step(f"reconfiguring {self.path.name} because {'; '.join(reasons)}")
+        elif has_cache:
+            console.step(f"reconfiguring {self.path.name} because its last configure did not finish")
+        kept = read_stamp(self.path).targets  # they are there still, and say what they were built with
+        Stamp(targets=kept).write(self.path)
+        # As `cmake --fresh`, which is younger than the cmake that we ask for. Objects stay: they are in subfolders.
+        (self.path / "CMakeCache.txt").unlink(missing_ok=True)
+        shutil.rmtree(self.path / "CMakeFiles", ignore_errors=True)
+
+        environment = recipe.environment
+        if recipe.lld and toolchain.has_lld(recipe.preset, recipe.compilers):
+            environment["LDFLAGS"] = f"{environment['LDFLAGS']} -fuse-ld=lld".strip()
+        argv: list[str | Path] = [recipe.cmake.path, "-S", recipe.source, "-B", self.path, "-G", "Ninja"]
+        argv += [f"-D{name}={value}" for name, value in recipe.definitions.items()]
+        lines: list[str] = []
+        with console.spinner(f"configuring {self.path.name}: {recipe.preset.summary}"):
+            status = process.follow(argv, lines.append, env=environment)
+        self.log.write_text("\n".join([process.shown(argv), *lines, ""]), encoding="utf-8")
+        if status != 0:
+            console.show(lines[-60:])
+            raise ExpectedError(
+                f"cmake could not configure {self.path}; its whole output is in {self.log}.", "qlutattn doctor"
+            )
+        Stamp(recipe.facts, kept).write(self.path)
+
+    def make(self, recipe: Recipe, targets: Sequence[str], also: Sequence[str], origin: Origin, jobs: int) -> None:
+        """Build targets, and also other files, and write down what the targets were built from."""
+        origin.write_header(self.path)
+        stamp = read_stamp(self.path)
+        others = {name: built for name, built in stamp.targets.items() if name not in targets}
+        Stamp(stamp.facts, others).write(self.path)  # until the targets are whole
+        self.build(recipe, [*targets, *also], jobs)
+        made = {target: built_now(self.bin, target, recipe.facts, origin) for target in targets}
+        Stamp(stamp.facts, others | {target: built for target, built in made.items() if built}).write(self.path)
+
+    def build(self, recipe: Recipe, targets: Sequence[str], jobs: int) -> None:
+        """Run ninja; what fails is shown whole and last."""
+        argv: list[str | Path] = [
+            recipe.cmake.path,
+            "--build",
+            self.path,
+            "--config",
+            recipe.type,
+            "--target",
+            *targets,
+        ]
+        argv += ["--parallel", str(jobs)]
+        output = ninja.Output()
+        with console.progress(f"building {_named(targets)} ({recipe.preset.name})") as moved:
+
+            def take(line: str) -> None:
+                if output.take(line):
+                    moved(output.done, output.total, output.doing)
+
+            status = process.follow(argv, take, env={"NINJA_STATUS": ninja.STATUS, **_ccache_settings(recipe.source)})
+        with self.log.open("a", encoding="utf-8") as log:
+            log.write("\n".join([process.shown(argv), *output.lines, ""]))
+        if status == 0:
+            return
+        if output.unknown_target:
+            raise ExpectedError(
+                f"The tree {recipe.source} has no target '{output.unknown_target}'.",
+                f"see the targets: {process.shown([recipe.cmake.path, '--build', self.path, '--target', 'help'])}",
+            )
+        console.show(output.report())
+        places = f" in {len(output.errors)} place(s)" if output.errors else ""
+        raise ExpectedError(
+            f"The build of {_named(targets)} failed{places}; the whole output is in {self.log}.",
+            "mend what the compiler names above, then the same command again",
+        )
+
+
+def build(
+    workspace: Workspace,
+    preset_name: str,
+    targets: Sequence[str] = (DEFAULT_TARGET,),
+    type: str | None = None,
+    jobs: int | None = None,
+    objects: Sequence[str] = (),
+) -> BuildTree:
+    """Configure the preset's build tree if need be, and build the targets, and what is made of these source files."""
+    preset = preset_named(preset_name)
+    _check_source(workspace, targets)
+    tree = BuildTree(workspace.build_dir(preset.name))
+    compilers = toolchain.find_compilers(preset)
+    cmake, ninja_program = toolchain.find_cmake(), toolchain.find_ninja()
+    with locked(tree.path / "qlutattn-build.lock", str(tree.path), _PATIENCE):
+        recipe = Recipe(
+            source=workspace.tree,
+            preset=preset,
+            type=type or preset.type,
+            cmake=cmake,
+            ninja=ninja_program,
+            compilers=compilers,
+            ccache=process.find("ccache"),
+            lld=process.find("ld.lld") if platform.system() == "Linux" else None,
+            large=tree.is_large or any(target not in _SMALL_TARGETS for target in targets),
+        )
+        tree.configure(recipe)
+        # ninja's name for what a file is made into
+        also = [f"{workspace.tree / path}^" for path in objects]
+        tree.make(recipe, targets, also, read_origin(workspace), jobs or _cores())
+    return tree
+
+
+def _check_source(workspace: Workspace, targets: Sequence[str]) -> None:
+    if not (workspace.tree / "CMakeLists.txt").is_file():
+        raise ExpectedError(
+            f"There is no llama.cpp in {workspace.tree}.",
+            "qlutattn vendor" if workspace.is_vendored else "give --tree a llama.cpp checkout",
+        )
+    for target in OURS.intersection(targets):
+        if not (workspace.tree / "tools" / target.replace("_", "-")).is_dir():
+            raise ExpectedError(
+                f"The tree {workspace.tree} is not patched: it has no {target} to build.",
+                process.shown(["qlutattn", "apply", *workspace.options]),
+            )
+
+
+def _named(targets: Sequence[str]) -> str:
+    """The targets, for a line of progress; of source files only how many."""
+    named = [target for target in targets if not target.endswith("^")]
+    files = len(targets) - len(named)
+    return ", ".join(named) + (f" and {files} files" if files else "")
+
+
+def _arguments(command: str) -> str:
+    """What CC or CXX holds beyond the program."""
+    return " ".join(["", *shlex.split(command)[1:]])
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _ccache_settings(source: Path) -> Mapping[str, str]:
+    """Let one cache serve every checkout, and keep the paths in messages whole."""
+    wanted = {"CCACHE_BASEDIR": str(source.parent), "CCACHE_NOHASHDIR": "1", "CCACHE_ABSSTDERR": "1"}
+    return {name: value for name, value in wanted.items() if name not in os.environ}

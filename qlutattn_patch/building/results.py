@@ -1,0 +1,137 @@
+"""The last result of align, bench and eval of each build, kept beside it, with all that it is a result of."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from qlutattn_patch.building import stamp
+from qlutattn_patch.building.stamp import Built
+from qlutattn_patch.system import cpu, digests
+from qlutattn_patch.system.errors import ExpectedError
+from qlutattn_patch.system.files import write_atomically
+from qlutattn_patch.workspace import Workspace
+
+ALIGN, BENCH, EVAL = KINDS = ("align", "bench", "eval")
+TARGETS = {ALIGN: "align_attn", BENCH: "bench_attn", EVAL: "llama-perplexity"}
+_KERNEL = "GGML_QLUTATTN_KERNEL"
+# the rooms that decide whether an align passes, beside the program
+_JUDGES = ("templates", "proof")
+
+
+@dataclass(frozen=True)
+class StoredResult:
+    """A result, when it was taken, and what it is a result of: the build, the processor, the checker, the inputs."""
+
+    kind: str
+    of: Built
+    result: Mapping[str, Any]
+    when: str
+    part: bool = False  # not everything was run: `--quick`, `--filter`
+    cpu: str = ""
+    cpu_digest: str = ""
+    kernel: str | None = None  # the one that the environment forces
+    checker: str | None = None
+    inputs: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # size and time: models are gigabytes
+
+    @property
+    def ok(self) -> bool:
+        return bool(self.result.get("ok", True))
+
+    @property
+    def words(self) -> list[str]:
+        """What its command must be told, beside the preset, to take it again."""
+        if self.kind == EVAL:
+            model, text, n_ctx = (str(self.result.get(name)) for name in ("model", "text", "n_ctx"))
+            return ["--model", model, "--text", text, "--ctx", n_ctx]
+        return [str(word) for word in self.result.get("arguments", ())]
+
+    def why_stale(self, folder: Path) -> list[str]:
+        """Why it is no result of the build as it is, on this machine, today; empty if it is one."""
+        found = []
+        if self.of.changed(folder / "bin"):
+            now = stamp.known(folder, TARGETS[self.kind])
+            why = self.of.differences(now) if now.facts else []
+            found.append("it is of another build" + (f" ({'; '.join(why)})" if why else ""))
+        if self.cpu_digest != cpu.digest():
+            found.append(f"it was taken on another CPU ({self.cpu}; this is {cpu.cpu_name()})")
+        if self.kernel != os.environ.get(_KERNEL):
+            found.append(f"{_KERNEL} was {self.kernel or 'not set'}, now it is {os.environ.get(_KERNEL) or 'not set'}")
+        if self.checker != _checker(self.kind):
+            found.append("the program that checks it has changed")
+        found += [f"{path} has changed" for path, before in self.inputs.items() if before != _size_and_time(path)]
+        return found
+
+
+def keep(
+    workspace: Workspace,
+    preset: str,
+    kind: str,
+    result: Mapping[str, Any],
+    part: bool = False,
+    inputs: tuple[Path, ...] = (),
+) -> None:
+    """Keep a result in its build's folder; a part that went well does not replace a whole one that still stands."""
+    folder = workspace.build_dir(preset)
+    made = StoredResult(
+        kind,
+        stamp.known(folder, TARGETS[kind]),
+        result,
+        f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
+        part,
+        cpu.cpu_name(),
+        cpu.digest(),
+        os.environ.get(_KERNEL),
+        _checker(kind),
+        {str(path.absolute()): _size_and_time(str(path)) for path in inputs},
+    )
+    if part and made.ok and load_fresh(workspace, preset, kind):
+        return
+    write_atomically(file_of(folder, kind), json.dumps({"schema": 1, **asdict(made)}).encode())
+
+
+def load_fresh(workspace: Workspace, preset: str, kind: str, part: bool = False) -> StoredResult | None:
+    """The result that still stands: it went well, and nothing has changed; `part`: one of a part is enough."""
+    folder = workspace.build_dir(preset)
+    try:
+        found = read(folder, kind)
+    except ExpectedError:
+        return None
+    return found if found and found.ok and (part or not found.part) and not found.why_stale(folder) else None
+
+
+def read(folder: Path, kind: str) -> StoredResult | None:
+    """The result in a build folder, None if there is none."""
+    path = file_of(folder, kind)
+    try:
+        raw = json.loads(path.read_bytes())
+        if raw.pop("schema") != 1 or raw["kind"] != kind or not isinstance(raw["result"], dict):
+            raise ValueError
+        inputs = {name: (int(size), int(time)) for name, (size, time) in raw.pop("inputs").items()}
+        return StoredResult(of=stamp.built_from(raw.pop("of")), inputs=inputs, **raw)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ExpectedError(f"{path.name} is not whole, or not a result of {kind}", f"qlutattn {kind}") from None
+
+
+def file_of(folder: Path, kind: str) -> Path:
+    """Where a build folder has the last result of a kind."""
+    return folder / f"qlutattn-{kind}.json"
+
+
+def _checker(kind: str) -> str | None:
+    return digests.of_rooms(*_JUDGES) if kind == ALIGN else None
+
+
+def _size_and_time(path: str) -> tuple[int, int]:
+    try:
+        found = Path(path).stat()
+        return found.st_size, found.st_mtime_ns
+    except OSError:
+        return 0, 0

@@ -1,0 +1,36 @@
+"""Which qlutattn this is: its version, the llama.cpp that it is for, and the patches."""
+
+from __future__ import annotations
+
+from qlutattn_patch import __version__
+from qlutattn_patch.patches.series import load_series
+from qlutattn_patch.system.errors import ExpectedError
+from qlutattn_patch.upstream.pin import SdistSource, load_pin
+from qlutattn_patch.workspace import Workspace
+
+
+def lines() -> list[str]:
+    """Version, pin and series; outside of a checkout, that these two are not there."""
+    first = f"qlutattn {__version__}"
+    try:
+        workspace = Workspace.find()
+    except ExpectedError:
+        return [first, "pin: none here (it is in a checkout of qlutattn)", "series: none here"]
+    return [first, f"pin: {_pin(workspace)}", f"series: {_series(workspace)}"]
+
+
+def _pin(workspace: Workspace) -> str:
+    try:
+        pin = load_pin(workspace.pin_file)
+    except ExpectedError as failure:
+        return failure.cause
+    releases = [f", {source.package} {source.version}" for source in pin.sources if isinstance(source, SdistSource)]
+    return f"llama.cpp {pin.commit} (tree {pin.tree}{''.join(releases)})"
+
+
+def _series(workspace: Workspace) -> str:
+    try:
+        series = load_series(workspace.patches)
+    except ExpectedError as failure:
+        return failure.cause
+    return f"{series.digest} ({len(series.patches)} patches)"

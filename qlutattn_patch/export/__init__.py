@@ -1,0 +1,1 @@
+"""Edits made in the patched tree, carried back to the templates."""

@@ -1,0 +1,64 @@
+"""The TOML of a patch edited: one hook's text changes, and every comment and all that is laid out by hand stays."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import tomlkit
+from tomlkit.items import String, StringType, Trivia
+
+from qlutattn_patch.templates.spec import Hook
+
+_FORM = re.compile(r"\[\[hook\]\] (\d+)(?: \[\[or\]\] (\d+))?$")
+_NOT_LITERAL = re.compile(r"'''|'$|[^\S\n\t ]|[\x00-\x08\x0e-\x1f\x7f]")
+
+
+def place_of(hook: Hook) -> tuple[int, int | None]:
+    """Which hook of its file a variant is, which of that hook's other variants (None: the hook itself); from 1 on."""
+    found = _FORM.search(hook.where)
+    assert found is not None, hook.where
+    return int(found[1]), int(found[2]) if found[2] else None
+
+
+def text_is_shared(toml: str, variant: Hook) -> bool:
+    """Whether other variants of a hook have the text of this one, or this one theirs."""
+    number, other = place_of(variant)
+    hook = _document(toml)["hook"][number - 1]
+    variants = hook.get("or", [])
+    return "text" not in variants[other - 1] if other else any("text" not in one for one in variants)
+
+
+def with_text(toml: str, variant: Hook, text: str) -> str:
+    """The file with another text in a variant of a hook, or in the hook if the variant has no text of its own."""
+    crlf = "\r\n" in toml
+    document = _document(toml)
+    number, other = place_of(variant)
+    table = document["hook"][number - 1]
+    if other is not None and "text" in table["or"][other - 1]:
+        table = table["or"][other - 1]
+    old: String = table["text"]
+    table["text"] = _string(text, old.as_string().startswith(("'''", '"""')), old.as_string().startswith("'"))
+    edited = tomlkit.dumps(document)
+    return edited.replace("\n", "\r\n") if crlf else edited
+
+
+def written(text: str) -> str:
+    """A text as a TOML string, over several lines if it has several."""
+    return _string(text, False, False).as_string()
+
+
+def _document(toml: str) -> Any:
+    return tomlkit.parse(toml.replace("\r\n", "\n"))
+
+
+def _string(text: str, multiline: bool, literal: bool) -> String:
+    """A string written as its like are in these files: one line in double quotes, more between three single ones."""
+    if "\n" in text[:-1] or (multiline and text.endswith("\n")):
+        if _NOT_LITERAL.search(text):
+            escaped = "\n".join(tomlkit.string(line).as_string()[1:-1] for line in text.split("\n"))
+            return String(StringType.MLB, text, "\n" + escaped, Trivia())
+        return String(StringType.MLL, text, "\n" + text, Trivia())
+    if literal and not re.search(r"'|[^\S ]", text):
+        return tomlkit.string(text, literal=True)
+    return tomlkit.string(text)

@@ -1,0 +1,209 @@
+"""Run bench_attn, and make ratios and a table of the times that it takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from qlutattn_patch.building import cmake, results
+from qlutattn_patch.building.presets import preset as preset_named
+from qlutattn_patch.system import console, process
+from qlutattn_patch.system.cpu import cpu_name
+from qlutattn_patch.system.errors import ExpectedError
+from qlutattn_patch.workspace import Workspace
+
+TARGET = "bench_attn"
+COLUMNS = ("work", "keys", "threads", "cache", "kernel", "median ms", "min ms", "spread", "× f16", "of floor")
+RIGHT = ("keys", "threads", *COLUMNS[5:], "instructions")
+_TAIL = 30
+_BUSY = 0.5  # of the cores at work already: times mean little
+_SMALL = "512"  # keys, where instructions are counted and nobody says how many
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to time; None leaves the choice to bench_attn."""
+
+    work: str | None = None
+    keys: str | None = None
+    threads: str | None = None
+    heads: str | None = None
+    layout: str | None = None
+    types: str | None = None
+    filter: str | None = None
+    cold: bool = False
+    quick: bool = False
+
+    @property
+    def arguments(self) -> list[str]:
+        """The same for bench_attn, and for qlutattn bench."""
+        named = ("work", "keys", "threads", "heads", "layout", "types", "filter")
+        given = [(f"--{name}", getattr(self, name)) for name in named]
+        flags = [f"--{name}" for name in ("cold", "quick") if getattr(self, name)]
+        return [*(word for name, value in given if value is not None for word in (name, value)), *flags]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run: `json` is the contract for machines."""
+
+    json: Mapping[str, Any]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return list(self.json["rows"])
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (*COLUMNS, "instructions") if any("instructions" in row for row in self.rows) else COLUMNS
+
+    def table(self) -> list[list[str]]:
+        """A line for each row, with an empty one between groups."""
+        lines: list[list[str]] = []
+        for before, row in zip([None, *self.rows], self.rows, strict=False):
+            if before and _group(before) != _group(row):
+                lines.append([""] * len(self.columns))
+            cells = [row["work"], str(row["n_kv"]), str(row["threads"]), row["cache"], row["kernel"]]
+            cells += [f"{row['median_ms']:.3f}", f"{row['min_ms']:.3f}", _percent(row["spread"])]
+            cells += ["-" if row["vs_f16"] is None else f"{row['vs_f16']:#.3g}", _percent(row["vs_floor"])]
+            cells += [f"{row['instructions']:,}"] if "instructions" in row else []
+            lines.append(cells)
+        return lines
+
+    def summary(self) -> list[str]:
+        """What all rows have in common, for people."""
+        rates = [
+            f"{rate['threads']} thread(s): read {rate['read_gbps']:.1f} GB/s, memcpy {rate['memcpy_gbps']:.1f} GB/s"
+            for rate in self.json["bandwidth"]
+        ]
+        run = f"{self.json['caches']} caches, stock types by {self.json['layout']}"
+        return [f"{self.json['cpu']}; {' '.join(self.json['isa'])}; {run}", "; ".join(rates)]
+
+
+def bench(workspace: Workspace, preset: str, settings: Settings, instructions: bool = False) -> Result:
+    """Build bench_attn if need be and run it; `instructions` also counts each row's by callgrind, on one thread."""
+    if preset_named(preset).is_cross:
+        raise ExpectedError(
+            f"What the preset '{preset}' builds runs in an emulator here, whose times say nothing.",
+            "qlutattn bench --preset native",
+        )
+    valgrind = process.require("valgrind", "install valgrind, or leave out --instructions") if instructions else None
+    if valgrind:
+        settings = replace(settings, keys=settings.keys or _SMALL, threads="1")
+    program = cmake.build(workspace, preset, (TARGET,)).bin / TARGET
+    _warn_if_busy()
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=workspace.build_dir(preset)) as folder:
+        own = _run(program, settings, Path(folder) / "bench.json")
+        if valgrind:
+            with console.progress("counting instructions") as moved:
+                for done, row in enumerate(own["rows"]):
+                    moved(done, len(own["rows"]), row["id"])
+                    row["instructions"] = count(valgrind, program, settings, row["id"], Path(folder) / "callgrind.out")
+    result = result_of(own, preset, cpu_name())
+    part = settings.quick or settings.filter is not None
+    results.keep(workspace, preset, results.BENCH, {"arguments": settings.arguments, **result.json}, part)
+    return result
+
+
+def result_of(own: Mapping[str, Any], preset: str, cpu: str) -> Result:
+    """Add the ratios to what bench_attn reports: to f16 of the same group, and to the floor measured with the row."""
+    f16 = {_group(row): row["median_ms"] for row in own["rows"] if row["cache"] == "f16"}
+    rows = [
+        {
+            **row,
+            "vs_f16": _ratio(f16.get(_group(row)), row["median_ms"]),
+            "vs_floor": _ratio(row["floor_ms"], row["median_ms"]),
+        }
+        for row in own["rows"]
+    ]
+    widest = max(own["bandwidth"], key=lambda rate: rate["threads"])
+    head = {
+        "schema": 1,
+        "cpu": cpu,
+        "isa": own["isa"],
+        "build": own.get("build"),
+        "preset": preset,
+        "caches": own["caches"],
+        "layout": own["layout"],
+    }
+    rates = {name: widest[name] for name in ("read_gbps", "memcpy_gbps")}
+    return Result({**head, **rates, "bandwidth": own["bandwidth"], "rows": rows})
+
+
+def count(valgrind: Path, program: Path, settings: Settings, row: str, out: Path) -> int:
+    """How many instructions one run of a row takes."""
+    one = replace(settings, filter=exactly(row), cold=False, quick=False)
+    argv: list[str | Path] = [valgrind, "--tool=callgrind", f"--callgrind-out-file={out}", "--collect-atstart=no"]
+    argv += ["--toggle-collect=bench_attn_counted", program, "--count", *one.arguments]
+    done = process.capture(argv)
+    counted = out.read_text(encoding="utf-8", errors="replace") if out.is_file() else ""
+    found = re.search(r"^(?:totals|summary): (\d+)", counted, re.MULTILINE)
+    if done.status != 0 or not found or found[1] == "0":
+        console.show((done.stdout + done.stderr).splitlines()[-_TAIL:])
+        raise ExpectedError(
+            f"callgrind could not count the instructions of {row}; its last words are above"
+            " (it does not know the newest instructions, AVX-512 among them).",
+            "qlutattn bench --preset avx2 --instructions",
+        )
+    return int(found[1])
+
+
+def exactly(row: str) -> str:
+    """A regular expression that matches this row's id alone."""
+    return "^" + row.replace("+", r"\+") + "$"
+
+
+def _run(program: Path, settings: Settings, file: Path) -> dict[str, Any]:
+    lines: list[str] = []
+    with console.progress("running bench_attn") as moved:
+
+        def take(line: str) -> None:
+            lines.append(line)
+            if at := re.match(r"\[(\d+)/(\d+)\] (.*)", line):
+                moved(int(at[1]), int(at[2]), at[3])
+
+        status = process.follow([program, *settings.arguments, "--json", file], take)
+    said = next((line for line in reversed(lines) if line.strip()), "bench_attn says nothing")
+    if status == 2:
+        raise ExpectedError(said.removesuffix(".") + ".", "qlutattn bench --help")
+    if status == 3:
+        raise ExpectedError(said.removesuffix(".") + ".", "qlutattn bench, with fewer --keys")
+    try:
+        own: dict[str, Any] = json.loads(file.read_bytes()) if status == 0 else {}
+        good = own["schema"] == 1 and all(row["median_ms"] > 0 for row in own["rows"])
+    except (OSError, ValueError, KeyError, TypeError):
+        good = False
+    if not good:
+        console.show(lines[-_TAIL:])
+        raise ExpectedError(
+            f"bench_attn ended with exit status {status} and left no results; its last words are above.",
+            "qlutattn align, to see whether what was built is right",
+        )
+    return own
+
+
+def _warn_if_busy() -> None:
+    cores = os.cpu_count() or 1
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load > _BUSY * cores:
+        console.warn(
+            f"this machine is busy (load {load:.1f} on {cores} cores): the times will be too long and too varied"
+        )
+
+
+def _group(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["work"], row["n_kv"], row["threads"]
+
+
+def _ratio(other: float | None, own: float) -> float | None:
+    return round(other / own, 5) if other is not None and own else None
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.{0 if value >= 0.1 else 1}%}"

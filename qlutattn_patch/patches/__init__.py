@@ -1,0 +1,1 @@
+"""The patches made from templates, checked, read and applied to a commit."""

@@ -1,0 +1,1 @@
+"""align_attn run, and its dump checked in numpy."""

@@ -1,0 +1,156 @@
+"""Attention in float64 over any segments of keys and values under one softmax."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qlutattn_patch.proof.reference.quantise import heads
+from qlutattn_patch.proof.reference.tile import Double, Tiles
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What keys or values were decoded from, and the kernel ("lut", "dot7-avx2", …) that reads it."""
+
+    tiles: Tiles
+    kernel: str
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Keys and values [batch, kv head, token, channel], and a mask [.., .., at least n_q, token] or None."""
+
+    keys: Double
+    values: Double
+    mask: Double | None = None
+    packed_k: Packed | None = None
+    packed_v: Packed | None = None
+    value_sizes: Double | None = None  # as Tiles.sizes; None is the values' own magnitudes
+
+    @classmethod
+    def of_tiles(cls, k: Packed | Double, v: Packed | Double, n_head_kv: int, mask: Double | None = None) -> Segment:
+        """The segment that packed tiles stand for; one side may be plain keys or values."""
+        keys = heads(k.tiles.values(), "k", n_head_kv) if isinstance(k, Packed) else k
+        packed_k = k if isinstance(k, Packed) else None
+        if not isinstance(v, Packed):
+            return cls(keys, v, mask, packed_k)
+        values, sizes = (heads(each, "v", n_head_kv) for each in (v.tiles.values(), v.tiles.sizes()))
+        return cls(keys, values, mask, packed_k, v, sizes)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One call of the mixed attention; `q` is [batch, head, query, channel]."""
+
+    q: Double
+    segments: tuple[Segment, ...]
+    scale: float
+    n_head_kv: int
+    max_bias: float = 0.0
+    softcap: float = 0.0
+    sinks: Double | None = None
+
+    def kv_head(self, head: int) -> int:
+        return head // int(self.q.shape[1] // self.n_head_kv)
+
+
+@dataclass(frozen=True)
+class HeadRows:
+    """The softmax of one head, query by token: the segments in order, then the sink as a token of value 0."""
+
+    scores: Double
+    visible: NDArray[np.bool_]
+    log_weights: Double
+    weights: Double
+    values: Double
+    out: Double
+
+
+def attend(problem: Problem) -> Double:
+    """The result, [batch, query, head, channel]."""
+    batch, n_head, n_q, channels = problem.q.shape
+    out = np.zeros((batch, n_q, n_head, channels))
+    for b, h, rows in each_head(problem):
+        out[b, :, h] = rows.out
+    return out
+
+
+def each_head(problem: Problem) -> Iterator[tuple[int, int, HeadRows]]:
+    """The rows of each batch and head in turn."""
+    batch, n_head = problem.q.shape[:2]
+    for b in range(batch):
+        for h in range(n_head):
+            with np.errstate(invalid="ignore", over="ignore"):
+                yield b, h, _head_rows(problem, b, h)
+
+
+def slope(head: int, n_head: int, max_bias: float) -> float:
+    """The ALiBi slope of a head, as upstream has it."""
+    if max_bias <= 0:
+        return 1.0
+    power = 1 << math.floor(math.log2(n_head))
+    if head < power:
+        return float((2.0 ** (-max_bias / power)) ** (head + 1))
+    return float((2.0 ** (-max_bias / 2 / power)) ** (2 * (head - power) + 1))
+
+
+def bias(problem: Problem, segment: Segment, b: int, h: int) -> Double:
+    """What the mask adds to the scores, query by token; -inf hides a key."""
+    n_q = problem.q.shape[2]
+    if segment.mask is None:
+        return np.zeros((n_q, segment.keys.shape[2]))
+    mask = segment.mask
+    return slope(h, problem.q.shape[1], problem.max_bias) * mask[b % mask.shape[0], h % mask.shape[1], :n_q]
+
+
+def _head_rows(problem: Problem, b: int, h: int) -> HeadRows:
+    kv = problem.kv_head(h)
+    q = problem.q[b, h]
+    scores, visible = [np.zeros((len(q), 0))], [np.zeros((len(q), 0), np.bool_)]
+    values = [np.zeros((0, q.shape[1]))]
+    for segment in problem.segments:
+        added = bias(problem, segment, b, h)
+        scores.append(_capped(q @ segment.keys[b, kv].T, problem) + added)
+        visible.append(added != -np.inf)
+        values.append(segment.values[b, kv])
+    if problem.sinks is not None:
+        scores.append(np.full((len(q), 1), problem.sinks[h]))
+        visible.append(np.ones((len(q), 1), np.bool_))
+        values.append(np.zeros((1, q.shape[1])))
+    return _softmax(np.concatenate(scores, 1), np.concatenate(visible, 1), np.concatenate(values, 0))
+
+
+def _capped(dots: Double, problem: Problem) -> Double:
+    if problem.softcap == 0:
+        return dots * problem.scale
+    capped: Double = problem.softcap * np.tanh(dots * (problem.scale / problem.softcap))
+    return capped
+
+
+def _softmax(scores: Double, visible: NDArray[np.bool_], values: Double) -> HeadRows:
+    scores = np.where(visible, scores, -np.inf)
+    seen = visible.any(axis=1, keepdims=True)
+    top = scores.max(axis=1, keepdims=True, initial=-np.inf)
+    raw = np.where(visible, np.exp(scores - top), 0.0)  # NaN where a visible score is NaN or +inf, or all are -inf
+    total = np.where(seen, raw.sum(axis=1, keepdims=True), 1.0)
+    weights = raw / total
+    log_weights = np.where(visible, scores - top - np.log(total), -np.inf)
+
+    out = weights @ np.where(np.isfinite(values), values, 0.0)
+    if not np.isfinite(values).all():
+        out = out + _not_finite(visible, values)
+    return HeadRows(scores, visible, log_weights, weights, values, out)
+
+
+def _not_finite(visible: NDArray[np.bool_], values: Double) -> Double:
+    """What values that are not finite add to the channels of the queries that see them: NaN, inf or -inf; else 0."""
+    result = np.zeros((len(visible), values.shape[1]))
+    for kind in (np.inf, -np.inf, np.nan):
+        there = np.isnan(values) if np.isnan(kind) else values == kind
+        result = np.where(visible.astype(np.float64) @ there.astype(np.float64) > 0, result + kind, result)
+    return result

@@ -1,0 +1,171 @@
+"""How far from float64 a kernel that rounds its vectors to int8 may be: docs/align.md, element by element."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from qlutattn_patch.proof.reference.attention import HeadRows, Packed, Problem, Segment, bias, each_head
+from qlutattn_patch.proof.reference.tile import SIZE, UNIT, Double, Tiles
+
+# The integer up to which each kind of kernel rounds x: four add up in a byte (lut), 8 bits (dot), 7 bits (dot7).
+STEPS = {"lut": 63, "dot": 127, "dot7": 64}
+SIGMAS = 6.0
+FLOAT_TERM = 2e-5
+SCORE_EPS = 2.0**-22
+EQUAL = 1e-5  # magnitudes this close round to the same integer
+
+
+def judged(problem: Problem) -> tuple[Double, Double]:
+    """The result and its tolerance, both [batch, query, head, channel]."""
+    batch, n_head, n_q, channels = problem.q.shape
+    out, allowed = np.zeros((2, batch, n_q, n_head, channels))
+    for b, h, rows in each_head(problem):
+        out[b, :, h] = rows.out
+        allowed[b, :, h] = _tolerance(problem, b, h, rows)
+    return out, allowed
+
+
+def arithmetic(kernel: str) -> str:
+    """The kind of a kernel: "lut-avx2" is a "lut"."""
+    return kernel.partition("-")[0]
+
+
+def step(x: Double, kernel: str) -> Double:
+    """The rounding step of a tile's vectors x [..., depth]; 0 for the exact ones, whose rounding changes nothing."""
+    size: Double = np.abs(x)
+    top: Double = np.asarray(size.max(axis=-1))
+    same = ((size == 0) | (size >= top[..., None] * (1 - EQUAL))).all(axis=-1)
+    return np.where(same, 0.0, top / STEPS[arithmetic(kernel)])
+
+
+def lane_variance(tiles: Tiles, depth: slice) -> Double:
+    """The variance of each lane's sum [..., lane] over a part of the depth, for a rounding step of 1."""
+    scale = np.nan_to_num(tiles.scale.astype(np.float64))
+    squares = np.square(np.asarray(tiles.code.levels, np.float64) / UNIT)
+    lanes: Double = np.square(scale) * squares[tiles.codes[..., depth]].sum(axis=-1) / 12
+    return lanes
+
+
+def _tolerance(problem: Problem, b: int, h: int, rows: HeadRows) -> Double:
+    if not len(rows.values):
+        return np.zeros_like(rows.out)
+    with np.errstate(invalid="ignore", over="ignore"):
+        good = np.asarray(np.isfinite(rows.weights).all(axis=1))
+        p = np.where(good[:, None], rows.weights, 0.0)
+        log_p = np.where(good[:, None], rows.log_weights, -np.inf)
+        values = np.nan_to_num(rows.values, nan=0.0, posinf=0.0, neginf=0.0)
+        out = np.nan_to_num(rows.out, nan=0.0, posinf=0.0, neginf=0.0)
+        noise = np.where(rows.visible, _score_variance(problem, b, h), 0.0)
+
+        first = _spread(np.square(p) * noise, values, out) + _value_variance(problem, b, h, p)
+        rounding = FLOAT_TERM * (np.abs(out) + p @ _value_sizes(problem, b, h))
+        total: Double = SIGMAS * np.sqrt(first) + rounding + _second_order(p, log_p, noise, rows, values, out)
+        return total
+
+
+def _spread(weights: Double, values: Double, out: Double) -> Double:
+    """Sum over tokens of weight * (value - out)**2, query by channel."""
+    middle = values.mean(axis=0)
+    v, o = values - middle, out - middle
+    total: Double = weights @ np.square(v) - 2 * o * (weights @ v) + np.square(o) * weights.sum(axis=1, keepdims=True)
+    return np.maximum(total, np.float64(0))
+
+
+def _second_order(p: Double, log_p: Double, noise: Double, rows: HeadRows, values: Double, out: Double) -> Double:
+    sigma = np.sqrt(noise.max(axis=1, keepdims=True, initial=0.0))
+    reach = 3 * sigma * (1 + 2 * np.minimum(1.0, sigma))
+    grown = np.exp(np.minimum(log_p + reach, 300.0)) - p * (1 + reach)  # a weight of 1e-99 may come to win
+    excess = np.where(reach < 1, p * (np.expm1(np.minimum(reach, 1.0)) - reach), np.maximum(grown, 0.0))
+    bound = np.sqrt(excess.sum(axis=1, keepdims=True) * _spread(excess, values, out))
+    seen = rows.visible.any(axis=0)
+    if not seen.any():
+        return np.zeros_like(out)
+    hull = np.maximum(values[seen].max(axis=0) - out, out - values[seen].min(axis=0))
+    capped: Double = np.minimum(bound, np.where(sigma > 0, hull, 0.0))
+    return capped
+
+
+def _score_variance(problem: Problem, b: int, h: int) -> Double:
+    """The variance of each score: the tables of K, and float32."""
+    q = problem.q[b, h]
+    columns = []
+    for segment in problem.segments:
+        added = bias(problem, segment, b, h)
+        size = _score_size(problem, segment, b, h) * abs(problem.scale) + np.where(np.isfinite(added), abs(added), 0.0)
+        noise = np.square(SCORE_EPS * size)
+        if segment.packed_k is not None:
+            noise = noise + problem.scale**2 * _tile_variance(problem, segment.packed_k, q, b, h)
+        columns.append(noise)
+    if problem.sinks is not None:
+        columns.append(np.zeros((len(q), 1)))
+    variance: Double = np.nan_to_num(np.concatenate(columns, axis=1), posinf=0.0)
+    return variance
+
+
+def _tile_variance(problem: Problem, packed: Packed, q: Double, b: int, h: int) -> Double:
+    total = np.zeros((len(q), packed.tiles.codes.shape[2] * SIZE))
+    for column, part, channels in _pieces(problem, h):
+        steps = step(q[:, channels], packed.kernel)
+        lanes = lane_variance(_column(packed.tiles, b, column), part).reshape(-1)
+        total += np.square(steps)[:, None] * lanes
+    return total
+
+
+def _value_variance(problem: Problem, b: int, h: int, p: Double) -> Double:
+    """The variance that the tables of V bring to the result, query by channel."""
+    total = np.zeros((len(p), problem.q.shape[3]))
+    start = 0
+    for segment in problem.segments:
+        end = start + segment.keys.shape[2]
+        if segment.packed_v is not None and end > start:
+            steps = step(p[:, start:end].reshape(len(p), -1, SIZE), segment.packed_v.kernel)
+            for column, part, channels in _pieces(problem, h):
+                lanes = lane_variance(_column(segment.packed_v.tiles, b, column), slice(0, SIZE))
+                total[:, channels] += np.square(steps) @ lanes[:, part]
+        start = end
+    return total
+
+
+def _score_size(problem: Problem, segment: Segment, b: int, h: int) -> Double:
+    """A bound on the sum of the magnitudes that float32 adds up for each score."""
+    q = np.abs(problem.q[b, h])
+    keys = np.abs(segment.keys[b, problem.kv_head(h)])
+    if segment.packed_k is None:
+        plain: Double = q @ keys.T
+        return plain
+    total = np.zeros((len(q), keys.shape[0]))
+    for column, _, channels in _pieces(problem, h):
+        k = _column(segment.packed_k.tiles, b, column)
+        lanes = 2 * k.scale.astype(np.float64) + np.abs(k.offset.astype(np.float64))
+        total += q[:, channels].sum(axis=1, keepdims=True) * lanes.reshape(-1)
+    return total
+
+
+def _value_sizes(problem: Problem, b: int, h: int) -> Double:
+    """The magnitudes that float32 adds up for each token and channel."""
+    kv = problem.kv_head(h)
+    sizes = [
+        np.abs((segment.values if segment.value_sizes is None else segment.value_sizes)[b, kv])
+        for segment in problem.segments
+    ]
+    if problem.sinks is not None:
+        sizes.append(np.zeros((1, problem.q.shape[3])))
+    every: Double = np.nan_to_num(np.concatenate(sizes), posinf=0.0)
+    return every
+
+
+def _column(tiles: Tiles, b: int, column: int) -> Tiles:
+    at = (b, column)
+    return Tiles(tiles.code, tiles.codes[at], tiles.scale[at], tiles.offset[at])
+
+
+def _pieces(problem: Problem, h: int) -> Iterator[tuple[int, slice, slice]]:
+    """Where a head's kv head lies: column of tiles, part of that tile's 128 elements, channels of the head."""
+    channels = problem.q.shape[3]
+    first = problem.kv_head(h) * channels
+    for at in range(first, first + channels, min(channels, SIZE)):
+        width = min(channels, SIZE)
+        inside = at % SIZE
+        yield at // SIZE, slice(inside, inside + width), slice(at - first, at - first + width)

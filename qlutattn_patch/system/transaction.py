@@ -1,0 +1,252 @@
+"""A set of file changes to a work tree that happens wholly or not at all, also across `kill -9`.
+
+Everything is laid out in a state folder before the first file moves:
+
+    txn/new/N         the new contents of step N, synced
+    txn/old/N         a copy of what step N replaces
+    txn/new/note      the new contents of the note (a file of the caller's that changes with the rest), and old/note
+    txn/journal.json  the steps; it is renamed into place last, and from then on the change will happen
+
+A folder without a journal never happened and is thrown away. With one, `recover` carries on where the
+change stopped, forward or, if an error turned it around, back. A file that is neither what the change
+found nor what it puts there is somebody else's work, and stops it.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from qlutattn_patch.system.errors import ExpectedError
+from qlutattn_patch.system.files import is_plain_path, sync, sync_folder, write_atomically
+from qlutattn_patch.system.git import is_plain_file
+
+_FORWARD, _BACK = "forward", "back"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a file shall be."""
+
+    data: bytes
+    executable: bool = False
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One file: the digests of its old and new contents, None where it does not exist."""
+
+    path: str
+    old: str | None
+    new: str | None
+
+
+@dataclass(frozen=True)
+class Transaction:
+    """Changes to the files below `top`, prepared and remembered in `state`; `note` is a file that changes with them."""
+
+    top: Path
+    state: Path
+    note: Path
+
+    @property
+    def _folder(self) -> Path:
+        return self.state / "txn"
+
+    @property
+    def _journal(self) -> Path:
+        return self._folder / "journal.json"
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether a change was interrupted after it became certain."""
+        return self._journal.is_file()
+
+    def run(self, changes: Mapping[str, Contents | None], note: bytes | None) -> None:
+        """Change files (None: remove it) and then the note; an error puts everything back."""
+        self.recover()
+        with _system_errors(self.top):
+            steps = self._prepare(changes, note)
+            self._write_journal(_FORWARD, steps)
+        try:
+            self._forward(steps)
+        except OSError as failure:
+            with _system_errors(self.top):
+                self._write_journal(_BACK, steps)
+                self._back(steps)
+                self._finish()
+            raise ExpectedError(
+                f"{failure.filename2 or failure.filename or self.top} cannot be changed ({failure.strerror}); "
+                "every file is as it was.",
+                "mend that, then run the same command again",
+            ) from None
+        with _system_errors(self.top):
+            self._finish()
+
+    def recover(self) -> bool:
+        """Finish a change that was interrupted; says whether there was one."""
+        with _system_errors(self.top):
+            if not self._journal.is_file():
+                if self._folder.is_dir():
+                    shutil.rmtree(self._folder)
+                return False
+            direction, steps = self._read_journal()
+            if direction == _FORWARD:
+                self._forward(steps)
+            else:
+                self._back(steps)
+            self._finish()
+            return True
+
+    # --- preparing
+
+    def _prepare(self, changes: Mapping[str, Contents | None], note: bytes | None) -> list[_Step]:
+        for name in ("new", "old"):
+            (self._folder / name).mkdir(parents=True)
+        steps = []
+        for number, (path, contents) in enumerate(changes.items()):
+            self._refuse_detour(path)
+            target = self.top / path
+            if contents is not None:
+                self._stage(number, contents)
+            if target.exists():
+                shutil.copy2(target, self._folder / "old" / str(number))
+            wanted = None if contents is None else hashlib.sha256(contents.data).hexdigest()
+            steps.append(_Step(path, _digest(target), wanted))
+        if note is not None:
+            write_atomically(self._folder / "new" / "note", note)
+        if self.note.is_file():
+            shutil.copy2(self.note, self._folder / "old" / "note")
+        for folder in (self._folder / "new", self._folder / "old", self._folder):
+            sync_folder(folder)
+        return steps
+
+    def _stage(self, number: int, contents: Contents) -> None:
+        staged = self._folder / "new" / str(number)
+        with staged.open("wb") as file:
+            file.write(contents.data)
+            file.flush()
+            sync(file.fileno())
+        if contents.executable:
+            mode = staged.stat().st_mode
+            staged.chmod(mode | (mode & 0o444) >> 2)
+
+    def _refuse_detour(self, path: str) -> None:
+        """Refuse a target that is no plain file, or that a link would lead out of the tree."""
+        target = self.top / path
+        for folder in target.relative_to(self.top).parents:
+            if (self.top / folder).is_symlink() and folder != Path():
+                raise ExpectedError(
+                    f"{self.top / folder} is a link, so that {path} would be written elsewhere.", "move it away"
+                )
+        if (target.exists() or target.is_symlink()) and not is_plain_file(self.top, path):
+            raise ExpectedError(f"{target} is in the way: it is not a plain file.", "move it away")
+
+    def _write_journal(self, direction: str, steps: list[_Step]) -> None:
+        journal = {"schema": 1, "direction": direction, "steps": [asdict(step) for step in steps]}
+        write_atomically(self._journal, json.dumps(journal, indent=1).encode())
+
+    def _read_journal(self) -> tuple[str, list[_Step]]:
+        try:
+            journal = json.loads(self._journal.read_bytes())
+            steps = [_Step(**step) for step in journal["steps"]]
+            direction = journal["direction"]
+            if direction in (_FORWARD, _BACK) and all(is_plain_path(step.path) for step in steps):
+                return direction, steps
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            pass  # told below
+        raise ExpectedError(
+            f"The journal {self._journal} of an interrupted change is damaged.",
+            f"see what of it is in {self.top} with git status, then remove {self._folder}",
+        )
+
+    # --- doing; everything below may have been interrupted anywhere and is run again from its start
+
+    def _forward(self, steps: list[_Step]) -> None:
+        for number, step in enumerate(steps):
+            self._move(step.path, self._folder / "new" / str(number), found=step.old, wanted=step.new)
+        self._settle(steps, self._folder / "new" / "note")
+
+    def _back(self, steps: list[_Step]) -> None:
+        for number, step in enumerate(steps):
+            self._move(step.path, self._folder / "old" / str(number), found=step.new, wanted=step.old)
+        self._settle(steps, self._folder / "old" / "note")
+
+    def _move(self, path: str, source: Path, found: str | None, wanted: str | None) -> None:
+        target = self.top / path
+        now = _digest(target)
+        if now == wanted:
+            if wanted is None:
+                _remove_empty_folders(target.parent, self.top)
+            return
+        if now is not None and now != found:
+            raise ExpectedError(
+                f"An interrupted change of {self.top} cannot be finished: {path} was edited since.",
+                f"move {target} aside, then run the same command again",
+            )
+        if wanted is None:
+            target.unlink()
+            _remove_empty_folders(target.parent, self.top)
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            source.replace(target)
+        except OSError as failure:
+            if failure.errno != errno.EXDEV:
+                raise
+            # the git directory of a linked work tree may be on another disk
+            beside = target.with_name(f".{target.name}.qlutattn")
+            shutil.copy2(source, beside)
+            beside.replace(target)
+
+    def _settle(self, steps: list[_Step], note: Path) -> None:
+        """See that the files are where they belong, then change the note."""
+        for folder in {(self.top / step.path).parent for step in steps}:
+            if folder.is_dir():
+                sync_folder(folder)
+        if note.is_file():
+            write_atomically(self.note, note.read_bytes())
+        else:
+            self.note.unlink(missing_ok=True)
+
+    def _finish(self) -> None:
+        self._journal.unlink()
+        shutil.rmtree(self._folder)
+
+
+@contextmanager
+def _system_errors(top: Path) -> Iterator[None]:
+    """Turn an error of the system into a sentence; what was begun is finished by the next command."""
+    try:
+        yield
+    except OSError as failure:
+        raise ExpectedError(
+            f"{failure.filename2 or failure.filename or top} cannot be changed: {failure.strerror}.",
+            "mend that, then run the same command again",
+        ) from None
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+
+
+def _remove_empty_folders(folder: Path, top: Path) -> None:
+    while folder != top:
+        try:
+            folder.rmdir()
+        except FileNotFoundError:
+            pass
+        except OSError as failure:
+            if failure.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            return
+        folder = folder.parent

@@ -1,0 +1,1 @@
+"""The templates read and rendered: formats, hooks, anchors."""

@@ -1,0 +1,1 @@
+"""The work tree of llama.cpp: vendored, patched, reverted."""

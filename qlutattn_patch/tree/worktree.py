@@ -1,0 +1,206 @@
+"""The llama.cpp work tree: the patch set applied to it, reverted, and what state it is in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from qlutattn_patch.patches.apply import PatchedTree, apply_series
+from qlutattn_patch.patches.receipt import Receipt, read_receipt
+from qlutattn_patch.patches.series import Series
+from qlutattn_patch.system.errors import ExpectedError
+from qlutattn_patch.system.git import Entry, Repository
+from qlutattn_patch.system.lock import locked
+from qlutattn_patch.system.transaction import Contents, Transaction
+from qlutattn_patch.upstream.layout import check_is_llama_cpp
+from qlutattn_patch.workspace import Workspace, project_transaction
+
+_LISTED = 20
+OLD = ".old-"  # a tree that another one is about to take the place of
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A work tree whose HEAD is the base, and the receipt of what was applied to it, if anything was."""
+
+    repository: Repository
+    top: Path
+    commit: str
+    base_id: str
+    base: Mapping[str, Entry]
+    receipt: Receipt | None
+
+    @property
+    def transaction(self) -> Transaction:
+        return _transaction(self.repository, self.top)
+
+    def blob_at_base(self, path: str) -> str | None:
+        entry = self.base.get(path)
+        return entry.blob if entry else None
+
+    @cached_property
+    def _seen(self) -> tuple[Mapping[str, str], Mapping[str, str | None]]:
+        """The files that differ from HEAD, and what these and those of the receipt are now."""
+        changed = self.repository.changed()
+        known = self.receipt.files if self.receipt else {}
+        return changed, self.repository.work_tree_hashes(sorted({*changed, *known}))
+
+    def now(self) -> str:
+        """The id of the tree that the files are: that of the base or of the patched one, and a digest of any edits."""
+        known = self.receipt.files if self.receipt else {}
+        edits = {
+            path: blob
+            for path, blob in self._seen[1].items()
+            if blob != (known[path] if path in known else self.blob_at_base(path))
+        }
+        made = self.receipt.result if self.receipt else self.base_id
+        return f"{made}+{hashlib.sha256(repr(sorted(edits.items())).encode()).hexdigest()[:12]}" if edits else made
+
+    def foreign_changes(self) -> list[str]:
+        """The files that differ from HEAD and are not as the receipt says: somebody's work."""
+        known = self.receipt.files if self.receipt else {}
+        changed, hashes = self._seen
+        found = []
+        for path, blob in hashes.items():
+            staged = changed.get(path, "  ")[0] not in " ?"
+            ours = path in known and blob in (known[path], self.blob_at_base(path))
+            if staged or not ours:
+                found.append(path)
+        return found
+
+    def altered(self) -> list[str]:
+        """The files that are not as the receipt says."""
+        known = self.receipt.files if self.receipt else {}
+        return [path for path in known if self._seen[1][path] != known[path]]
+
+
+def open_tree(workspace: Workspace) -> Repository:
+    """The tree's repository, or the sentence that says how to get one."""
+    top = workspace.tree
+    if not top.exists() and workspace.is_vendored:
+        raise ExpectedError(f"There is no tree at {top}.", "qlutattn vendor")
+    try:
+        return Repository.open(top)
+    except ExpectedError as failure:
+        hint = "move it away, then: qlutattn vendor" if workspace.is_vendored else "name a git checkout of llama.cpp"
+        raise ExpectedError(failure.cause, hint) from None
+
+
+@contextmanager
+def locked_tree(workspace: Workspace) -> Iterator[Tree]:
+    """The tree, locked, with what an interrupted command left unfinished finished first."""
+    finish_interrupted(workspace)
+    repository = open_tree(workspace)
+    with locked(state_folder(repository) / "lock", str(workspace.tree)):
+        _transaction(repository, workspace.tree).recover()
+        yield read_tree(repository, workspace.tree)
+
+
+def finish_interrupted(workspace: Workspace) -> None:
+    """Finish what an interrupted rebase or export had begun; put back a tree that vendor had just moved away."""
+    lock = workspace.root / "vendor" / ".lock"
+    if project_transaction(workspace).is_unfinished:
+        with locked(lock, str(workspace.root)):
+            project_transaction(workspace).recover()
+    if workspace.is_vendored and not workspace.tree.exists() and _moved_away(workspace):
+        with locked(lock, str(workspace.tree)):
+            for old in _moved_away(workspace):
+                if not workspace.tree.exists():
+                    old.rename(workspace.tree)
+
+
+def _moved_away(workspace: Workspace) -> list[Path]:
+    return sorted(workspace.tree.parent.glob(f"{OLD}*"))
+
+
+def read_tree(repository: Repository, top: Path) -> Tree:
+    """What there is to know about a tree."""
+    commit = repository.commit_id()
+    if commit is None:
+        raise ExpectedError(f"{top} has no commit to take as the base.", "commit the upstream files first")
+    base = repository.files(commit)
+    check_is_llama_cpp(base, str(top))
+    receipt = read_receipt(_receipt_file(repository))
+    return Tree(repository, top, commit, repository.tree_id(commit), base, receipt)
+
+
+def state_folder(repository: Repository) -> Path:
+    """Where lock, journal and receipt are."""
+    return repository.git_dir / "qlutattn"
+
+
+def apply(workspace: Workspace, series: Series) -> bool:
+    """Apply the patch set to a clean tree, or bring an applied one up to date; says whether anything changed."""
+    with locked_tree(workspace) as tree:
+        _refuse_foreign_changes(tree)
+        receipt = tree.receipt
+        wanted = (series.digest, series.templates, tree.base_id)
+        current = receipt is not None and (receipt.series, receipt.templates, receipt.base) == wanted
+        if current and not tree.altered():
+            return False
+        write_patched(tree, series, apply_series(tree.repository, series, f"{tree.top} at {tree.commit[:12]}"))
+        return True
+
+
+def write_patched(tree: Tree, series: Series, patched: PatchedTree) -> None:
+    """Make the files what the series gives, those that are so already being left alone, and write the receipt."""
+    files = {path: entry.blob if entry else None for path, entry in patched.files.items()}
+    _change(tree, patched, Receipt(tree.commit, tree.base_id, series.digest, patched.tree, files, series.templates))
+
+
+def revert(workspace: Workspace) -> bool:
+    """Give back the files of the base; says whether anything changed."""
+    with locked_tree(workspace) as tree:
+        _refuse_foreign_changes(tree)
+        if tree.receipt is None:
+            return False
+        _change(tree, PatchedTree(tree.base_id, {}, {}), None)
+        return True
+
+
+def _change(tree: Tree, patched: PatchedTree, made: Receipt | None) -> None:
+    """Make the files what `patched` says, and those that only the old receipt names what the base says."""
+    before = tree.receipt.files if tree.receipt else {}
+    wanted = {
+        path: patched.files[path] if path in patched.files else tree.base.get(path)
+        for path in sorted({*before, *patched.files})
+    }
+    now = tree.repository.work_tree_hashes(wanted)
+    differing = {path: entry for path, entry in wanted.items() if now[path] != (entry.blob if entry else None)}
+    for path, entry in differing.items():
+        if path not in before and path not in tree.base and (tree.top / path).exists():
+            raise ExpectedError(f"{tree.top / path} is in the way: a patch brings a file of that name.", "move it away")
+        if entry and entry.mode not in ("100644", "100755"):
+            raise ExpectedError(
+                f"A patch makes {path} something else than a plain file, which apply does not do.", "qlutattn generate"
+            )
+    missing = [entry.blob for entry in differing.values() if entry and entry.blob not in patched.contents]
+    contents = {**patched.contents, **tree.repository.blobs(missing)}
+    changes = {
+        path: Contents(contents[entry.blob], entry.mode == "100755") if entry else None
+        for path, entry in differing.items()
+    }
+    tree.transaction.run(changes, made.encode() if made else None)
+
+
+def _refuse_foreign_changes(tree: Tree) -> None:
+    foreign = tree.foreign_changes()
+    if foreign:
+        shown = [f"  {path}" for path in foreign[:_LISTED]]
+        more = [f"  and {len(foreign) - _LISTED} more"] if len(foreign) > _LISTED else []
+        raise ExpectedError(
+            "\n".join([f"{tree.top} has changes that are not of qlutattn's making:", *shown, *more]),
+            f"put them away with: git -C '{tree.top}' stash push --include-untracked -- <those files>",
+        )
+
+
+def _transaction(repository: Repository, top: Path) -> Transaction:
+    return Transaction(top, state_folder(repository), _receipt_file(repository))
+
+
+def _receipt_file(repository: Repository) -> Path:
+    return state_folder(repository) / "receipt.json"

@@ -1,0 +1,225 @@
+"""Safe reading of source archives: the whole archive is examined before anything is written."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import re
+import shutil
+import tarfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from qlutattn_patch.system.errors import ExpectedError, from_system
+from qlutattn_patch.system.toml import shown
+
+_DRIVE = re.compile(r"^[A-Za-z]:")
+_BROKEN = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ValueError)
+_OTHER = "name another with --from"
+_MAX_TEXT = 16 << 20
+# No llama.cpp comes near these; a decompression bomb does.
+MAX_BYTES = 4 << 30
+MAX_MEMBERS = 1 << 20
+MAX_HEADER = 1 << 24  # a long name or a comment, which tarfile reads as one piece
+
+_COMPRESSIONS: dict[bytes, Callable[[BinaryIO], BinaryIO]] = {
+    b"\x1f\x8b": gzip.open,  # type: ignore[dict-item]
+    b"BZh": bz2.open,  # type: ignore[dict-item]
+    b"\xfd7zXZ": lzma.open,  # type: ignore[dict-item]
+}
+
+Progress = Callable[[int, int], None]
+
+
+def unpack(archive: Path, target: Path, prefix: str | None, landmarks: Iterable[str], progress: Progress) -> None:
+    """Write the files of one folder of a tar archive below `target`, which is made.
+
+    The folder is the one called `prefix` below the archive's top folder; without a prefix it is the one that
+    holds the landmarks. A `.git` entry in it (a submodule's) is left out. `progress` hears how many files of
+    how many are written.
+    """
+    members = _examined(archive)
+    files = [member for member in members if member.isfile()]
+    top = _folder(archive, [member.name for member in files], prefix, tuple(landmarks))
+    inside = [member.name for member in files if _is_wanted(member.name, top)]
+    _refuse_if_ambiguous(archive, (_below(name, top) for name in inside))
+    wanted = {name: _below(name, top) for name in inside}
+    target.mkdir(parents=True)
+    try:
+        with _opened(archive) as tar:
+            done = 0
+            for member in tar:
+                if member.name in wanted and member.isfile():
+                    _write(tar, member, target.joinpath(*wanted[member.name].split("/")))
+                    done += 1
+                    progress(done, len(wanted))
+    except _BROKEN as failure:
+        raise _unreadable(archive, failure) from None
+
+
+class _Bounded:
+    """A stream of which nobody may ask for a piece so large that it fills the memory."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= MAX_HEADER:
+            raise tarfile.ReadError("a header is too large")
+        return self._stream.read(size)
+
+    def seek(self, at: int, whence: int = 0) -> int:
+        return self._stream.seek(at, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
+    """A tar archive, with whatever it is compressed."""
+    with archive.open("rb") as file:
+        start = file.read(6)
+        file.seek(0)
+        unpacked = next((opener for magic, opener in _COMPRESSIONS.items() if start.startswith(magic)), None)
+        with unpacked(file) if unpacked else file as stream, tarfile.open(fileobj=_Bounded(stream), mode="r:") as tar:  # type: ignore[call-overload]
+            yield tar
+
+
+def text_of(archive: Path, name: str) -> str | None:
+    """A text file in the top folder of an archive, None if there is none."""
+    try:
+        with _opened(archive) as tar:
+            for member in tar:
+                if member.isfile() and _clean(member.name).partition("/")[2] == name:
+                    source = tar.extractfile(member)
+                    assert source is not None
+                    return source.read(_MAX_TEXT).decode("utf-8", "replace")
+    except FileNotFoundError:
+        raise ExpectedError(f"There is no archive {archive}.", _OTHER) from None
+    except _BROKEN as failure:
+        raise _unreadable(archive, failure) from None
+    return None
+
+
+def _examined(archive: Path) -> list[tarfile.TarInfo]:
+    """The members of an archive, every one of them harmless."""
+    try:
+        with _opened(archive) as tar:
+            members = list(_harmless(archive, tar))
+            # tarfile takes a header cut short for the end of the archive; a whole one ends in zeros
+            tar.fileobj.seek(tar.offset)
+            if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError("unexpected end of data")
+    except FileNotFoundError:
+        raise ExpectedError(f"There is no archive {archive}.", _OTHER) from None
+    except _BROKEN as failure:
+        raise _unreadable(archive, failure) from None
+    return members
+
+
+def _harmless(archive: Path, tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The members one by one, none of them looked behind before it is found harmless."""
+    size = 0
+    for count, member in enumerate(tar, 1):
+        _refuse_if_hostile(archive, member)
+        size += member.size
+        if size > MAX_BYTES:
+            raise _refused(archive, f"unpacked it has more than {MAX_BYTES >> 30} GiB")
+        if count > MAX_MEMBERS:
+            raise _refused(archive, f"it has more than {MAX_MEMBERS} members")
+        yield member
+
+
+def _refuse_if_ambiguous(archive: Path, names: Iterable[str]) -> None:
+    """Refuse names of which one would overwrite the other, be it only where capital letters do not count."""
+    files: dict[str, str] = {}
+    for name in names:
+        other = files.setdefault(name.casefold(), name)
+        if other is not name:
+            raise _refused(archive, f"'{other}' and '{name}' in it are the same file to some or all systems")
+    for name in files.values():
+        for folder in PurePosixPath(name.casefold()).parents:
+            if str(folder) in files:
+                raise _refused(archive, f"'{files[str(folder)]}' in it is a file and the folder of '{name}'")
+
+
+def _refuse_if_hostile(archive: Path, member: tarfile.TarInfo) -> None:
+    name = member.name
+    reason = None
+    if name.startswith(("/", "\\")) or _DRIVE.match(name):
+        reason = "has an absolute path"
+    elif ".." in re.split(r"[/\\]", name):
+        reason = "leads out of its folder"
+    elif not name.isprintable() or "\\" in name:
+        reason = "has a character that no source file has"
+    elif member.issym() or member.islnk():
+        reason = "is a link"
+    elif member.size < 0:
+        reason = "has a size below zero"
+    elif not (member.isfile() or member.isdir()):
+        reason = "is a device or another special file"
+    if reason:
+        raise _refused(archive, f"its member {shown(name)} {reason}")
+
+
+def _folder(archive: Path, names: list[str], prefix: str | None, landmarks: tuple[str, ...]) -> str:
+    """The folder of the archive that holds the landmarks ('' is the archive's own top)."""
+    there = {_clean(name) for name in names}
+    firsts = {_clean(name).partition("/")[0] for name in names}
+    candidates = [f"{first}/{prefix}" for first in firsts] + [prefix] if prefix else _parents(there, landmarks[0])
+    found = [top for top in candidates if all(_joined(top, landmark) in there for landmark in landmarks)]
+    if not found:
+        where = f"a folder {prefix} with" if prefix else "a folder with"
+        raise ExpectedError(f"The archive {archive} has no llama.cpp in it ({where} {', '.join(landmarks)}).", _OTHER)
+    return min(found, key=lambda top: (top.count("/"), top))
+
+
+def _parents(names: set[str], landmark: str) -> list[str]:
+    return [name[: -len(landmark)].rstrip("/") for name in names if name == landmark or name.endswith(f"/{landmark}")]
+
+
+def _joined(top: str, name: str) -> str:
+    return f"{top}/{name}" if top else name
+
+
+def _clean(name: str) -> str:
+    """A member's name without './'."""
+    return str(PurePosixPath(name))
+
+
+def _is_wanted(name: str, top: str) -> bool:
+    clean = _clean(name)
+    inside = not top or clean.startswith(f"{top}/")
+    return inside and ".git" not in (part.lower() for part in _below(name, top).split("/"))
+
+
+def _below(name: str, top: str) -> str:
+    return _clean(name)[len(top) + 1 if top else 0 :]
+
+
+def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+    source = tar.extractfile(member)
+    assert source is not None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with source, path.open("xb") as file:
+        shutil.copyfileobj(source, file)
+    path.chmod(0o755 if member.mode & 0o100 else 0o644)
+
+
+def _refused(archive: Path, why: str) -> ExpectedError:
+    return ExpectedError(
+        f"The archive {archive} is refused, nothing was written: {why}.",
+        "get the archive again from a source that you trust",
+    )
+
+
+def _unreadable(archive: Path, failure: BaseException) -> ExpectedError:
+    told = from_system(failure, archive) if isinstance(failure, OSError) else None
+    return told or ExpectedError(
+        f"The archive {archive} is damaged or no tar archive: {failure}.", f"get it again, or {_OTHER}"
+    )

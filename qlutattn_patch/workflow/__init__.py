@@ -1,0 +1,1 @@
+"""Jobs of several steps: run, status, matrix, bisect, rebase."""

@@ -1,0 +1,334 @@
+"""The patch set on many upstreams: for each, the stages from the anchors to align_attn, and the first that fails."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from qlutattn_patch.building import cmake, toolchain
+from qlutattn_patch.building.presets import preset as preset_named
+from qlutattn_patch.patches.generate import make_series
+from qlutattn_patch.patches.series import Patch, Series
+from qlutattn_patch.proof import align
+from qlutattn_patch.system import console, cpu, digests
+from qlutattn_patch.system.errors import ExpectedError
+from qlutattn_patch.system.files import write_atomically
+from qlutattn_patch.system.git import Repository
+from qlutattn_patch.system.lock import locked
+from qlutattn_patch.templates.formats import load_formats
+from qlutattn_patch.templates.render import AnchorFailure, HooksDoNotFit
+from qlutattn_patch.templates.spec import Templates, load_templates, of_templates
+from qlutattn_patch.tree import worktree
+from qlutattn_patch.upstream.releases import Upstream
+from qlutattn_patch.workflow.stages import SOURCE, STAGES
+from qlutattn_patch.workspace import Workspace
+
+_TAIL = 40
+# the rooms that decide whether a stage passes
+_JUDGES = ("system", "upstream", "templates", "patches", "tree", "building", "proof")
+
+
+@dataclass(frozen=True)
+class MissingAnchor:
+    """A hook whose anchor is not where it was: what was found, and what looks most like it."""
+
+    hook: str
+    patch: str
+    file: str
+    anchor: str
+    found: int | None
+    near: tuple[tuple[int, str], ...]
+    follows: str | None
+
+
+@dataclass(frozen=True)
+class Part:
+    """An optional patch: how far it came, and whether this upstream must have it."""
+
+    patch: str
+    stage: str
+    ok: bool
+    needed: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """An upstream: the last stage that passed, or the first that failed, and why."""
+
+    version: str
+    commit: str | None
+    stage: str
+    ok: bool
+    detail: str
+    tree: str = ""
+    moved: tuple[MissingAnchor, ...] = ()
+    optional: tuple[Part, ...] = ()
+    cases: int | None = None  # how many of align_attn's passed
+    cached: bool = False
+
+    def cell(self, stage: str) -> str:
+        """What a table says of a stage."""
+        if self.stage not in STAGES:
+            return "-"
+        at, here = STAGES.index(self.stage), STAGES.index(stage)
+        return "ok" if here < at or (here == at and self.ok) else "FAIL" if here == at else "-"
+
+    @property
+    def json(self) -> dict[str, Any]:
+        raw = asdict(self)
+        for moved in raw["moved"]:
+            moved["near"] = [{"line": line, "text": text} for line, text in moved["near"]]
+        return raw
+
+
+@dataclass(frozen=True)
+class Checker:
+    """What every upstream is checked with; `until` is the last stage that is tried."""
+
+    root: Path
+    cache: Path
+    preset: str = "native"
+    jobs: int | None = None
+    until: str = STAGES[-1]
+
+    def check(self, llama: Upstream) -> Row:
+        """Take an upstream through the stages, or read what that gave when nothing was different."""
+        receipt = self.cache / "matrix" / f"{self._key(llama)}.json"
+        if known := _read(receipt):
+            return replace(known, version=llama.name, commit=llama.commit, cached=True)
+        with locked(llama.folder.parent / "lock", f"llama.cpp {llama.name}", patience=3600):
+            row = self._check(llama)
+        if row.ok:
+            write_atomically(receipt, json.dumps({"schema": 1, "row": asdict(row)}).encode())
+        return row
+
+    # --- the stages
+
+    def _check(self, llama: Upstream) -> Row:
+        row = Row(llama.name, llama.commit, STAGES[0], False, "", llama.tree)
+        workspace = Workspace(self.root, llama.folder)
+        try:
+            series, parts = self._generate(llama)
+        except HooksDoNotFit as failure:
+            return replace(row, detail=failure.cause, moved=_moved(failure.failures))
+        except ExpectedError as failure:
+            return replace(row, stage="generated", detail=failure.cause)
+        row = _settled(replace(row, stage="generated", ok=True), parts)
+        if not row.ok or self._is_last("generated"):
+            return row
+        try:
+            worktree.apply(workspace, series)
+        except ExpectedError as failure:
+            return replace(row, stage="applied", ok=False, detail=failure.cause)
+        row = replace(row, stage="applied")
+        if self._is_last("applied"):
+            return row
+        row = self._compile(row, workspace, series)
+        if not row.ok or self._is_last("compiled"):
+            return row
+        return self._align(row, workspace)
+
+    def _is_last(self, stage: str) -> bool:
+        return STAGES.index(self.until) <= STAGES.index(stage)
+
+    def _generate(self, llama: Upstream) -> tuple[Series, tuple[Part, ...]]:
+        """The patches that this upstream takes: all, or all but the optional ones from the first that does not fit."""
+        formats = load_formats(self.root / "templates" / "formats.toml")
+        templates = load_templates(self.root / "templates")
+        repository = Repository.open(llama.folder)
+        try:
+            return make_series(formats, templates, repository), _parts(templates, llama, None, "")
+        except HooksDoNotFit as failure:
+            optional = [patch.name for patch in templates.patches if patch.optional]
+            blamed = {one.hook.patch for one in failure.failures}
+            if not optional or not blamed.issubset(optional):
+                raise
+            first = next(name for name in optional if name in blamed)
+            series = make_series(formats, templates.until(first), repository)
+            return series, _parts(templates, llama, first, failure.cause)
+
+    def _compile(self, row: Row, workspace: Workspace, series: Series) -> Row:
+        """Build align_attn, and what it does not need: the objects of llama that a patch touches."""
+        optional = {part.patch for part in row.optional}
+        theirs = {patch.title: _objects(patch) for patch in series.patches if patch.title in optional}
+        required = {path for patch in series.patches if patch.title not in optional for path in _objects(patch)}
+        required.difference_update(*theirs.values())
+        try:
+            cmake.build(workspace, self.preset, jobs=self.jobs, objects=sorted(required))
+        except ExpectedError as failure:
+            return replace(row, stage="compiled", ok=False, detail=failure.cause)
+        parts = []
+        for part in row.optional:
+            try:
+                if part.ok:
+                    cmake.build(workspace, self.preset, jobs=self.jobs, objects=sorted(theirs[part.patch]))
+                    part = replace(part, stage="compiled")
+            except ExpectedError as failure:
+                part = replace(part, stage="compiled", ok=False, detail=failure.cause)
+            parts.append(part)
+        return _settled(replace(row, stage="compiled"), tuple(parts))
+
+    def _align(self, row: Row, workspace: Workspace) -> Row:
+        try:
+            report = align.align(workspace, self.preset, quick=True)
+        except ExpectedError as failure:
+            return replace(row, stage="aligned", ok=False, detail=failure.cause)
+        detail = "" if report.ok else "\n".join([report.verdict(), *report.failures()[:_TAIL]])
+        return replace(row, stage="aligned", ok=report.ok, detail=detail, cases=report.json["passed"])
+
+    # --- the receipt
+
+    def _key(self, llama: Upstream) -> str:
+        """A digest of all that a row depends on: the templates, the upstream's files, the tools, this program."""
+        facts: list[object] = [2, llama.tree, self.preset, self.until, _version(llama)]
+        facts += [of_templates(self.root / "templates"), digests.of_rooms(*_JUDGES)]
+        if STAGES.index(self.until) >= STAGES.index("compiled"):
+            compilers = toolchain.find_compilers(preset_named(self.preset))
+            tools = (toolchain.find_cmake(), toolchain.find_ninja(), compilers.c_program, compilers.cxx_program)
+            flags = [os.environ.get(name, "") for name in ("CFLAGS", "CXXFLAGS", "LDFLAGS", "GGML_QLUTATTN_KERNEL")]
+            facts += [[str(tool) for tool in tools], compilers, flags, cpu.digest()]
+        return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+def run(checker: Checker, names: Sequence[str], find: Callable[[str], Upstream]) -> list[Row]:
+    """Check upstreams one after another; one that can not be had is a row like any other."""
+    rows = []
+    for number, name in enumerate(names, 1):
+        console.step(f"[{number}/{len(names)}] {name}")
+        try:
+            row = checker.check(find(name))
+        except ExpectedError as failure:
+            row = Row(name, None, SOURCE, False, failure.cause)
+        console.step(f"[{number}/{len(names)}] {name}: {row.stage} {_verdict(row)}")
+        rows.append(row)
+    return rows
+
+
+def columns(rows: Sequence[Row]) -> tuple[str, ...]:
+    """The head of the table: optional patches have columns of their own."""
+    return ("upstream", "llama.cpp", *STAGES, "cases", *_patches(rows))
+
+
+def table(rows: Sequence[Row]) -> list[list[str]]:
+    """A line for each upstream: every stage."""
+    lines = []
+    for row in rows:
+        parts = {part.patch: part for part in row.optional}
+        cells = [_part_cell(parts.get(name)) for name in _patches(rows)]
+        lines.append(
+            [
+                row.version,
+                (row.commit or "-")[:9],
+                *(row.cell(stage) for stage in STAGES),
+                str(row.cases or "-"),
+                *cells,
+            ]
+        )
+    return lines
+
+
+def details(rows: Sequence[Row]) -> list[str]:
+    """What is to be said of each upstream that failed, and of each optional patch that one does without."""
+    lines = []
+    for row in rows:
+        if not row.ok:
+            lines += [f"FAILED {row.version}, {row.stage}: {row.detail}"]
+        elif row.detail:
+            lines += [f"{row.version}: {row.detail}"]
+        for part in row.optional:
+            if not part.ok and not part.needed:
+                lines.append(f"{row.version} does without '{part.patch}': {part.detail}")
+    return lines
+
+
+def _settled(row: Row, parts: tuple[Part, ...]) -> Row:
+    """The row with its optional patches: one that is needed and fails makes the row fail."""
+    row = replace(row, optional=parts)
+    for part in parts:
+        if part.needed and not part.ok:
+            return replace(row, stage=part.stage, ok=False, detail=f"{part.patch}: {part.detail}")
+    return row
+
+
+def _objects(patch: Patch) -> set[str]:
+    """The sources of llama that a patch touches or brings; those of ggml are built with align_attn."""
+    return {file.path for file in patch.files if file.path.startswith("src/") and file.path.endswith((".c", ".cpp"))}
+
+
+def _patches(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(part.patch for row in rows for part in row.optional))
+
+
+def _part_cell(part: Part | None) -> str:
+    return "-" if part is None else "ok" if part.ok else "FAIL" if part.needed else "without"
+
+
+def _verdict(row: Row) -> str:
+    return ("unchanged since it passed" if row.cached else "ok") if row.ok else "FAILED"
+
+
+def _parts(templates: Templates, llama: Upstream, first: str | None, cause: str) -> tuple[Part, ...]:
+    """The optional patches, of which those from `first` on do not fit."""
+    parts = []
+    failed = False
+    for patch in templates.patches:
+        if patch.optional is None:
+            continue
+        failed = failed or patch.name == first
+        needed = not _is_older(_version(llama), patch.optional.since)
+        why = cause if needed else f"{patch.optional.because} ({_counted(cause)})"
+        detail = (why if patch.name == first else f"it follows '{first}'") if failed else ""
+        parts.append(Part(patch.name, "anchors" if failed else "generated", not failed, needed, detail))
+    return tuple(parts)
+
+
+def _counted(cause: str) -> str:
+    return cause.splitlines()[0].rstrip(":") if cause else ""
+
+
+def _version(llama: Upstream) -> str | None:
+    return llama.release.version if llama.release else None
+
+
+def _is_older(version: str | None, since: str) -> bool:
+    """Whether a release came before another; of a commit that is not known, and it must do as the newest."""
+    if version is None:
+        return False
+    return [int(part) for part in re.findall(r"\d+", version)] < [int(part) for part in re.findall(r"\d+", since)]
+
+
+def _moved(failures: Sequence[AnchorFailure]) -> tuple[MissingAnchor, ...]:
+    return tuple(
+        MissingAnchor(
+            hook=Path(one.variant.where).name,
+            patch=failure.hook.patch,
+            file=one.variant.file,
+            anchor=one.anchor,
+            found=one.found,
+            near=one.candidates,
+            follows=Path(failure.cascade_of.where).name if failure.cascade_of else None,
+        )
+        for failure in failures
+        for one in failure.tried
+    )
+
+
+def _read(receipt: Path) -> Row | None:
+    """A receipt; one that cannot be read counts for nothing."""
+    try:
+        raw = json.loads(receipt.read_bytes())
+        if raw["schema"] != 1:
+            return None
+        fields = raw["row"]
+        parts = tuple(Part(**part) for part in fields.pop("optional"))
+        fields.pop("moved")  # of a row that passed there are none
+        return Row(**fields, optional=parts)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None

@@ -1,0 +1,252 @@
+"""What state the tree is in, and which link of the chain from the templates to the results is stale."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from qlutattn_patch.building import results
+from qlutattn_patch.building.origin import Origin, origin_of
+from qlutattn_patch.building.presets import PRESETS
+from qlutattn_patch.building.results import StoredResult
+from qlutattn_patch.building.stamp import LARGE, STAMP, Built, Stamp, different_facts, read_stamp
+from qlutattn_patch.patches.generate import generate
+from qlutattn_patch.patches.receipt import PatchesReceipt, Receipt, read_patches_receipt
+from qlutattn_patch.patches.series import RECEIPT as GENERATED
+from qlutattn_patch.patches.series import Series, load_series
+from qlutattn_patch.system import process
+from qlutattn_patch.system.errors import ExpectedError
+from qlutattn_patch.system.lock import locked
+from qlutattn_patch.templates.spec import of_templates
+from qlutattn_patch.tree.worktree import Tree, open_tree, read_tree, state_folder
+from qlutattn_patch.upstream.pin import Pin, load_pin
+from qlutattn_patch.workspace import Workspace
+
+TEMPLATES, PATCHES = "templates -> patches", "patches -> tree"
+PIN_PATCHES, PIN, RECEIPT = "pin -> patches", "pin -> tree", "receipt -> files"
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Stale:
+    """A link whose far end is not what its near end says, why, and the command that mends it."""
+
+    link: str
+    why: str
+    next: str
+
+
+@dataclass(frozen=True)
+class Build:
+    """A build folder: what was built there, and the last results of it."""
+
+    preset: str
+    targets: Mapping[str, Built]
+    results: Mapping[str, StoredResult]
+    stale: tuple[Stale, ...]
+
+
+@dataclass(frozen=True)
+class Status:
+    """`state` is that of the tree: absent, clean, applied, stale or dirty; `stale` has the links of builds as well."""
+
+    pin: Pin
+    state: str
+    stale: tuple[Stale, ...]
+    series: Series | None
+    foreign: tuple[str, ...] = ()
+    templates: str = ""
+    receipt: Receipt | None = None
+    now: Origin = field(default_factory=Origin)
+    builds: tuple[Build, ...] = ()
+
+
+def read_status(workspace: Workspace) -> Status:
+    """Compare templates, patches, pin, receipt, files, builds and results; nothing is changed."""
+    pin = load_pin(workspace.pin_file)
+    series, stale = _series(workspace)
+    templates = of_templates(workspace.templates)
+    if workspace.is_vendored and not workspace.tree.exists():
+        stale += _patches(workspace, pin, series, templates, None)
+        builds = _builds(workspace, None)
+        stale += [item for build in builds for item in build.stale]
+        return Status(pin, "absent", tuple(stale), series, templates=templates, builds=builds)
+    repository = open_tree(workspace)
+    with locked(state_folder(repository) / "lock", str(workspace.tree)):
+        tree = read_tree(repository, workspace.tree)
+        unfinished = tree.transaction.is_unfinished
+        foreign = () if unfinished else tuple(tree.foreign_changes())
+        stale += _patches(workspace, pin, series, templates, tree)
+        stale += _tree(workspace, tree, pin, series)
+        now = origin_of(workspace, tree)
+    if unfinished:
+        why = "a command was interrupted; the next apply or revert finishes what it began"
+        stale.append(Stale(RECEIPT, why, _command(workspace, "apply")))
+    if foreign:
+        state = "dirty"
+    elif tree.receipt is None and not unfinished:
+        # without a receipt nothing is applied: what the patches are is no business of this tree
+        state = "stale" if any(item.link == PIN for item in stale) else "clean"
+    else:
+        state = "stale" if stale else "applied"
+    builds = _builds(workspace, now if _is_patched(workspace) else None)
+    stale += [item for build in builds for item in build.stale]
+    return Status(pin, state, tuple(stale), series, foreign, templates, tree.receipt, now, builds)
+
+
+# --- from the templates to the tree
+
+
+def _series(workspace: Workspace) -> tuple[Series | None, list[Stale]]:
+    try:
+        return load_series(workspace.patches), []
+    except ExpectedError as failure:
+        return None, [Stale(TEMPLATES, failure.cause, failure.hint or "qlutattn generate")]
+
+
+def _patches(workspace: Workspace, pin: Pin, series: Series | None, templates: str, tree: Tree | None) -> list[Stale]:
+    """Whether the patches are what generate made, of these templates and of the pin."""
+    if series is None:
+        return []
+    made = read_patches_receipt(workspace.patches / GENERATED)
+    found = []
+    if made.upstream != pin.tree:
+        why = f"the patches were generated from the tree {made.upstream[:12]}, the pin says {pin.tree[:12]}"
+        found.append(Stale(PIN_PATCHES, why, "qlutattn vendor && qlutattn generate"))
+    reasons = _of_another_making(made, series)
+    if made.templates != templates:
+        reasons.insert(0, "templates/ has changed since the patches were generated")
+        if tree is not None and tree.base_id == pin.tree:
+            reasons += _format_failure(lambda: _drift(workspace, tree))
+    if reasons:
+        found.append(Stale(TEMPLATES, "; ".join(reasons), "qlutattn generate"))
+    return found
+
+
+def _of_another_making(made: PatchesReceipt, series: Series) -> list[str]:
+    here = {patch.name: patch.digest for patch in series.patches}
+    changed = sorted(name for name in {*here, *made.patches} if here.get(name) != made.patches.get(name))
+    return [f"not as generated: {_some(changed)}"] if changed else []
+
+
+def _drift(workspace: Workspace, tree: Tree) -> list[str]:
+    """What generate would do: worked out only when it is known that there is something, since it takes a second."""
+    drift = generate(workspace, tree.repository).drift()
+    return [f"qlutattn generate would change {_some([item.path.name for item in drift])}"] if drift else []
+
+
+def _format_failure(work: Callable[[], list[str]]) -> list[str]:
+    """What a check says; templates that are wrong are a stale link, not a failure of `status`."""
+    try:
+        return work()
+    except ExpectedError as failure:
+        return [failure.cause]
+
+
+def _tree(workspace: Workspace, tree: Tree, pin: Pin, series: Series | None) -> list[Stale]:
+    """Whether the tree is the pinned one, and has these patches as they were applied."""
+    found: list[Stale] = []
+    apply = _command(workspace, "apply")
+    if workspace.is_vendored and tree.base_id != pin.tree:
+        why = f"the tree's base is {tree.base_id[:12]}, the pin says {pin.tree[:12]}"
+        found.append(Stale(PIN, why, f"qlutattn vendor && {apply}"))
+    receipt = tree.receipt
+    if receipt is None:
+        return found
+    if receipt.base != tree.base_id:
+        why = f"HEAD has moved: the patches were applied to the tree {receipt.base[:12]}"
+        found.append(Stale(PIN, why, apply))
+    if series is not None and series.digest != receipt.series:
+        found.append(Stale(PATCHES, "patches/ has changed since it was applied", apply))
+    elif series is not None and series.templates != receipt.templates:
+        found.append(Stale(PATCHES, "the same patches were applied as made from other templates", apply))
+    altered = tree.altered()
+    if altered:
+        found.append(Stale(RECEIPT, f"not as they were applied: {_some(altered)}", apply))
+    return found
+
+
+# --- from the tree to the results
+
+
+def _builds(workspace: Workspace, now: Origin | None) -> tuple[Build, ...]:
+    folders = {preset: workspace.build_dir(preset) for preset in PRESETS}
+    there = {preset: folder for preset, folder in folders.items() if (folder / STAMP).is_file()}
+    return tuple(_build(workspace, preset, folder, now) for preset, folder in there.items())
+
+
+def _build(workspace: Workspace, preset: str, folder: Path, now: Origin | None) -> Build:
+    stamp = read_stamp(folder)
+    kept, stale = _results(workspace, preset, folder)
+    return Build(preset, stamp.targets, kept, (*_programs(workspace, preset, folder, stamp, now), *stale))
+
+
+def _programs(workspace: Workspace, preset: str, folder: Path, stamp: Stamp, now: Origin | None) -> list[Stale]:
+    """Whether each program is of the tree as it is."""
+    if not stamp.facts:
+        why = f"its last configure did not finish, or {STAMP} is not whole"
+        return [Stale(f"tree -> {preset}", why, _command(workspace, "build", "--preset", preset))]
+    found = []
+    unknown = [
+        name for name in results.TARGETS.values() if name not in stamp.targets and (folder / "bin" / name).exists()
+    ]
+    for target in [*stamp.targets, *unknown]:
+        if target in unknown:
+            reasons = ["nobody knows what it was built from: its last build did not finish, or was not qlutattn's"]
+        else:
+            reasons = _build_reasons(stamp, target, folder, now)
+        if reasons:
+            again = _command(workspace, "build", "--preset", preset, "--target", target)
+            mend = again if now else _command(workspace, "apply")
+            found.append(Stale(f"tree -> {preset}: {target}", "; ".join(reasons), mend))
+    return found
+
+
+def _results(workspace: Workspace, preset: str, folder: Path) -> tuple[dict[str, StoredResult], list[Stale]]:
+    """The results of a build, and which of them no longer stand."""
+    kept: dict[str, StoredResult] = {}
+    stale = []
+    for kind, target in results.TARGETS.items():
+        link = f"{preset}: {target} -> {kind}"
+        try:
+            found = results.read(folder, kind)
+        except ExpectedError as failure:
+            words = ["--model", "M.gguf", "--text", "T.txt"] if kind == results.EVAL else []
+            stale.append(Stale(link, failure.cause, _command(workspace, kind, "--preset", preset, *words)))
+            continue
+        if found is None:
+            continue
+        kept[kind] = found
+        reasons = found.why_stale(folder)
+        reasons += [] if found.ok else [f"it failed ({found.result.get('failed')} cases)"]
+        if reasons:
+            mend = _command(workspace, kind, "--preset", preset, *found.words)
+            stale.append(Stale(link, "; ".join(reasons), mend))
+    return kept, stale
+
+
+def _build_reasons(stamp: Stamp, target: str, folder: Path, now: Origin | None) -> list[str]:
+    built = stamp.targets[target]
+    if now is None:
+        return [f"{target} is of a tree with patches, which this one has not"]
+    found = []
+    if changed := built.changed(folder / "bin"):
+        found.append(f"not as qlutattn build left it: {_some(changed)}")
+    if different := built.origin.differences(now):
+        found.append(f"{' and '.join(different)} changed since {target} was built")
+    different = different_facts(built.facts, stamp.facts, ignored=LARGE)
+    return [*found, *([f"the folder was configured anew since: {'; '.join(different)}"] if different else [])]
+
+
+def _is_patched(workspace: Workspace) -> bool:
+    return (workspace.tree / "tools" / "align-attn").is_dir()
+
+
+def _command(workspace: Workspace, *words: str) -> str:
+    return process.shown(["qlutattn", *words, *workspace.options])
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more

@@ -1,0 +1,313 @@
+"""The mixed KV cache on models with random weights: near f16, exact where it must be, careful with what it is given."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import server_process
+import tiny_models
+
+from qlutattn_patch.commands import main
+from qlutattn_patch.workspace import Workspace
+
+NATIVE = Path(__file__).parent
+
+pytestmark = pytest.mark.compiler
+
+# |packed - f16|^2 / |without attention to the first half - f16|^2, of logits: about the sum of what K and V lose
+BOUNDS = {
+    "k4v4": 0.03,
+    "k4v2": 0.11,
+    "k2v4": 0.19,
+    "k2v2": 0.26,
+    "k1v1": 0.6,
+    "k4": 0.02,
+    "v4": 0.008,
+    "k2": 0.19,
+    "v2": 0.09,
+}
+MODELS = [(arch, size) for arch in tiny_models.ARCHITECTURES for size in (64, 128, 256)]
+
+
+def cache_types(pair: str) -> tuple[str, str]:
+    """The types for K and V: k4v2 packs both, v4 only V."""
+    k, v = re.search(r"k\d", pair), re.search(r"v\d", pair)
+    return tuple(f"qlutattn_{found[0]}_128x128" if found else "f16" for found in (k, v))  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="module")
+def tree() -> Path:
+    """The project's own vendored tree, with the patches in it."""
+    assert main.run(["apply"]) == 0
+    return Workspace.find().tree
+
+
+def build(target: str) -> Path:
+    """Build a target in the native preset; the folder of the programs."""
+    assert main.run(["build", "--preset", "native", "--target", target]) == 0
+    return Workspace.find().root / "build" / "native" / "bin"
+
+
+def compile_native(source: str, to: Path, *arguments: str | Path) -> Path:
+    """Compile one of our test programs."""
+    program = to / Path(source).stem
+    argv = [os.environ.get("CXX", "c++"), "-std=c++17", "-O1", NATIVE / source, *arguments, "-o", program]
+    done = subprocess.run([str(one) for one in argv], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return program
+
+
+@pytest.fixture(scope="module")
+def program(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The test program that drives the cache through the C API."""
+    binaries = build("llama")
+    includes = [f"-I{tree / folder}" for folder in ("include", "ggml/include")]
+    libraries = [f"-L{binaries}", f"-Wl,-rpath,{binaries}", "-lllama", "-lggml", "-lggml-base"]
+    return compile_native("kv_cache.cpp", tmp_path_factory.mktemp("kv cache"), *includes, *libraries)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], Path]:
+    """A model of each architecture and head size."""
+    folder = tmp_path_factory.mktemp("models")
+    return {
+        (arch, size): tiny_models.write_model(
+            folder / f"{arch}-{size}.gguf", tiny_models.Shape(arch=arch, head_dim=size)
+        )
+        for arch, size in MODELS
+    }
+
+
+@pytest.fixture(scope="module")
+def llama(models: dict[tuple[str, int], Path]) -> Path:
+    return models["llama", 128]
+
+
+def run(program: Path, model: Path, scenario: str, pair: str, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run a scenario."""
+    argv = [program, model, scenario, *cache_types(pair), *(f"{name}={value}" for name, value in options.items())]
+    return subprocess.run([str(one) for one in argv], capture_output=True, text=True, check=False)
+
+
+def findings(program: Path, model: Path, scenario: str, pair: str, **options: object) -> list[dict[str, Any]]:
+    """Run a scenario that must go well; what it found."""
+    done = run(program, model, scenario, pair, **options)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_the_bookkeeping_is_that_of_a_plain_list(tree: Path, tmp_path: Path) -> None:
+    includes = [f"-I{tree / folder}" for folder in ("src", "include", "ggml/include")]
+    program = compile_native("kv_cells.cpp", tmp_path, tree / "src" / "llama-kv-mixed-cells.cpp", *includes)
+    done = subprocess.run([program, "300"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == 16
+    assert sum(row["tiles"] for row in rows) > 100
+
+
+@pytest.mark.parametrize("pair", BOUNDS)
+@pytest.mark.parametrize(("arch", "size"), MODELS)
+def test_logits_are_near_those_of_f16(
+    arch: str, size: int, pair: str, program: Path, models: dict[tuple[str, int], Path]
+) -> None:
+    [found] = findings(program, models[arch, size], "logits", pair)
+    assert found["nmse_blind"] > 0.05, "attention does not matter in this model"
+    assert 0 < found["nmse_tail"] < BOUNDS[pair] * found["nmse_blind"]
+
+
+@pytest.mark.parametrize("pair", ["k4v4", "k4", "v4"])
+def test_every_batch_size_gives_the_same_logits(pair: str, program: Path, llama: Path) -> None:
+    rows = findings(program, llama, "batches", pair)
+    assert [row["batch"] for row in rows] == [1, 7, 128, 513]
+    # the tokens of a batch see one another in f16: large batches lose less
+    assert all(0 < row["nmse"] < BOUNDS[pair] for row in rows)
+
+
+@pytest.mark.parametrize("pair", ["k4v4", "k2v1", "k4", "v4"])
+@pytest.mark.parametrize("options", [{}, {"seqs": 2}, {"seqs": 2, "unified": 1, "exact": 0}], ids=str)
+def test_generation_goes_on_after_a_restore(
+    pair: str, options: dict[str, int], program: Path, llama: Path, tmp_path: Path
+) -> None:
+    rows = findings(program, llama, "restore", pair, **options, file=tmp_path / "a session.bin")
+    assert [row["whole"] for row in rows] == [0, 1]
+    assert all(row["worst"] < 1e-3 for row in rows)
+
+
+def test_generation_goes_on_beside_a_sliding_window(program: Path, models: dict[tuple[str, int], Path]) -> None:
+    rows = findings(program, models["gemma3", 128], "restore", "k4v4", seqs=2, exact=0)
+    assert all(row["worst"] < 1e-3 for row in rows)
+
+
+@pytest.mark.parametrize("arch", ["llama", "gemma3"])
+def test_a_damaged_state_is_refused_and_changes_nothing(
+    arch: str, program: Path, models: dict[tuple[str, int], Path]
+) -> None:
+    [found] = findings(program, models[arch, 128], "damage", "k4v4")
+    assert found["refused"] > 600
+
+
+@pytest.mark.parametrize("unified", [0, 1])
+@pytest.mark.parametrize("arch", ["llama", "gemma3"])
+def test_sequences_do_not_leak(arch: str, unified: int, program: Path, models: dict[tuple[str, int], Path]) -> None:
+    findings(program, models[arch, 128], "leak", "k4v4", seqs=2, unified=unified)
+
+
+@pytest.mark.parametrize("options", [{}, {"seqs": 3}, {"seqs": 3, "unified": 1}], ids=str)
+@pytest.mark.parametrize("arch", ["llama", "gemma3"])
+def test_a_long_random_run_keeps_to_upstreams_cache(
+    arch: str, options: dict[str, int], program: Path, models: dict[tuple[str, int], Path]
+) -> None:
+    [found] = findings(program, models[arch, 128], "random", "k4v4", **options)
+    assert found["tokens"] > 100 * 128
+    assert found["removals"] > 30
+    assert found["nmse"] < BOUNDS["k4v4"]
+    assert found["worst"] < 0.2
+
+
+def test_a_forgotten_removal_shows(program: Path, llama: Path) -> None:
+    done = run(program, llama, "random", "k4v4", forget=5, tokens=6000)
+    assert done.returncode == 1 or json.loads(done.stdout)["worst"] > 0.2
+
+
+def test_a_shift_is_refused(program: Path, llama: Path) -> None:
+    done = run(program, llama, "shift", "k4v4")
+    assert done.returncode == 0, done.stderr
+    assert "cannot be moved by -50" in done.stdout
+    assert "cannot be moved to positions divided by 2" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("k", "v", "options", "says"),
+    [
+        ("qlutattn_v4_128x128", "f16", [], "K needs f16 or a qlutattn_k* type"),
+        ("f16", "qlutattn_k4_128x128", [], "V f16 or a qlutattn_v* type"),
+        ("qlutattn_k4_128x128", "q8_0", [], "do not go together"),
+        ("qlutattn_k4_128x128", "qlutattn_v4_128x128", ["fa_off=1"], "need flash attention"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_words(
+    k: str, v: str, options: list[str], says: str, program: Path, llama: Path
+) -> None:
+    done = subprocess.run([program, llama, "refuse", k, v, *options], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert says in done.stdout
+
+
+def test_other_head_sizes_are_refused_in_words(program: Path, tmp_path: Path) -> None:
+    for shape, says in (
+        (tiny_models.Shape(head_dim=96), "heads of 64, 128 or 256 channels"),
+        (tiny_models.Shape(head_dim=64, n_head_kv=1), "a multiple of 128 channels"),
+    ):
+        model = tiny_models.write_model(tmp_path / f"{shape.head_dim}.gguf", shape)
+        done = run(program, model, "refuse", "k4v4")
+        assert done.returncode == 0, done.stderr
+        assert says in done.stdout
+
+
+@pytest.fixture(scope="module")
+def every_model(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A small model of each architecture that llama.cpp knows, made by the generator of its own tests."""
+    binaries = build("llama-common")
+    folder = tmp_path_factory.mktemp("every model")
+    includes = [f"-I{tree / each}" for each in ("include", "common", "src", "vendor", "ggml/include")]
+    libraries = [f"-L{binaries}", f"-Wl,-rpath,{binaries}", "-lllama-common", "-lllama", "-lggml", "-lggml-base"]
+    generator = compile_native(str(tree / "tests" / "test-llama-archs.cpp"), folder, *includes, *libraries)
+    subprocess.run([generator, "-o", folder, "-s", "1"], capture_output=True, check=True)
+    return sorted(folder.glob("*.gguf"))
+
+
+# What is refused, and why; these must at least be among the models.
+REFUSED = {
+    "mamba": "recurrent and hybrid",
+    "jamba": "recurrent and hybrid",
+    "qwen3next": "recurrent and hybrid",
+    "deepseek2": "latent attention",
+    "bloom": "ALiBi",
+    "qwen2vl": "M-RoPE",
+    "grok": "Grok models run without flash attention",
+}
+PACKED = (
+    "gemma2",
+    "gemma3",
+    "gpt-oss",
+    "gptneox",
+    "granite",
+    "llama",
+    "llama4",
+    "mistral3",
+    "olmo2",
+    "phi3",
+    "qwen2",
+    "qwen3moe",
+)
+UNCACHED = ("dream", "llada", "llada-moe", "rnd1")  # diffusion: they keep no cache at all
+LEARNED_POSITIONS = ("gpt2", "starcoder")  # no more of them than in training, 128
+
+
+def test_every_architecture_is_packed_or_refused_in_words(program: Path, every_model: list[Path]) -> None:
+    packed, refused = {}, {}
+    for model in every_model:
+        arch = model.stem.removesuffix("-dense").removesuffix("-moe")
+        n = 128 if arch in LEARNED_POSITIONS else 400
+        done = run(program, model, "any", "k4v4", window=32, n=n)
+        assert done.returncode == 0, f"{arch}: {done.stderr[-2000:]}"
+        [line] = done.stdout.splitlines()
+        if not line.startswith("{"):
+            refused[arch] = line
+            assert "use f16" in line, f"{arch}: {line}"
+            continue
+        packed[arch] = found = json.loads(line)
+        assert found["nmse_tail"] < BOUNDS["k4v4"] * found["nmse_blind"], f"{arch}: {found}"
+        assert arch in UNCACHED or found["nmse_tail"] > 0, arch
+    assert {arch: why in refused.get(arch, "") for arch, why in REFUSED.items()} == dict.fromkeys(REFUSED, True)
+    assert set(PACKED) <= packed.keys()
+
+
+@pytest.mark.parametrize(("pair", "share"), [("k4v4", 30.0), ("k2v2", 18.0)])
+def test_memory_is_what_is_printed(pair: str, share: float, program: Path, tmp_path: Path) -> None:
+    # large enough for the cache to be most of what a context needs
+    model = tiny_models.write_model(tmp_path / "m.gguf", tiny_models.Shape(n_layer=8, n_head_kv=4))
+    [found] = findings(program, model, "memory", pair, ctx=32768, window=256, sink=128)
+    assert 0 < found["share"] <= share
+    assert found["f16_bytes"] + found["packed_bytes"] == pytest.approx(found["resident"], rel=0.05)
+
+
+@pytest.fixture(scope="module")
+def server(tree: Path) -> Path:
+    return build("llama-server") / "llama-server"
+
+
+@pytest.mark.parametrize("more", [["-np", "3", "--no-kv-unified"], ["-np", "3", "--kv-unified"]], ids=" ".join)
+def test_a_server_with_several_clients(more: list[str], server: Path, llama: Path, tmp_path: Path) -> None:
+    k, v = cache_types("k4v4")
+    argv = ["-m", llama, "-c", "6144", "-ctk", k, "-ctv", v, "--kv-window", "64", "--kv-sink", "16", *more]
+    argv += ["--slot-save-path", tmp_path]
+    with server_process.start(server, *argv) as ask:
+        prompts = [
+            " ".join(f"{word} {i}" for i in range(150)) for word in ("tile", "token", "cache", "window", "scale")
+        ]
+
+        def complete(prompt: str) -> str:
+            body = {"prompt": prompt, "n_predict": 60, "temperature": 0, "cache_prompt": True, "ignore_eos": True}
+            answer = ask("POST", "/completion", body)
+            assert answer["tokens_predicted"] == 60
+            return str(answer["content"])
+
+        alone = [complete(prompt) for prompt in prompts]
+        assert len(set(alone)) == len(alone)
+        with ThreadPoolExecutor(5) as pool:
+            for _ in range(2):
+                together = list(pool.map(complete, prompts))
+                assert all(together)
+        saved = ask("POST", "/slots/0?action=save", {"filename": "slot.bin"})
+        assert saved["n_saved"] > 128
+        assert ask("POST", "/slots/0?action=erase", {})["n_erased"] == saved["n_saved"]
+        assert ask("POST", "/slots/0?action=restore", {"filename": "slot.bin"})["n_restored"] == saved["n_saved"]

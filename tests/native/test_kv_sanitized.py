@@ -1,0 +1,105 @@
+"""The mixed KV cache under clang's sanitizers: its life through the C API, and a fuzzer on the loader of its states."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import fuzz
+import pytest
+import tiny_models
+
+from qlutattn_patch.commands import main
+from qlutattn_patch.system.errors import ExpectedError
+from qlutattn_patch.workspace import Workspace
+
+pytestmark = pytest.mark.compiler
+
+NATIVE = Path(__file__).parent
+K4V4 = ("qlutattn_k4_128x128", "qlutattn_v4_128x128")
+
+
+@pytest.fixture(scope="module")
+def workspace() -> Workspace:
+    """The project with its patched tree, where clang and its libFuzzer are there."""
+    try:
+        fuzz.check_tools()
+    except ExpectedError as lacking:
+        pytest.skip(f"{lacking.cause} To get it: {lacking.hint}")
+    assert main.run(["apply"]) == 0
+    return Workspace.find()
+
+
+@pytest.fixture(scope="module")
+def fuzzer(workspace: Workspace) -> Path:
+    """The fuzzer; beside it lie its object files."""
+    return fuzz.build(workspace, "state")
+
+
+TARGET = fuzz.TARGETS["state"]
+CACHE = [Path(source).with_suffix(".o").name for source in TARGET.sources]
+
+
+def link(workspace: Workspace, objects: list[Path], program: Path, *flags: str) -> Path:
+    """Link a program as the fuzzer is linked."""
+    return fuzz.link(TARGET, workspace.build_dir(TARGET.preset) / "bin", objects, program, list(flags))
+
+
+def test_the_fuzzer_finds_nothing(fuzzer: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    finding = fuzz.fuzz(fuzzer, tmp_path, seconds=20, seed=1)
+    said = capfd.readouterr().err
+    assert finding is None, said[-4000:]
+    executed = re.search(r"number_of_executed_units:\s*(\d+)", said)
+    assert executed
+    assert int(executed[1]) > fuzz.SEEDS
+
+
+MUTANTS = {
+    "a refused state that is half put": (
+        "    in.check_checksum();\n    for (auto & s",
+        "    const_cast<llama_kv_cache_mixed &>(kv).seq_rm(0, 5, 9);\n    in.check_checksum();\n    for (auto & s",
+        "a state that was refused changed the cache",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_the_fuzzer_notices(
+    name: str, workspace: Workspace, fuzzer: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    old, new, words = MUTANTS[name]
+    text = (workspace.tree / "src" / "llama-kv-mixed-state.cpp").read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    mutant = tmp_path / "mutant.cpp"
+    mutant.write_text(text.replace(old, new), encoding="utf-8")
+    objects = [fuzzer.parent / one for one in ("fuzz_state.o", *CACHE) if one != "llama-kv-mixed-state.o"]
+    objects.append(fuzz.compile_one(workspace, TARGET, mutant, tmp_path, fuzz.COVERAGE))
+    program = link(workspace, objects, tmp_path / "fuzz_mutant", "-fsanitize=fuzzer")
+    finding = fuzz.fuzz(program, tmp_path, seconds=60, seed=1)
+    said = capfd.readouterr().err
+    assert finding, said[-4000:]
+    assert re.search(words, said), said[-4000:]
+
+
+@pytest.mark.parametrize(
+    ("arch", "scenario", "options"),
+    [
+        ("llama", "restore", ["seqs=2", "n=400", "after=200"]),
+        ("llama", "damage", ["times=20", "n=300"]),
+        ("llama", "random", ["seqs=3", "tokens=1500"]),
+        ("gemma3", "random", ["seqs=3", "unified=1", "tokens=1000"]),
+        ("gemma3", "damage", ["times=20", "n=300"]),
+    ],
+)
+def test_the_cache_is_clean(
+    arch: str, scenario: str, options: list[str], workspace: Workspace, fuzzer: Path, tmp_path: Path
+) -> None:
+    driver = fuzz.compile_one(workspace, TARGET, NATIVE / "kv_cache.cpp", tmp_path, [])
+    # again, since there is no libFuzzer here to count coverage
+    cache = [fuzz.compile_one(workspace, TARGET, workspace.tree / source, tmp_path, []) for source in TARGET.sources]
+    program = link(workspace, [driver, *cache], tmp_path / "kv_cache")
+    model = tiny_models.write_model(tmp_path / "m.gguf", tiny_models.Shape(arch=arch, n_head=2, n_head_kv=1))
+    argv = [program, model, scenario, *K4V4, *options, "threads=1"]
+    done = subprocess.run([str(one) for one in argv], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]

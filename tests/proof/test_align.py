@@ -1,0 +1,375 @@
+"""`qlutattn align`: the check of a dump, and what is made of what align_attn does."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shlex
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import fake_tools
+import gguf
+import numpy as np
+import pytest
+from align_helpers import dump_case, write_dump
+from helpers import Project
+
+from qlutattn_patch.commands import main
+from qlutattn_patch.proof.align import align, exactly, junit, load_fresh
+from qlutattn_patch.proof.dump import check, read
+from qlutattn_patch.proof.reference.tile import Kind
+from qlutattn_patch.system.errors import ExpectedError
+from qlutattn_patch.workspace import Workspace
+
+PAIRS = list(itertools.product((1, 2, 4), (1, 2, 4)))
+
+
+def verdicts(folder: Path, *cases: dict[str, Any]) -> list[Any]:
+    path = folder / "dümp.gguf"
+    write_dump(path, list(cases))
+    return list(check(path))
+
+
+def test_a_right_dump_passes(tmp_path: Path) -> None:
+    cases = [dump_case(k, v) for k, v in PAIRS]
+    cases += [dump_case(head_dim=d, tiles=2, extras=True, seed=d) for d in (64, 128, 256)]
+    cases += [dump_case(v=1, f16="k", head_dim=d, tiles=2, seed=d) for d in (64, 128, 256)]
+    cases += [dump_case(v=1, f16="v", extras=True, seed=3)]
+    cases += [dump_case(tiles=0, seed=1), dump_case(window=0, seed=2)]
+    found = verdicts(tmp_path, *cases)
+    assert [verdict.id for verdict in found] == [case["id"] for case in cases]
+    assert [verdict.wrong for verdict in found] == [[]] * len(cases)
+    assert all(0 < verdict.ratio < 0.1 for verdict in found)
+    assert {name for verdict in found for name in verdict.tiles} == {
+        f"qlutattn_{s}{b}_128x128" for s, b in itertools.product("kv", (1, 2, 4))
+    }
+    assert found[-2].tiles == {}
+    assert np.isnan(cases[10]["out"]).any()
+
+
+def end_of_codes(name: str) -> int:
+    return Kind.of(name).code_bytes
+
+
+@pytest.mark.parametrize(("k", "v"), PAIRS)
+@pytest.mark.parametrize("side", "kv")
+@pytest.mark.parametrize("what", ["code", "scale", "offset"])
+def test_one_changed_bit_of_a_tile_is_seen(what: str, side: str, k: int, v: int, tmp_path: Path) -> None:
+    case = dump_case(k, v)
+    data = case[f"{side}p"].view(np.uint8)
+    codes = end_of_codes(case[f"type_{side}"])
+    at = {"code": 777, "scale": codes + 2 * 9, "offset": codes + 256 + 2 * 9}[what]
+    data[at] ^= 1
+    (wrong, *more) = verdicts(tmp_path, case)[0].wrong
+    assert wrong.startswith(
+        f"{case[f'type_{side}']}: 1 bytes differ from numpy's, the first at batch 0, column 0, tile 0"
+    )
+    assert f"byte {at} " in wrong
+    assert f"the {what} of lane" in wrong
+    assert ("lane 9 " in wrong) == (what != "code")
+    assert not more or "results are off" in more[0]
+
+
+def test_the_bit_of_a_tile_further_on_is_named(tmp_path: Path) -> None:
+    case = dump_case(tiles=2)
+    tile = Kind.of(case["type_v"]).tile_bytes
+    case["vp"].view(np.uint8)[3 * tile + end_of_codes(case["type_v"]) + 2 * 127 + 1] ^= 0x80
+    assert "batch 0, column 1, tile 1" in verdicts(tmp_path, case)[0].wrong[0]
+    assert "the scale of lane 127" in verdicts(tmp_path, case)[0].wrong[0]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, None])
+def test_one_wrong_result_is_seen(value: float | None, tmp_path: Path) -> None:
+    case = dump_case()
+    at = (0, 2, 3, 77)
+    case["out"][at] = case["out"][at] + 1 if value is None else value
+    verdict = verdicts(tmp_path, case)[0]
+    assert len(verdict.wrong) == 1
+    assert verdict.wrong[0].startswith("1 of 1536 results are off")
+    assert "batch 0, query 2, head 3, channel 77" in verdict.wrong[0]
+
+
+def test_a_number_where_nan_is_due_is_seen(tmp_path: Path) -> None:
+    case = dump_case(extras=True)
+    where = np.argwhere(np.isnan(case["out"]))[0]
+    case["out"][tuple(where)] = 0.0
+    assert f"channel {where[3]}" in verdicts(tmp_path, case)[0].wrong[0]
+
+
+def test_a_row_that_sees_nothing_must_be_zeros(tmp_path: Path) -> None:
+    case = dump_case(window=0)
+    case["maskp"] = np.zeros((1, 1, 3, 128), np.float16)
+    case["maskp"][:, :, 1] = -np.inf
+    expected = case["out"].copy()
+    expected[:, 1] = 0
+    case["out"] = expected
+    assert verdicts(tmp_path, case)[0].wrong == []
+    case["out"] = expected.copy()
+    case["out"][0, 1, 2, 5] = 1e-30
+    assert "query 1, head 2, channel 5" in verdicts(tmp_path, case)[0].wrong[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"kp": None}, "no tensor 'kp'"),
+        ({"out": None}, "no tensor 'out'"),
+        ({"v": None}, "no tensor 'v'"),
+        ({"vp": np.zeros(100, np.int8)}, "vp has 100 bytes"),
+        ({"type_k": "qlutattn_v2_128x128"}, "is no type for K"),
+        ({"type_v": "q8_0"}, "no QLUTATTN type"),
+        ({"kernel_k": "avx"}, "kernel 'avx'"),
+        ({"head_dim": 64}, "q has the shape"),
+        ({"out": np.zeros((1, 3, 4, 64), np.float32)}, "out has the shape"),
+        ({"sinks": np.zeros(3, np.float32)}, "3 sinks"),
+        ({"maskp": np.zeros((1, 1, 2, 128), np.float16)}, "maskp has the shape"),
+        ({"ksrc": np.zeros((1, 2, 100, 128), np.float16)}, "no whole tiles"),
+    ],
+)
+def test_a_case_that_makes_no_sense_is_a_failure(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    case = {key: value for key, value in {**dump_case(), **change}.items() if value is not None}
+    (wrong,) = verdicts(tmp_path, case, dump_case(1, 1))[0].wrong
+    assert said in wrong
+
+
+def test_files_that_are_no_dump_are_said_to_be_none(tmp_path: Path) -> None:
+    path = tmp_path / "x.gguf"
+    path.write_bytes(b"nothing of the kind")
+    with pytest.raises(ExpectedError, match="no GGUF file"):
+        list(read(path))
+    write_dump(path, [dump_case()])
+    whole = path.read_bytes()
+    for length in (0, 20, 300, 1500, len(whole) - 10000):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ExpectedError):
+            list(read(path))
+    writer = gguf.GGUFWriter(path, "x")
+    writer.add_uint32("qlutattn.dump.version", 2)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    with pytest.raises(ExpectedError, match="version 2"):
+        list(read(path))
+    case = dump_case()
+    del case["scale"]
+    write_dump(path, [case])
+    with pytest.raises(ExpectedError, match=r"lacks the key 'case\.0\.scale'"):
+        list(read(path))
+
+
+class FakeAlign:
+    """A program in the place of align_attn that leaves prepared results."""
+
+    def __init__(self, workspace: Workspace, preset: str = "native") -> None:
+        self.bin = workspace.build_dir(preset) / "bin"
+        self.bin.mkdir(parents=True)
+        self.cases = [dump_case(k, v) for k, v in PAIRS]
+        self.results = [
+            {"id": case["id"], "type_k": case["type_k"], "type_v": case["type_v"], "n_q": 3, "n_kv_packed": 128,
+             "n_kv_f16": 5, "heads_per_group": 2, "head_dim": 128, "kernel": "lut", "nmse_codes": 1e-5,
+             "nmse_f32": 0.1, "max_abs_err": 0.001, "tolerance": 0.01, "ok": True}
+            for case in self.cases
+        ]  # fmt: skip
+        self.make()
+
+    def make(self, ending: str = "sys.exit(0)", json_text: str | None = None, dump: bool = True) -> None:
+        """Write the program; `ending` is what it does last."""
+        failed = sum(not case["ok"] for case in self.results)
+        unknown = ("templates", "tree", "ggml", "compiler", "flags", "kernel_flags", "build_type", "isa")
+        build = {**dict.fromkeys(unknown), "upstream": "0123", "series": "4567" * 16, "cpu": "A CPU"}
+        own = {
+            "schema": 1,
+            "ok": not failed,
+            "isa": ["AVX2"],
+            "build": build,
+            "passed": len(self.results) - failed,
+            "failed": failed,
+        }
+        prepared = self.bin / "prepared"
+        prepared.mkdir(exist_ok=True)
+        text = json.dumps({**own, "cases": self.results}) if json_text is None else json_text
+        (prepared / "json").write_text(text, encoding="utf-8")
+        write_dump(prepared / "dump", self.cases)
+        names = ["json", "dump"] if dump else ["json"]
+        fake_tools.write_program(
+            self.bin / "align_attn",
+            "import os, pathlib, shutil, signal, sys\n"
+            "here = pathlib.Path(__file__).parent\n"
+            "(here / 'argv').write_text('\\n'.join(sys.argv[1:]))\n"
+            "print('[1/9] a case', flush=True)\n"
+            f"for name in {names}:\n"
+            "    shutil.copy(here / 'prepared' / name, sys.argv[sys.argv.index('--' + name) + 1])\n"
+            f"print('the last words', flush=True)\n{ending}\n",
+        )
+
+
+@pytest.fixture
+def fake(project: Project) -> FakeAlign:
+    return FakeAlign(project.workspace)
+
+
+def run(project: Project, monkeypatch: pytest.MonkeyPatch, *args: str) -> int:
+    monkeypatch.setattr(Workspace, "find", classmethod(lambda cls, tree=None: project.workspace))
+    return main.run(["align", *args])
+
+
+def test_pass(
+    project: Project, fake: FakeAlign, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(project, monkeypatch) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:4] == ["K", "V", "kernel", "cases"]
+    assert [line.split()[:4] for line in lines[1:10]] == [[f"k{k}", f"v{v}", "lut", "1"] for k, v in PAIRS]
+    assert lines[10:] == ["PASS  9 cases passed, 0 failed; numpy checked 9 of them"]
+    assert not list(fake.bin.parent.glob("align-*")), "the results stay behind"
+
+
+def test_json(
+    project: Project, fake: FakeAlign, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.results[3]["nmse_codes"] = float("nan")
+    fake.make()
+    assert run(project, monkeypatch, "--json") == 0
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    expected = {"schema": 1, "ok": True, "preset": "native", "isa": ["AVX2"], "passed": 9, "failed": 0}
+    assert {key: found[key] for key in expected} == expected
+    assert (found["upstream"], found["series"], found["build"]["cpu"]) == ("0123", "4567" * 16, "A CPU")
+    for case, own in zip(found["cases"], fake.results, strict=True):
+        assert {**own, "nmse_codes": case["nmse_codes"]}.items() <= case.items()
+        assert case["numpy"]["wrong"] == []
+        assert sum(case["numpy"]["tiles"].values()) == 4
+
+
+def test_a_wrong_tile_fails_the_case(
+    project: Project, fake: FakeAlign, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.cases[4]["kp"].view(np.uint8)[5] ^= 1
+    fake.make()
+    name = fake.cases[4]["id"]
+    assert run(project, monkeypatch, "--junit", str(fake.bin / "ü.xml")) == 1
+    out = capsys.readouterr().out
+    assert f"FAILED {name}\n  numpy: qlutattn_k2_128x128: 1 bytes differ" in out
+    assert f"repeat: qlutattn align --preset native --filter '^{name}$'" in out
+    assert out.splitlines()[-1].startswith("FAIL  8 cases passed, 1 failed")
+    suite = ET.parse(fake.bin / "ü.xml").getroot()[0]
+    assert (suite.get("tests"), suite.get("failures")) == ("9", "1")
+    assert [test.get("name") for test in suite if len(test)] == [name]
+
+
+def test_align_attns_own_failure(
+    project: Project, fake: FakeAlign, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.results[2] |= {"ok": False, "faults": ["codes: query 3 is off"]}
+    fake.make("sys.exit(1)")
+    assert run(project, monkeypatch) == 1
+    out = capsys.readouterr().out
+    assert f"FAILED {fake.cases[2]['id']}\n  align_attn: codes: query 3 is off" in out
+
+
+@pytest.mark.parametrize(
+    ("ending", "said"),
+    [
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "was ended by the signal SIGSEGV"),
+        ("sys.exit(134)", "was ended by the signal SIGABRT"),
+        ("sys.exit(3)", "stopped with exit status 3"),
+        ("sys.exit(1)", "contradicts itself"),
+    ],
+)
+def test_a_bad_ending_is_a_failure(
+    ending: str, said: str, project: Project, fake: FakeAlign, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    fake.make(ending)
+    assert run(project, monkeypatch) == 1
+    captured = capsys.readouterr()
+    assert said in captured.out.splitlines()[-1]
+    assert captured.out.splitlines()[-1].startswith("FAIL")
+    assert ("the last words" in captured.err) == ("contradicts" not in said)
+    report = align(project.workspace, "native")
+    assert (report.ok, report.json["ok"]) == (False, False)
+    assert b'failures="1"' in junit(report)
+
+
+def test_results_that_are_missing_are_a_failure(project: Project, fake: FakeAlign) -> None:
+    for text in ("", "[]", '{"schema": 2, "cases": []}', '{"schema": 1, "cases": [{"id": 3, "ok": true}]}'):
+        fake.make(json_text=text)
+        assert "left no results" in align(project.workspace, "native").verdict()
+    fake.make(dump=False)
+    assert "wrote no dump" in align(project.workspace, "native").verdict()
+    (fake.bin / "prepared" / "dump").write_bytes(b"no")
+    program = fake.bin / "align_attn"
+    program.write_text(program.read_text().replace("['json']", "['json', 'dump']"))
+    assert "the dump cannot be checked" in align(project.workspace, "native").verdict()
+
+
+def test_a_dump_that_leaves_out_a_type_is_a_failure(project: Project, fake: FakeAlign) -> None:
+    fake.cases = [case for case in fake.cases if case["type_v"] != "qlutattn_v4_128x128"]
+    fake.make()
+    assert "the dump holds no tile of qlutattn_v4_128x128" in align(project.workspace, "native").verdict()
+    assert align(project.workspace, "native", filter="k.v").ok
+    fake.results = fake.results[1:]
+    fake.make()
+    assert "the results lack" in align(project.workspace, "native", filter="k.v").verdict()
+
+
+def test_filter_is_passed_on(project: Project, fake: FakeAlign) -> None:
+    align(project.workspace, "native", filter="k1v1 ü")
+    assert (fake.bin / "argv").read_text().splitlines()[-2:] == ["--filter", "k1v1 ü"]
+
+
+def test_a_filter_that_matches_nothing_says_so(
+    project: Project, fake: FakeAlign, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.make("print('align_attn: no case matches'); sys.exit(2)")
+    assert run(project, monkeypatch, "--filter", "zzz") == 3
+    assert "align_attn: no case matches." in capsys.readouterr().err
+
+
+def test_a_missing_build_names_the_next_command(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(project, monkeypatch, "--preset", "scalar") == 3
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "There is no align_attn in" in captured.err
+    assert "next: qlutattn build --preset scalar" in captured.err
+
+
+def test_a_users_own_checkout_is_named_in_the_commands(project: Project) -> None:
+    own = Workspace(project.workspace.root, project.upstream)
+    with pytest.raises(ExpectedError) as failure:
+        align(own, "native")
+    assert failure.value.hint == f"qlutattn build --preset native --tree {shlex.quote(str(project.upstream))}"
+    fake = FakeAlign(own)
+    fake.cases[0]["out"][0, 0, 0, 0] += 1
+    fake.make()
+    report = align(own, "native")
+    assert f"--tree {shlex.quote(str(project.upstream))} --filter" in "\n".join(report.failures())
+    assert (own.build_dir("native") / "qlutattn-align.json").is_file()
+
+
+def test_whole_runs_are_kept_beside_their_build(project: Project, fake: FakeAlign) -> None:
+    align(project.workspace, "native", filter="k.v")
+    assert load_fresh(project.workspace, "native", quick=True) is None
+    report = align(project.workspace, "native", quick=True)
+    assert load_fresh(project.workspace, "native", quick=False) is None
+    known = load_fresh(project.workspace, "native", quick=True)
+    assert known is not None
+    assert known[0] == report
+    align(project.workspace, "native")
+    assert load_fresh(project.workspace, "native", quick=False) is not None
+    fake.make("sys.exit(1)")
+    align(project.workspace, "native", quick=True)
+    assert load_fresh(project.workspace, "native", quick=True) is None
+
+
+def test_an_align_attn_that_does_not_know_says_so(project: Project, fake: FakeAlign) -> None:
+    fake.make(json_text=json.dumps({"schema": 1, "ok": True, "isa": [], "cases": fake.results}))
+    found = align(project.workspace, "native").json
+    assert (found["upstream"], found["series"], found["build"]) == (None, None, None)
+
+
+def test_exactly_matches_one_id() -> None:
+    assert exactly("k1v1-t0.5(x)+a") == r"^k1v1-t0\.5\(x\)\+a$"
