@@ -134,7 +134,7 @@ def test_falls_with_another_kernel(workspace: Workspace, monkeypatch: pytest.Mon
 def test_falls_with_the_checker_which_times_do_not_have(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     put(workspace)
     keep(workspace, "native", BENCH, {"rows": []})
-    monkeypatch.setattr(results, "_JUDGES", ("align",))
+    monkeypatch.setattr(results, "_JUDGES", ("proof",))
     assert why(workspace) == ["the program that checks it has changed"]
     assert why(workspace, BENCH) == []
 

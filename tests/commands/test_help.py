@@ -89,7 +89,9 @@ def test_commands_are_in_groups(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_help_loads_no_library(argv: list[str]) -> None:
     """Not timed, which would fail on a busy machine: what is not loaded takes no time."""
-    code = f"import sys; from qlutattn_patch import cli; cli.run({argv}); print(*sys.modules, file=sys.stderr)"
+    code = (
+        f"import sys; from qlutattn_patch.commands import main; main.run({argv}); print(*sys.modules, file=sys.stderr)"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not HEAVY & set(done.stderr.split())
 
@@ -107,11 +109,11 @@ def test_what_does_no_work_loads_little(argv: list[str], heavy: set[str], projec
     code = f"""
 import sys
 from pathlib import Path
-from qlutattn_patch import cli
+from qlutattn_patch.commands import main
 from qlutattn_patch.workspace import Workspace
 find = Workspace.find.__func__
 Workspace.find = classmethod(lambda cls, tree=None: find(cls, tree, Path({str(project.root)!r})))
-assert cli.run({argv}) == 0
+assert main.run({argv}) == 0
 print(*sys.modules, file=sys.stderr)
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -170,13 +170,13 @@ def test_when_no_form_fits_each_is_told(renderer):
     assert "  old: a.h: the anchor 'int first(void);' must be there once, and is there 0 times" in lines
 
 
-def test_when_two_forms_fit_none_is_taken(renderer):
+def test_when_two_variants_fit_none_is_taken(renderer):
     placer = Placer(renderer)
     assert placer.place(FORMS, {"a.h": TEXT + "int third;\n"}) is None
-    assert told(placer)[1] == "  new: a.h: more than one of its forms fits: 'int third' and 'int first(void);'"
+    assert told(placer)[1] == "  new: a.h: more than one of its variants fits: 'int third' and 'int first(void);'"
 
 
-def test_what_follows_from_a_form_that_fails_is_told_apart(renderer):
+def test_what_follows_from_a_variant_that_fails_is_told_apart(renderer):
     placer = Placer(renderer)
     placer.place(FORMS, {"a.h": "\n"})
     placer.place(hook("1;", where="two"), {"a.h": "\n"})

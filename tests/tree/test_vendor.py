@@ -276,7 +276,7 @@ def test_killed_at_any_time_the_same_command_gives_the_right_result(empty, tmp_p
     big = make_upstream(tmp_path / "big", many)
     write_pin(empty.root, big)
     script = (
-        "import sys; from pathlib import Path; from qlutattn_patch.vendor import vendor;"
+        "import sys; from pathlib import Path; from qlutattn_patch.tree.vendor import vendor;"
         "from qlutattn_patch.workspace import Workspace; root = Path(sys.argv[1]);"
         "vendor(Workspace(root, root / 'vendor' / 'llama.cpp'), Path(sys.argv[2]))"
     )
