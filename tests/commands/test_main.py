@@ -108,7 +108,8 @@ def test_help_names_every_command_with_one_line(capsys: pytest.CaptureFixture[st
 
 
 def test_a_command_imports_no_other_ones_libraries() -> None:
-    code = "import sys; from qlutattn_patch.commands.main import run; run(['doctor', '-h']); print(*sys.modules, file=sys.stderr)"
+    code = "import sys; from qlutattn_patch.commands import main; main.run(['doctor', '-h'])"
+    code += "; print(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = set(done.stderr.split())
     assert "qlutattn_patch.commands.doctor" in loaded
