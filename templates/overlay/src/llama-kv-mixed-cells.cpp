@@ -116,7 +116,7 @@ llama_pos llama_kv_mixed_stream::seq_pos_max(llama_seq_id seq_id) const {
 }
 
 llama_kv_mixed_planner::llama_kv_mixed_planner(const llama_kv_mixed_layout & layout, const std::vector<llama_kv_mixed_stream> & streams) :
-    layout(layout), streams(streams), sketches(layout.n_stream) {}
+    layout(layout), streams(streams), snapshots(layout.n_stream) {}
 
 // as llama_kv_cells::seq_get_all of newer upstreams
 llama_kv_mixed_planner::seq_set llama_kv_mixed_planner::sequences(const llama_kv_cells & cells, uint32_t i) {
@@ -130,13 +130,13 @@ llama_kv_mixed_planner::seq_set llama_kv_mixed_planner::sequences(const llama_kv
     return found;
 }
 
-void llama_kv_mixed_planner::draw(uint32_t stream) {
+void llama_kv_mixed_planner::load(uint32_t stream) {
     const auto & from = streams[stream];
-    auto &       s    = sketches[stream];
+    auto &       s    = snapshots[stream];
 
-    s.is_drawn = true;
-    s.n_used   = from.n_used();
-    s.n_free   = layout.n_f16 - from.f16.get_used();
+    s.is_loaded = true;
+    s.n_used    = from.n_used();
+    s.n_free    = layout.n_f16 - from.f16.get_used();
     s.f16.resize(layout.n_f16);
     for (uint32_t i = 0; i < layout.n_f16; i++) {
         if (!from.f16.is_empty(i)) {
@@ -154,8 +154,8 @@ void llama_kv_mixed_planner::draw(uint32_t stream) {
     }
 }
 
-// the number of newer tokens in the sequence where the cell is newest; a sink has none
-int64_t llama_kv_mixed_planner::age(const sketch & s, const cell & c) const {
+// the distance to the newest token, in the sequence of the cell where that is shortest
+int64_t llama_kv_mixed_planner::age(const snapshot & s, const cell & c) const {
     int64_t res  = std::numeric_limits<int64_t>::max();
     size_t  left = c.seqs.count();
     for (llama_seq_id seq_id = 0; left > 0; seq_id++) {
@@ -167,13 +167,17 @@ int64_t llama_kv_mixed_planner::age(const sketch & s, const cell & c) const {
     return res;
 }
 
-bool llama_kv_mixed_planner::may_be_packed(const sketch & s, const cell & c) const {
-    return c.pos >= (llama_pos) layout.n_sink && age(s, c) >= (int64_t) layout.n_window;
+bool llama_kv_mixed_planner::is_sink(const cell & c) const {
+    return c.pos < (llama_pos) layout.n_sink;
 }
 
-// pack cells, the first ones first, 128 at a time, until this many f16 cells are free
+bool llama_kv_mixed_planner::may_be_packed(const snapshot & s, const cell & c) const {
+    return !is_sink(c) && age(s, c) >= (int64_t) layout.n_window;
+}
+
+// pack cells, the first ones first, a tile at a time, until this many f16 cells are free; those that were packed are removed from the list
 void llama_kv_mixed_planner::pack(uint32_t stream, std::vector<uint32_t> & cells, uint32_t n_free_wanted, std::vector<llama_kv_mixed_pack> & packs) {
-    auto & s = sketches[stream];
+    auto & s = snapshots[stream];
 
     size_t n_packed = 0;
     while (s.n_free < n_free_wanted && cells.size() - n_packed >= LLAMA_KV_TILE && !s.free_tiles.empty()) {
@@ -192,21 +196,14 @@ void llama_kv_mixed_planner::pack(uint32_t stream, std::vector<uint32_t> & cells
     cells.erase(cells.begin(), cells.begin() + n_packed);
 }
 
-bool llama_kv_mixed_planner::add(uint32_t stream, uint32_t n, const llama_pos * pos, const int32_t * n_seq_id, llama_seq_id * const * seq_id,
-                                 std::vector<llama_kv_mixed_pack> & packs, std::vector<uint32_t> & idxs) {
-    auto & s = sketches[stream];
-    if (!s.is_drawn) {
-        draw(stream);
-    }
-    if (s.n_used + n > layout.n_cells) {
-        return false;
-    }
+std::vector<uint32_t> llama_kv_mixed_planner::pack_old(uint32_t stream, std::vector<llama_kv_mixed_pack> & packs) {
+    const snapshot & s = snapshots[stream];
 
     const auto by_pos = [&s](uint32_t a, uint32_t b) {
         return std::make_pair(s.f16[a].pos, a) < std::make_pair(s.f16[b].pos, b);
     };
 
-    // tokens outside of the window, by the sequences that they belong to: when those go, whole tiles become free
+    // by the sequences that tokens belong to: when those are removed, whole tiles become free
     std::vector<std::pair<seq_set, std::vector<uint32_t>>> groups;
     for (uint32_t i = 0; i < layout.n_f16; i++) {
         const cell & c = s.f16[i];
@@ -225,31 +222,29 @@ bool llama_kv_mixed_planner::add(uint32_t stream, uint32_t n, const llama_pos * 
         pack(stream, cells, std::numeric_limits<uint32_t>::max(), packs);
         rest.insert(rest.end(), cells.begin(), cells.end());
     }
+    std::sort(rest.begin(), rest.end(), by_pos);
+    return rest;
+}
 
-    // when room is short, tokens of several sequences share a tile, and if need be the window shrinks, sinks last
-    if (s.n_free < n) {
-        std::sort(rest.begin(), rest.end(), by_pos);
-        pack(stream, rest, n, packs);
-    }
-    if (s.n_free < n) {
-        std::vector<std::pair<int64_t, uint32_t>> by_age;
-        for (uint32_t i = 0; i < layout.n_f16; i++) {
-            const cell & c = s.f16[i];
-            if (c.pos >= 0) {
-                by_age.emplace_back(c.pos < (llama_pos) layout.n_sink ? 1 : -age(s, c), i);
-            }
+std::vector<uint32_t> llama_kv_mixed_planner::cells_by_age(const snapshot & s) const {
+    std::vector<std::pair<int64_t, uint32_t>> by_age;
+    for (uint32_t i = 0; i < layout.n_f16; i++) {
+        const cell & c = s.f16[i];
+        if (c.pos >= 0) {
+            by_age.emplace_back(is_sink(c) ? 1 : -age(s, c), i);
         }
-        std::sort(by_age.begin(), by_age.end());
-        rest.clear();
-        for (const auto & [_, i] : by_age) {
-            rest.push_back(i);
-        }
-        pack(stream, rest, n, packs);
     }
-    if (s.n_free < n) {
-        return false;
-    }
+    std::sort(by_age.begin(), by_age.end());
 
+    std::vector<uint32_t> res;
+    for (const auto & [_, i] : by_age) {
+        res.push_back(i);
+    }
+    return res;
+}
+
+void llama_kv_mixed_planner::place(snapshot & s, uint32_t n, const llama_pos * pos, const int32_t * n_seq_id, llama_seq_id * const * seq_id,
+                                   std::vector<uint32_t> & idxs) const {
     for (uint32_t i = 0, cur = 0; i < n; i++, cur++) {
         while (s.f16[cur].pos >= 0) {
             cur++;
@@ -263,5 +258,29 @@ bool llama_kv_mixed_planner::add(uint32_t stream, uint32_t n, const llama_pos * 
     }
     s.n_free -= n;
     s.n_used += n;
+}
+
+bool llama_kv_mixed_planner::add(uint32_t stream, uint32_t n, const llama_pos * pos, const int32_t * n_seq_id, llama_seq_id * const * seq_id,
+                                 std::vector<llama_kv_mixed_pack> & packs, std::vector<uint32_t> & idxs) {
+    auto & s = snapshots[stream];
+    if (!s.is_loaded) {
+        load(stream);
+    }
+    if (s.n_used + n > layout.n_cells) {
+        return false;
+    }
+
+    std::vector<uint32_t> cells = pack_old(stream, packs);
+    if (s.n_free < n) { // tokens of several sequences share a tile
+        pack(stream, cells, n, packs);
+    }
+    if (s.n_free < n) { // the window shrinks, and sinks are packed last
+        cells = cells_by_age(s);
+        pack(stream, cells, n, packs);
+    }
+    if (s.n_free < n) {
+        return false;
+    }
+    place(s, n, pos, n_seq_id, seq_id, idxs);
     return true;
 }

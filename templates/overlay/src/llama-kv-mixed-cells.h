@@ -26,7 +26,7 @@ struct llama_kv_mixed_layout {
     static llama_kv_mixed_layout make(uint32_t n_cells, uint32_t n_ubatch, uint32_t n_seq_max, bool unified, uint32_t n_sink, uint32_t n_window);
 };
 
-// a tile to fill: where it is, and the f16 cells that go there
+// a tile to fill, and the f16 cells whose tokens it takes
 struct llama_kv_mixed_pack {
     uint32_t stream;
     uint32_t tile;
@@ -80,27 +80,37 @@ class llama_kv_mixed_planner {
     using seq_set = std::bitset<LLAMA_MAX_SEQ>;
 
     struct cell {
-        llama_pos pos = -1; // free
+        llama_pos pos = -1; // -1: free
         seq_set   seqs;
     };
 
-    struct sketch {
-        bool                   is_drawn = false;
-        uint32_t               n_used   = 0; // of both parts
-        uint32_t               n_free   = 0; // f16 cells
+    // what planning needs to know of a stream; f16 cells are named by their index
+    struct snapshot {
+        bool                   is_loaded = false;
+        uint32_t               n_used    = 0; // cells, f16 and packed
+        uint32_t               n_free    = 0; // f16 cells
         std::vector<cell>      f16;
-        std::vector<uint32_t>  free_tiles;   // the next one last
-        std::vector<llama_pos> pos_max;      // [seq_id]
+        std::vector<uint32_t>  free_tiles;    // the next one to fill is the last
+        std::vector<llama_pos> pos_max;       // [seq_id]
     };
 
     const llama_kv_mixed_layout &              layout;
     const std::vector<llama_kv_mixed_stream> & streams;
-    std::vector<sketch>                        sketches;
+    std::vector<snapshot>                      snapshots; // [stream]
 
     static seq_set sequences(const llama_kv_cells & cells, uint32_t i);
 
-    void    draw(uint32_t stream);
-    int64_t age(const sketch & s, const cell & c) const;
-    bool    may_be_packed(const sketch & s, const cell & c) const;
-    void    pack(uint32_t stream, std::vector<uint32_t> & cells, uint32_t n_free_wanted, std::vector<llama_kv_mixed_pack> & packs);
+    void    load(uint32_t stream);
+    int64_t age(const snapshot & s, const cell & c) const;
+    bool    is_sink(const cell & c) const;
+    bool    may_be_packed(const snapshot & s, const cell & c) const;
+
+    // pack tokens outside of sinks and window, tiles of one set of sequences only; returns the cells of those that fill no tile, by position
+    std::vector<uint32_t> pack_old(uint32_t stream, std::vector<llama_kv_mixed_pack> & packs);
+    // all used f16 cells, the ones to give up first at the front
+    std::vector<uint32_t> cells_by_age(const snapshot & s) const;
+    void                  pack(uint32_t stream, std::vector<uint32_t> & cells, uint32_t n_free_wanted, std::vector<llama_kv_mixed_pack> & packs);
+    // give n tokens the lowest free f16 cells
+    void                  place(snapshot & s, uint32_t n, const llama_pos * pos, const int32_t * n_seq_id, llama_seq_id * const * seq_id,
+                                std::vector<uint32_t> & idxs) const;
 };
