@@ -49,6 +49,7 @@ TARGETS = {
         (
             "src/llama-graph-mixed.cpp",
             "src/llama-kv-cache-mixed.cpp",
+            "src/llama-kv-cache-mixed-check.cpp",
             "src/llama-kv-cache-mixed-iswa.cpp",
             "src/llama-kv-mixed-cells.cpp",
             "src/llama-kv-mixed-state.cpp",

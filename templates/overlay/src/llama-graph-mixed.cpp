@@ -69,7 +69,7 @@ static void set_rotation(ggml_tensor * t) {
     ggml_backend_tensor_set(t, data.data(), 0, ggml_nbytes(t));
 }
 
-// Which of the first cells the tokens of a stream see: those of their own sequence that are not later.
+// The mask of a stream's first cells: a token sees those of its own sequence that are not later.
 static void set_mask(ggml_tensor * mask, uint32_t stream, const llama_kv_cells & cells, const llama_ubatch & ubatch, bool causal) {
     const int64_t n_cells  = mask->ne[0];
     const int64_t n_tokens = mask->ne[1];
@@ -82,22 +82,22 @@ static void set_mask(ggml_tensor * mask, uint32_t stream, const llama_kv_cells &
     ggml_fp16_t * rows = (ggml_fp16_t *) ((char *) mask->data + stream * mask->nb[3]);
 
     // tokens of a sequence differ only in the cells that are later than the earliest of them
-    struct seen {
+    struct seq_mask {
         llama_pos             pos_min;
-        int64_t               row = -1; // of its first token
-        std::vector<uint32_t> late;
+        int64_t               row = -1; // of the first token of the sequence
+        std::vector<uint32_t> late;     // cells
     };
 
-    std::map<llama_seq_id, seen> seqs;
+    std::map<llama_seq_id, seq_mask> seqs;
     for (int64_t i = 0; i < n_tokens; i++) {
-        auto it            = seqs.emplace(ubatch.seq_id[first + i][0], seen{ ubatch.pos[first + i], -1, {} }).first;
+        auto it            = seqs.emplace(ubatch.seq_id[first + i][0], seq_mask{ ubatch.pos[first + i], -1, {} }).first;
         it->second.pos_min = std::min(it->second.pos_min, ubatch.pos[first + i]);
     }
 
     for (int64_t i = 0; i < n_tokens; i++) {
         const llama_seq_id seq_id = ubatch.seq_id[first + i][0];
         const llama_pos    pos    = ubatch.pos[first + i];
-        seen &             s      = seqs[seq_id];
+        seq_mask &         s      = seqs[seq_id];
         ggml_fp16_t *      row    = rows + i * n_cells;
 
         if (s.row < 0) {
@@ -124,7 +124,7 @@ void llm_graph_input_attn_kv_mixed::set_input(const llama_ubatch * ubatch) {
     const auto & kv   = mctx_mixed->get_kv();
     const auto & plan = mctx_mixed->get_plan();
 
-    // inputs that no layer uses have no memory
+    // inputs that no layer uses are not allocated
     if (self_k_idxs->buffer) {
         std::vector<int64_t> idxs;
         for (uint32_t s = 0; s < plan.n_stream(); s++) {
@@ -157,7 +157,7 @@ static ggml_tensor * view_f16(ggml_context * ctx, ggml_tensor * t, int64_t head_
     return ggml_view_4d(ctx, t, head_dim, n, t->ne[0] / head_dim, n_stream, t->nb[1], head_dim * t->nb[0], t->nb[2], s0 * t->nb[2]);
 }
 
-static ggml_tensor * view_cold(ggml_context * ctx, ggml_tensor * t, int64_t head_dim, int64_t n, uint32_t s0, int64_t n_stream) {
+static ggml_tensor * view_packed(ggml_context * ctx, ggml_tensor * t, int64_t head_dim, int64_t n, uint32_t s0, int64_t n_stream) {
     if (!ggml_is_qlutattn(t->type)) {
         return view_f16(ctx, t, head_dim, n, s0, n_stream);
     }
@@ -187,8 +187,8 @@ ggml_tensor * llm_graph_input_attn_kv_mixed::build_attn(ggml_context * ctx, ggml
     ggml_tensor * kp = nullptr;
     ggml_tensor * vp = nullptr;
     if (mask_packed) {
-        kp = view_cold(ctx, layer.k.cold, layer.head_dim, mask_packed->ne[0], s0, n_stream);
-        vp = view_cold(ctx, layer.v.cold, layer.head_dim, mask_packed->ne[0], s0, n_stream);
+        kp = view_packed(ctx, layer.k.packed, layer.head_dim, mask_packed->ne[0], s0, n_stream);
+        vp = view_packed(ctx, layer.v.packed, layer.head_dim, mask_packed->ne[0], s0, n_stream);
     }
     ggml_tensor * res = ggml_flash_attn_ext_mixed(
         ctx, q, view_f16(ctx, layer.k.f16, layer.head_dim, n_f16, s0, n_stream), view_f16(ctx, layer.v.f16, layer.head_dim, n_f16, s0, n_stream),
@@ -209,7 +209,7 @@ std::unique_ptr<llm_graph_input_attn_kv> llm_build_attn_inp_kv_mixed(ggml_contex
 }
 
 //
-// sliding-window layers beside
+// models with sliding-window layers
 //
 
 llm_graph_input_attn_kv_iswa_mixed::llm_graph_input_attn_kv_iswa_mixed(std::unique_ptr<llm_graph_input_attn_kv_mixed> base,
@@ -227,7 +227,7 @@ bool llm_graph_input_attn_kv_iswa_mixed::can_reuse(const llm_graph_params & para
     llm_graph_params params_swa = params;
     params_swa.mctx             = mctx->get_swa();
 
-    // both of them, since each takes the new context along
+    // call both: each of them stores the new context
     const bool base_can = base->can_reuse(params, mctx->get_base());
     const bool swa_can  = swa->can_reuse(params_swa);
     return base_can && swa_can;

@@ -28,10 +28,10 @@ class llm_graph_input_attn_kv_mixed : public llm_graph_input_attn_kv {
     const uint32_t s0;                   // first stream
 
     ggml_tensor * mask_f16    = nullptr; // f16 [n_f16, n_tokens/n_stream, 1, n_stream]
-    ggml_tensor * mask_packed = nullptr; // f16 [n_packed, ..], or none
+    ggml_tensor * mask_packed = nullptr; // f16 [n_packed, ..], or null
 };
 
-// for a model with sliding-window layers: those use swa, with upstream's cache, the others base
+// for models with sliding-window layers: those use swa, with upstream's cache, the others use base
 class llm_graph_input_attn_kv_iswa_mixed : public llm_graph_input_attn_kv_iswa {
   public:
     llm_graph_input_attn_kv_iswa_mixed(std::unique_ptr<llm_graph_input_attn_kv_mixed> base, std::unique_ptr<llm_graph_input_attn_kv> swa);
@@ -44,7 +44,7 @@ class llm_graph_input_attn_kv_iswa_mixed : public llm_graph_input_attn_kv_iswa {
     std::unique_ptr<llm_graph_input_attn_kv>       swa;
 };
 
-// the inputs for a context of a mixed cache, or null if it is another one's
+// the inputs for a context of a mixed cache, or null for a context of another cache
 std::unique_ptr<llm_graph_input_attn_kv> llm_build_attn_inp_kv_mixed(ggml_context * ctx, const llama_ubatch & ubatch, const llama_hparams & hparams,
                                                                      const llama_cparams & cparams, const llama_memory_context_i * mctx);
 
@@ -52,5 +52,5 @@ std::unique_ptr<llm_graph_input_attn_kv_iswa> llm_build_attn_inp_kv_iswa_mixed(g
                                                                                const llama_hparams & hparams, const llama_cparams & cparams,
                                                                                const llama_memory_context_i * mctx);
 
-// the input of a layer's own kind, or null if inp is not of a mixed cache
+// the input of layers with or without a sliding window, or null if inp is not of a mixed cache
 llm_graph_input_attn_kv * llm_attn_inp_kv_iswa_part(llm_graph_input_attn_kv_iswa * inp, bool is_swa);

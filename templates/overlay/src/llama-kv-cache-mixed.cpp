@@ -19,97 +19,6 @@ static double mib(size_t size) {
     return size / 1024.0 / 1024.0;
 }
 
-//
-// what a mixed cache is for
-//
-
-bool llama_kv_cache_is_mixed(ggml_type type_k, ggml_type type_v) {
-    return ggml_is_qlutattn(type_k) || ggml_is_qlutattn(type_v);
-}
-
-static bool is_type_of_side(ggml_type type, char side) {
-    return type == GGML_TYPE_F16 || (ggml_is_qlutattn(type) && ggml_type_name(type)[strlen("qlutattn_")] == side);
-}
-
-// why a model cannot have a mixed cache, or an empty string
-static std::string refusal(const llama_model & model, const llama_context_params & params) {
-    const auto & hparams = model.hparams;
-
-    if (!is_type_of_side(params.type_k, 'k') || !is_type_of_side(params.type_v, 'v')) {
-        return format("the cache types %s for K and %s for V do not go together: K needs f16 or a qlutattn_k* type, V f16 or a qlutattn_v* type",
-                      ggml_type_name(params.type_k), ggml_type_name(params.type_v));
-    }
-    if (model.arch == LLM_ARCH_GROK) {
-        return "Grok models run without flash attention, which packed caches need: use f16";
-    }
-    if (params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_DISABLED) {
-        return "packed caches need flash attention: leave out -fa off";
-    }
-    if (llm_arch_is_recurrent(model.arch) || llm_arch_is_hybrid(model.arch)) {
-        return "recurrent and hybrid models keep a state that cannot be packed: use f16, q8_0 or q4_0";
-    }
-    if (hparams.is_mla()) {
-        return "models with latent attention (MLA) keep one row per token that cannot be packed: use f16, q8_0 or q4_0";
-    }
-    if (llama_model_has_encoder(&model)) {
-        return "encoder-decoder models cannot have packed caches: use f16, q8_0 or q4_0";
-    }
-    if (params.ctx_type != LLAMA_CONTEXT_TYPE_DEFAULT || params.ctx_other) {
-        return "a draft context beside another one cannot have packed caches: use f16, q8_0 or q4_0 for it";
-    }
-    if (hparams.n_pos_per_embd() > 1) {
-        return "models with positions of several parts (M-RoPE) cannot have packed caches: use f16, q8_0 or q4_0";
-    }
-    if (hparams.use_alibi || hparams.f_max_alibi_bias > 0.0f) {
-        return "models with ALiBi cannot have packed caches: use f16, q8_0 or q4_0";
-    }
-    if (hparams.n_layer_kv_from_start >= 0) {
-        return "models whose layers share keys and values cannot have packed caches: use f16, q8_0 or q4_0";
-    }
-    if (params.offload_kqv && !model.devices.empty() && model.n_gpu_layers() > 0) {
-        return "packed caches stay on the CPU: add --no-kv-offload (offload_kqv = false), or keep all layers there with -ngl 0";
-    }
-
-    bool any = false;
-    for (uint32_t il = 0; il < hparams.n_layer(); il++) {
-        if (!hparams.has_kv(il) || hparams.is_swa(il)) {
-            continue;
-        }
-        any = true;
-
-        const uint32_t head_k = hparams.n_embd_head_k(il);
-        const uint32_t head_v = hparams.n_embd_head_v(il);
-        if (head_k != head_v || (head_k != 64 && head_k != 128 && head_k != 256)) {
-            return format("packed caches need heads of 64, 128 or 256 channels, the same for K and V: layer %u has %u and %u; use f16, q8_0 or q4_0",
-                          il, head_k, head_v);
-        }
-        if (hparams.n_embd_k_gqa(il) % LLAMA_KV_TILE != 0) {
-            return format("packed caches need a multiple of %u channels in each layer: layer %u has %u; use f16, q8_0 or q4_0", LLAMA_KV_TILE, il,
-                          hparams.n_embd_k_gqa(il));
-        }
-    }
-    if (!any) {
-        return "every layer has a sliding window, which is kept in f16: there is nothing to pack; use f16, q8_0 or q4_0";
-    }
-    return "";
-}
-
-bool llama_kv_cache_mixed_check(const llama_model & model, llama_context_params & params) {
-    if (!llama_kv_cache_is_mixed(params.type_k, params.type_v)) {
-        return true;
-    }
-    const std::string why = refusal(model, params);
-    if (!why.empty()) {
-        LLAMA_LOG_ERROR("%s: %s\n", __func__, why.c_str());
-        return false;
-    }
-    if (params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_AUTO) {
-        LLAMA_LOG_INFO("%s: enabling flash_attn since packed caches need it\n", __func__);
-        params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
-    }
-    return true;
-}
-
 llama_memory_i * llama_kv_cache_mixed_new(const llama_model & model, const llama_memory_params & params, const llama_cparams & cparams,
                                           const llama_memory_i::layer_filter_cb & filter) {
     if (model.hparams.swa_type != LLAMA_SWA_TYPE_NONE) {
@@ -163,34 +72,47 @@ llama_kv_cache_mixed::llama_kv_cache_mixed(const llama_model & model, ggml_type 
         stream.f16.resize(layout.n_f16);
         stream.packed.resize(layout.n_tiles * LLAMA_KV_TILE);
     }
+    add_layers(filter);
 
-    const ggml_init_params ctx_params = {
+    // as upstream rotates quantised caches: whole heads for K, 64 channels for V
+    const bool   same_heads = std::all_of(layers.begin(), layers.end(), [this](const layer & l) { return l.head_dim == layers[0].head_dim; });
+    const char * disable    = getenv("LLAMA_ATTN_ROT_DISABLE");
+    if (same_heads && !(disable && atoi(disable))) {
+        rot_k = ggml_is_qlutattn(type_k) ? layers[0].head_dim : 0;
+        rot_v = ggml_is_qlutattn(type_v) ? 64 : 0;
+    }
+
+    allocate();
+    start_backend(cparams.n_threads_batch);
+    print_size();
+}
+
+llama_kv_cache_mixed::side llama_kv_cache_mixed::new_side(const char * name, uint32_t il, ggml_type type, int64_t n_embd) const {
+    side res = {};
+    res.f16  = ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F16, n_embd, layout.n_f16, layout.n_stream);
+    ggml_format_name(res.f16, "cache_%s_f16_l%u", name, il);
+    if (layout.n_tiles > 0) {
+        const int64_t n_packed = layout.n_tiles * LLAMA_KV_TILE;
+        if (ggml_is_qlutattn(type)) {
+            res.packed = ggml_new_tensor_4d(ctx.get(), type, LLAMA_KV_TILE, n_packed, n_embd / LLAMA_KV_TILE, layout.n_stream);
+        } else {
+            res.packed = ggml_new_tensor_3d(ctx.get(), type, n_embd, n_packed, layout.n_stream);
+        }
+        ggml_format_name(res.packed, "cache_%s_packed_l%u", name, il);
+    }
+    return res;
+}
+
+void llama_kv_cache_mixed::add_layers(const layer_filter_cb & filter) {
+    const ggml_init_params params = {
         /*.mem_size   =*/4 * hparams.n_layer() * ggml_tensor_overhead(),
         /*.mem_buffer =*/nullptr,
         /*.no_alloc   =*/true,
     };
-    ctx.reset(ggml_init(ctx_params));
+    ctx.reset(ggml_init(params));
     if (!ctx) {
         throw std::runtime_error("failed to create the ggml context of the KV cache");
     }
-
-    const auto make_side = [&](const char * name, uint32_t il, ggml_type type, int64_t n_embd) {
-        side res = {};
-        res.f16  = ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F16, n_embd, layout.n_f16, layout.n_stream);
-        ggml_format_name(res.f16, "cache_%s_f16_l%u", name, il);
-        if (layout.n_tiles > 0) {
-            const int64_t n_packed = layout.n_tiles * LLAMA_KV_TILE;
-            if (ggml_is_qlutattn(type)) {
-                res.cold = ggml_new_tensor_4d(ctx.get(), type, LLAMA_KV_TILE, n_packed, n_embd / LLAMA_KV_TILE, layout.n_stream);
-            } else {
-                res.cold = ggml_new_tensor_3d(ctx.get(), type, n_embd, n_packed, layout.n_stream);
-            }
-            ggml_format_name(res.cold, "cache_%s_cold_l%u", name, il);
-        }
-        return res;
-    };
-
-    bool same_heads = true;
     for (uint32_t il = 0; il < hparams.n_layer(); il++) {
         if (!hparams.has_kv(il) || (filter && !filter(il))) {
             continue;
@@ -199,22 +121,16 @@ llama_kv_cache_mixed::llama_kv_cache_mixed(const llama_model & model, ggml_type 
         res.il        = il;
         res.head_dim  = hparams.n_embd_head_k(il);
         res.n_head_kv = hparams.n_head_kv(il);
-        res.k         = make_side("k", il, type_k, hparams.n_embd_k_gqa(il));
-        res.v         = make_side("v", il, type_v, hparams.n_embd_v_gqa(il));
+        res.k         = new_side("k", il, type_k, hparams.n_embd_k_gqa(il));
+        res.v         = new_side("v", il, type_v, hparams.n_embd_v_gqa(il));
         layers.push_back(res);
-        same_heads = same_heads && res.head_dim == layers[0].head_dim;
     }
     if (layers.empty()) {
         throw std::runtime_error("no layer of this model has keys and values to pack");
     }
+}
 
-    // as upstream rotates quantised caches: whole heads for K, 64 channels for V
-    const char * disable = getenv("LLAMA_ATTN_ROT_DISABLE");
-    if (same_heads && !(disable && atoi(disable))) {
-        rot_k = ggml_is_qlutattn(type_k) ? layers[0].head_dim : 0;
-        rot_v = ggml_is_qlutattn(type_v) ? 64 : 0;
-    }
-
+void llama_kv_cache_mixed::allocate() {
     ggml_backend_buffer_type_t buft = ggml_backend_cpu_buffer_type();
     if (no_alloc) {
         buf.reset(ggml_backend_buft_alloc_buffer(buft, 0));
@@ -228,28 +144,28 @@ llama_kv_cache_mixed::llama_kv_cache_mixed(const llama_model & model, ggml_type 
         throw std::runtime_error("failed to allocate the KV cache");
     }
     ggml_backend_buffer_clear(buf.get(), 0);
+}
 
+void llama_kv_cache_mixed::start_backend(int n_threads) {
     backend.reset(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr));
-    galloc.reset(ggml_gallocr_new(buft));
+    galloc.reset(ggml_gallocr_new(ggml_backend_cpu_buffer_type()));
     if (!backend || !galloc) {
         throw std::runtime_error("failed to start the CPU backend that packs the KV cache");
     }
     ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(ggml_backend_get_device(backend.get()));
     if (auto * set_n_threads = (ggml_backend_set_n_threads_t) ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads")) {
-        set_n_threads(backend.get(), cparams.n_threads_batch);
+        set_n_threads(backend.get(), n_threads);
     }
-
-    print_size();
 }
 
 void llama_kv_cache_mixed::print_size() const {
-    size_t f16  = 0;
-    size_t cold = 0;
-    size_t full = 0;
+    size_t f16    = 0;
+    size_t packed = 0;
+    size_t full   = 0;
     for (const auto & l : layers) {
         for (const side * s : { &l.k, &l.v }) {
             f16 += ggml_nbytes(s->f16);
-            cold += s->cold ? ggml_nbytes(s->cold) : 0;
+            packed += s->packed ? ggml_nbytes(s->packed) : 0;
             full += s->f16->nb[1] * layout.n_cells * layout.n_stream;
         }
     }
@@ -257,9 +173,9 @@ void llama_kv_cache_mixed::print_size() const {
         "%s: %u tokens in %u stream(s), %zu layers, K %s, V %s: %u f16 cells (%.2f MiB, for %u sinks, a window of %u, and the ubatch) and "
         "%u tiles of %u tokens (%.2f MiB) per stream\n",
         __func__, layout.n_cells, layout.n_stream, layers.size(), ggml_type_name(type_k), ggml_type_name(type_v), layout.n_f16,
-        mib(f16 / layout.n_stream), layout.n_sink, layout.n_window, layout.n_tiles, LLAMA_KV_TILE, mib(cold / layout.n_stream));
+        mib(f16 / layout.n_stream), layout.n_sink, layout.n_window, layout.n_tiles, LLAMA_KV_TILE, mib(packed / layout.n_stream));
     LLAMA_LOG_INFO("%s: size = %.2f MiB: f16 part %zu bytes, packed part %zu bytes; f16 alone would take %zu bytes (%.1f %% of it)\n", __func__,
-                   mib(f16 + cold), f16, cold, full, 100.0 * (f16 + cold) / full);
+                   mib(f16 + packed), f16, packed, full, 100.0 * (f16 + packed) / full);
     LLAMA_LOG_INFO("%s: rotation of K by %d, of V by %d channels\n", __func__, (int) rot_k, (int) rot_v);
 }
 
@@ -334,6 +250,47 @@ bool llama_kv_cache_mixed::apply(const llama_kv_mixed_plan & plan, const llama_u
     return true;
 }
 
+//
+// packing
+//
+
+// the cells of a tile as an input of a graph, or null where they are contiguous
+static ggml_tensor * new_cell_idxs(ggml_context * ctx, const llama_kv_mixed_pack & p) {
+    bool is_contiguous = true;
+    for (uint32_t i = 1; i < LLAMA_KV_TILE; i++) {
+        is_contiguous = is_contiguous && p.cells[i] == p.cells[0] + i;
+    }
+    if (is_contiguous) {
+        return nullptr;
+    }
+    ggml_tensor * res = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, LLAMA_KV_TILE);
+    ggml_set_input(res);
+    return res;
+}
+
+// the f16 rows of a tile's cells: [n_embd, 128]
+static ggml_tensor * build_tile_rows(ggml_context * ctx, ggml_tensor * f16, const llama_kv_mixed_pack & p, ggml_tensor * idxs) {
+    const size_t offset = p.stream * f16->nb[2];
+    if (!idxs) {
+        return ggml_view_2d(ctx, f16, f16->ne[0], LLAMA_KV_TILE, f16->nb[1], offset + p.cells[0] * f16->nb[1]);
+    }
+    return ggml_get_rows(ctx, ggml_view_2d(ctx, f16, f16->ne[0], f16->ne[1], f16->nb[1], offset), idxs);
+}
+
+// copy f16 rows to a tile of the packed part
+static ggml_tensor * build_pack(ggml_context * ctx, ggml_tensor * rows, ggml_tensor * packed, const llama_kv_mixed_pack & p) {
+    const size_t row = p.tile * LLAMA_KV_TILE;
+    if (!ggml_is_qlutattn(packed->type)) {
+        return ggml_cpy(ctx, rows,
+                        ggml_view_2d(ctx, packed, packed->ne[0], LLAMA_KV_TILE, packed->nb[1], p.stream * packed->nb[2] + row * packed->nb[1]));
+    }
+    const int64_t n_cols = packed->ne[2];
+    rows                 = ggml_view_3d(ctx, rows, LLAMA_KV_TILE, LLAMA_KV_TILE, n_cols, rows->nb[1], LLAMA_KV_TILE * rows->nb[0], 0);
+    return ggml_cpy(ctx, rows,
+                    ggml_view_3d(ctx, packed, LLAMA_KV_TILE, LLAMA_KV_TILE, n_cols, packed->nb[1], packed->nb[2],
+                                 p.stream * packed->nb[3] + row * packed->nb[1]));
+}
+
 bool llama_kv_cache_mixed::pack(const std::vector<llama_kv_mixed_pack> & packs) {
     const size_t n_tensors = packs.size() * (1 + layers.size() * 2 * 6);
 
@@ -349,43 +306,15 @@ bool llama_kv_cache_mixed::pack(const std::vector<llama_kv_mixed_pack> & packs) 
     ggml_context * ctx0 = ctx_ptr.get();
     ggml_cgraph *  gf   = ggml_new_graph_custom(ctx0, n_tensors, false);
 
-    std::vector<ggml_tensor *> idxs; // of the tokens of a tile, null where they lie side by side
+    std::vector<ggml_tensor *> idxs;
     for (const auto & p : packs) {
-        bool is_run = true;
-        for (uint32_t i = 1; i < LLAMA_KV_TILE; i++) {
-            is_run = is_run && p.cells[i] == p.cells[0] + i;
-        }
-        idxs.push_back(is_run ? nullptr : ggml_new_tensor_1d(ctx0, GGML_TYPE_I32, LLAMA_KV_TILE));
-        if (!is_run) {
-            ggml_set_input(idxs.back());
-        }
+        idxs.push_back(new_cell_idxs(ctx0, p));
     }
-
     for (const auto & l : layers) {
         for (const side * s : { &l.k, &l.v }) {
-            const int64_t n_embd = s->f16->ne[0];
             for (size_t i = 0; i < packs.size(); i++) {
-                const auto & p = packs[i];
-
-                ggml_tensor * rows;
-                if (idxs[i]) {
-                    rows = ggml_view_2d(ctx0, s->f16, n_embd, layout.n_f16, s->f16->nb[1], p.stream * s->f16->nb[2]);
-                    rows = ggml_get_rows(ctx0, rows, idxs[i]);
-                } else {
-                    rows = ggml_view_2d(ctx0, s->f16, n_embd, LLAMA_KV_TILE, s->f16->nb[1], p.stream * s->f16->nb[2] + p.cells[0] * s->f16->nb[1]);
-                }
-
-                ggml_tensor * to;
-                const size_t  row = p.tile * LLAMA_KV_TILE;
-                if (ggml_is_qlutattn(s->cold->type)) {
-                    const int64_t n_cols = s->cold->ne[2];
-                    rows = ggml_view_3d(ctx0, rows, LLAMA_KV_TILE, LLAMA_KV_TILE, n_cols, rows->nb[1], LLAMA_KV_TILE * rows->nb[0], 0);
-                    to   = ggml_view_3d(ctx0, s->cold, LLAMA_KV_TILE, LLAMA_KV_TILE, n_cols, s->cold->nb[1], s->cold->nb[2],
-                                        p.stream * s->cold->nb[3] + row * s->cold->nb[1]);
-                } else {
-                    to = ggml_view_2d(ctx0, s->cold, n_embd, LLAMA_KV_TILE, s->cold->nb[1], p.stream * s->cold->nb[2] + row * s->cold->nb[1]);
-                }
-                ggml_build_forward_expand(gf, ggml_cpy(ctx0, rows, to));
+                ggml_tensor * rows = build_tile_rows(ctx0, s->f16, packs[i], idxs[i]);
+                ggml_build_forward_expand(gf, build_pack(ctx0, rows, s->packed, packs[i]));
             }
         }
     }
@@ -423,14 +352,14 @@ void llama_kv_cache_mixed::clear(bool data) {
     }
 }
 
-// as upstream reads a range of positions: negative ends are open
-static void open_ends(llama_pos & p0, llama_pos & p1) {
+// as upstream: a negative end of a range of positions is open
+static void resolve_range(llama_pos & p0, llama_pos & p1) {
     p0 = std::max(p0, 0);
     p1 = p1 < 0 ? std::numeric_limits<llama_pos>::max() : p1;
 }
 
 bool llama_kv_cache_mixed::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
-    open_ends(p0, p1);
+    resolve_range(p0, p1);
     for (uint32_t s = 0; s < layout.n_stream; s++) {
         if (seq_id < 0 || stream_of(seq_id) == s) {
             streams[s].seq_rm(seq_id, p0, p1);
@@ -443,7 +372,7 @@ void llama_kv_cache_mixed::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_d
     if (seq_id_src == seq_id_dst) {
         return;
     }
-    open_ends(p0, p1);
+    resolve_range(p0, p1);
 
     const uint32_t s0 = stream_of(seq_id_src);
     const uint32_t s1 = stream_of(seq_id_dst);
@@ -454,7 +383,7 @@ void llama_kv_cache_mixed::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_d
     streams[s1].seq_cp(streams[s0], seq_id_src, seq_id_dst, p0, p1);
     for (const auto & l : layers) {
         for (const side * s : { &l.k, &l.v }) {
-            for (ggml_tensor * t : { s->f16, s->cold }) {
+            for (ggml_tensor * t : { s->f16, s->packed }) {
                 if (t) {
                     const size_t size = t->nb[ggml_is_qlutattn(t->type) ? 3 : 2]; // of a stream
                     memcpy((char *) t->data + s1 * size, (const char *) t->data + s0 * size, size);
@@ -521,12 +450,12 @@ bool llama_kv_cache_mixed_context::next() {
 
 bool llama_kv_cache_mixed_context::apply() {
     if (ubatches.empty()) {
-        return true; // nothing to do
+        return true; // no ubatch
     }
     if (!kv->apply(plans[i_cur], ubatches[i_cur])) {
         return false;
     }
-    // rounded up, so that most graphs are like the one before and can be used again
+    // rounded up, so that most graphs have the shape of the one before and are reused
     n_f16    = 0;
     n_packed = 0;
     for (uint32_t s = 0; s < plans[i_cur].n_stream(); s++) {

@@ -1,7 +1,7 @@
 #pragma once
 
-// A KV cache of two parts: f16 cells for sinks, a window of recent tokens and the tokens of the ubatch, and packed tiles of 128 tokens for
-// the rest. docs/kv-cache.md of the project tells the life of a token.
+// A KV cache of two parts: f16 cells for sinks, a window of recent tokens and the tokens of the ubatch, and packed tiles for the rest.
+// docs/kv-cache.md of the project describes the states that a token goes through.
 
 #include "ggml-cpp.h"
 #include "llama-batch.h"
@@ -14,13 +14,13 @@ struct llama_cparams;
 struct llama_hparams;
 struct llama_model;
 
-// whether a context with these types keeps a mixed cache
+// whether a context with these types has a mixed cache
 bool llama_kv_cache_is_mixed(ggml_type type_k, ggml_type type_v);
 
-// Whether a mixed cache can be made for a context; says in words, through the log, why not. Turns flash attention on where it is left open.
+// Whether a context can have a mixed cache; logs the reason if not. Enables flash attention where it is set to auto.
 bool llama_kv_cache_mixed_check(const llama_model & model, llama_context_params & params);
 
-// the cache that llama_model::create_memory makes; with sliding-window layers, those keep f16 in a cache of upstream's
+// the cache that llama_model::create_memory makes; sliding-window layers stay in f16, in upstream's own cache
 llama_memory_i * llama_kv_cache_mixed_new(const llama_model & model, const llama_memory_params & params, const llama_cparams & cparams,
                                           const llama_memory_i::layer_filter_cb & filter);
 
@@ -57,14 +57,14 @@ class llama_kv_cache_mixed : public llama_memory_i {
     void state_write(llama_io_write_i & io, llama_seq_id seq_id = -1, llama_state_seq_flags flags = 0) const override;
     void state_read(llama_io_read_i & io, llama_seq_id seq_id = -1, llama_state_seq_flags flags = 0) override;
 
-    // what a context of this cache needs
+    // for llama_kv_cache_mixed_context
 
     using plans = std::vector<llama_kv_mixed_plan>;
 
-    // decide what happens to the cache before each ubatch; empty if they do not fit
+    // plan the changes to the cache before each ubatch; empty if the ubatches do not fit
     plans prepare(const std::vector<llama_ubatch> & ubatches) const;
 
-    // pack what has to be packed, and give the tokens of a ubatch their cells; false, with nothing changed, if packing failed
+    // pack tiles and assign cells to the tokens of a ubatch, as planned; false, with nothing changed, if packing failed
     bool apply(const llama_kv_mixed_plan & plan, const llama_ubatch & ubatch);
 
     const llama_kv_mixed_layout & get_layout() const { return layout; }
@@ -78,8 +78,8 @@ class llama_kv_cache_mixed : public llama_memory_i {
 
     // keys or values of a layer
     struct side {
-        ggml_tensor * f16;  // [n_embd, n_f16, n_stream]
-        ggml_tensor * cold; // tiles [128, n_tiles*128, n_embd/128, n_stream], or f16 [n_embd, n_tiles*128, n_stream], or none
+        ggml_tensor * f16;    // [n_embd, n_f16, n_stream]
+        ggml_tensor * packed; // tiles [128, n_tiles*128, n_embd/128, n_stream], or f16 [n_embd, n_tiles*128, n_stream], or null
     };
 
     struct layer {
@@ -93,7 +93,7 @@ class llama_kv_cache_mixed : public llama_memory_i {
 
     const layer & get_layer(int32_t il) const;
 
-    // size of the Hadamard matrix that keys (and queries) or values are rotated with, 0 for none
+    // size of the Hadamard matrix that rotates keys (and queries) or values, 0: no rotation
     int64_t n_rot_k() const { return rot_k; }
 
     int64_t n_rot_v() const { return rot_v; }
@@ -114,19 +114,24 @@ class llama_kv_cache_mixed : public llama_memory_i {
     ggml_context_ptr        ctx;
     ggml_backend_buffer_ptr buf;
 
-    // packing runs on the CPU, on its own: it is done before the graph of the ubatch starts, so that no graph that fails leaves it half done
+    // packing is a graph of its own on the CPU, computed before that of the ubatch: a ubatch that fails leaves no tile incomplete
     ggml_backend_ptr backend;
     ggml_gallocr_ptr galloc;
 
-    bool pack(const std::vector<llama_kv_mixed_pack> & packs);
+    side new_side(const char * name, uint32_t il, ggml_type type, int64_t n_embd) const;
+    void add_layers(const layer_filter_cb & filter);
+    void allocate();
+    void start_backend(int n_threads);
     void print_size() const;
+
+    bool pack(const std::vector<llama_kv_mixed_pack> & packs);
 
     friend class llama_kv_mixed_state;
 };
 
 class llama_kv_cache_mixed_context : public llama_memory_context_i {
   public:
-    // a failure, or nothing to do
+    // a failure, or no update
     explicit llama_kv_cache_mixed_context(llama_memory_status status);
 
     // a full cache
@@ -143,10 +148,10 @@ class llama_kv_cache_mixed_context : public llama_memory_context_i {
 
     const llama_kv_cache_mixed & get_kv() const { return *kv; }
 
-    // the present ubatch's plan
+    // the plan of the current ubatch
     const llama_kv_mixed_plan & get_plan() const { return plans[i_cur]; }
 
-    // cells that its graph attends to, in each stream
+    // cells that the graph of the current ubatch attends to, in each stream
     uint32_t get_n_f16() const { return n_f16; }
 
     uint32_t get_n_packed() const { return n_packed; }

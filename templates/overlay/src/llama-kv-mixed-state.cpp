@@ -84,7 +84,7 @@ static void for_each_piece(const llama_kv_cache_mixed::side & side, uint32_t str
     for (uint32_t cell : cells) {
         f((uint8_t *) t->data + stream * t->nb[2] + cell * t->nb[1], t->nb[1]);
     }
-    t = side.cold;
+    t = side.packed;
     for (uint32_t tile : tiles) {
         const size_t size = LLAMA_KV_TILE * t->nb[1];
         if (ggml_is_qlutattn(t->type)) {

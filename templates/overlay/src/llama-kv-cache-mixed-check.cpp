@@ -1,0 +1,97 @@
+// Which models and context parameters a mixed KV cache supports.
+
+#include "ggml-qlutattn.h"
+#include "llama-hparams.h"
+#include "llama-impl.h"
+#include "llama-kv-cache-mixed.h"
+#include "llama-model.h"
+
+#include <cstring>
+#include <string>
+
+bool llama_kv_cache_is_mixed(ggml_type type_k, ggml_type type_v) {
+    return ggml_is_qlutattn(type_k) || ggml_is_qlutattn(type_v);
+}
+
+static bool is_type_of_side(ggml_type type, char side) {
+    return type == GGML_TYPE_F16 || (ggml_is_qlutattn(type) && ggml_type_name(type)[strlen("qlutattn_")] == side);
+}
+
+// one sentence, or an empty string if the context can have a mixed cache
+static std::string refusal_reason(const llama_model & model, const llama_context_params & params) {
+    const auto & hparams = model.hparams;
+
+    if (!is_type_of_side(params.type_k, 'k') || !is_type_of_side(params.type_v, 'v')) {
+        return format("the cache types %s for K and %s for V do not go together: K needs f16 or a qlutattn_k* type, V f16 or a qlutattn_v* type",
+                      ggml_type_name(params.type_k), ggml_type_name(params.type_v));
+    }
+    if (model.arch == LLM_ARCH_GROK) {
+        return "Grok models run without flash attention, which packed caches need: use f16";
+    }
+    if (params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_DISABLED) {
+        return "packed caches need flash attention: leave out -fa off";
+    }
+    if (llm_arch_is_recurrent(model.arch) || llm_arch_is_hybrid(model.arch)) {
+        return "recurrent and hybrid models keep a state that cannot be packed: use f16, q8_0 or q4_0";
+    }
+    if (hparams.is_mla()) {
+        return "models with latent attention (MLA) keep one row per token that cannot be packed: use f16, q8_0 or q4_0";
+    }
+    if (llama_model_has_encoder(&model)) {
+        return "encoder-decoder models cannot have packed caches: use f16, q8_0 or q4_0";
+    }
+    if (params.ctx_type != LLAMA_CONTEXT_TYPE_DEFAULT || params.ctx_other) {
+        return "a draft context beside another one cannot have packed caches: use f16, q8_0 or q4_0 for it";
+    }
+    if (hparams.n_pos_per_embd() > 1) {
+        return "models with positions of several parts (M-RoPE) cannot have packed caches: use f16, q8_0 or q4_0";
+    }
+    if (hparams.use_alibi || hparams.f_max_alibi_bias > 0.0f) {
+        return "models with ALiBi cannot have packed caches: use f16, q8_0 or q4_0";
+    }
+    if (hparams.n_layer_kv_from_start >= 0) {
+        return "models whose layers share keys and values cannot have packed caches: use f16, q8_0 or q4_0";
+    }
+    if (params.offload_kqv && !model.devices.empty() && model.n_gpu_layers() > 0) {
+        return "packed caches stay on the CPU: add --no-kv-offload (offload_kqv = false), or keep all layers there with -ngl 0";
+    }
+
+    bool has_layer = false;
+    for (uint32_t il = 0; il < hparams.n_layer(); il++) {
+        if (!hparams.has_kv(il) || hparams.is_swa(il)) {
+            continue;
+        }
+        has_layer = true;
+
+        const uint32_t head_k = hparams.n_embd_head_k(il);
+        const uint32_t head_v = hparams.n_embd_head_v(il);
+        if (head_k != head_v || (head_k != 64 && head_k != 128 && head_k != 256)) {
+            return format("packed caches need heads of 64, 128 or 256 channels, the same for K and V: layer %u has %u and %u; use f16, q8_0 or q4_0",
+                          il, head_k, head_v);
+        }
+        if (hparams.n_embd_k_gqa(il) % LLAMA_KV_TILE != 0) {
+            return format("packed caches need a multiple of %u channels in each layer: layer %u has %u; use f16, q8_0 or q4_0", LLAMA_KV_TILE, il,
+                          hparams.n_embd_k_gqa(il));
+        }
+    }
+    if (!has_layer) {
+        return "every layer has a sliding window, which is kept in f16: there is nothing to pack; use f16, q8_0 or q4_0";
+    }
+    return "";
+}
+
+bool llama_kv_cache_mixed_check(const llama_model & model, llama_context_params & params) {
+    if (!llama_kv_cache_is_mixed(params.type_k, params.type_v)) {
+        return true;
+    }
+    const std::string reason = refusal_reason(model, params);
+    if (!reason.empty()) {
+        LLAMA_LOG_ERROR("%s: %s\n", __func__, reason.c_str());
+        return false;
+    }
+    if (params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_AUTO) {
+        LLAMA_LOG_INFO("%s: enabling flash_attn since packed caches need it\n", __func__);
+        params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
+    }
+    return true;
+}
