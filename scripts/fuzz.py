@@ -52,6 +52,7 @@ TARGETS = {
             "src/llama-kv-cache-mixed-check.cpp",
             "src/llama-kv-cache-mixed-iswa.cpp",
             "src/llama-kv-mixed-cells.cpp",
+            "src/llama-kv-mixed-io.cpp",
             "src/llama-kv-mixed-state.cpp",
         ),
     ),

@@ -73,7 +73,7 @@ class read_bytes : public llama_io_read_i {
             memcpy(dst, &sum, size);
             forge = false;
         }
-        sum = llama_kv_mixed_sum(sum, dst, size);
+        sum = llama_kv_mixed_checksum(sum, dst, size);
     }
 
     void read_tensor(ggml_tensor * tensor, size_t offset, size_t size) override { ggml_backend_tensor_set(tensor, take(size), offset, size); }

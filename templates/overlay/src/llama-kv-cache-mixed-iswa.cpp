@@ -1,11 +1,15 @@
 #include "llama-kv-cache-mixed-iswa.h"
 
+#include "ggml-backend.h"
 #include "llama-cparams.h"
 #include "llama-hparams.h"
 #include "llama-impl.h"
+#include "llama-kv-mixed-state.h"
 #include "llama-model.h"
 
 #include <algorithm>
+#include <cstring>
+#include <stdexcept>
 
 llama_kv_cache_mixed_iswa::llama_kv_cache_mixed_iswa(const llama_model & model, const llama_memory_params & params, const llama_cparams & cparams,
                                                      const layer_filter_cb & filter) :
@@ -18,7 +22,7 @@ llama_kv_cache_mixed_iswa::llama_kv_cache_mixed_iswa(const llama_model & model, 
         };
     };
 
-    // the size that upstream gives it
+    // as in upstream's llama_kv_cache_iswa
     uint32_t size_swa = GGML_PAD(std::min(cparams.n_ctx_seq, hparams.n_swa * (unified ? cparams.n_seq_max : 1) + cparams.n_ubatch), 256);
     if (params.swa_full) {
         LLAMA_LOG_WARN("%s: the cache of the layers with a sliding window is as long as the context (--swa-full), in f16\n", __func__);
@@ -62,9 +66,9 @@ void llama_kv_cache_mixed_iswa::clear(bool data) {
 }
 
 bool llama_kv_cache_mixed_iswa::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
-    const bool base_did = base->seq_rm(seq_id, p0, p1);
-    const bool swa_did  = swa->seq_rm(seq_id, p0, p1);
-    return base_did && swa_did;
+    const bool base_ok = base->seq_rm(seq_id, p0, p1);
+    const bool swa_ok  = swa->seq_rm(seq_id, p0, p1);
+    return base_ok && swa_ok;
 }
 
 void llama_kv_cache_mixed_iswa::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_dst, llama_pos p0, llama_pos p1) {
@@ -78,14 +82,14 @@ void llama_kv_cache_mixed_iswa::seq_keep(llama_seq_id seq_id) {
 }
 
 void llama_kv_cache_mixed_iswa::seq_add(llama_seq_id seq_id, llama_pos p0, llama_pos p1, llama_pos shift) {
-    base->seq_add(seq_id, p0, p1, shift); // says why not
+    base->seq_add(seq_id, p0, p1, shift); // logs the reason
 }
 
 void llama_kv_cache_mixed_iswa::seq_div(llama_seq_id seq_id, llama_pos p0, llama_pos p1, int d) {
-    base->seq_div(seq_id, p0, p1, d); // says why not
+    base->seq_div(seq_id, p0, p1, d); // logs the reason
 }
 
-// the base has all the tokens of a sequence, the other part the newest ones
+// base has all tokens of a sequence, swa the newest ones
 
 llama_pos llama_kv_cache_mixed_iswa::seq_pos_min(llama_seq_id seq_id) const {
     return swa->seq_pos_min(seq_id);
@@ -101,6 +105,115 @@ std::map<ggml_backend_buffer_type_t, size_t> llama_kv_cache_mixed_iswa::memory_b
         res[buft] += size;
     }
     return res;
+}
+
+//
+// saved states: that of the base, then that of upstream's cache as a block of its own, with its own checksum
+//
+
+static constexpr uint32_t SWA_STATE_MAGIC = 0x504b4c51; // QLKP
+static constexpr uint64_t SWA_STATE_CHUNK = 1 << 20;    // bytes
+
+namespace {
+
+class write_to_memory : public llama_io_write_i {
+  public:
+    std::vector<uint8_t> data;
+
+    void write(const void * src, size_t size) override { data.insert(data.end(), (const uint8_t *) src, (const uint8_t *) src + size); }
+
+    void write_tensor(ggml_tensor * tensor, size_t offset, size_t size) override {
+        data.resize(data.size() + size);
+        ggml_backend_tensor_get(tensor, data.data() + data.size() - size, offset, size);
+    }
+
+    size_t n_bytes() override { return data.size(); }
+};
+
+class read_from_memory : public llama_io_read_i {
+  public:
+    explicit read_from_memory(const std::vector<uint8_t> & data) : data(data) {}
+
+    void read(void * dst, size_t size) override { memcpy(dst, take(size), size); }
+
+    void read_tensor(ggml_tensor * tensor, size_t offset, size_t size) override { ggml_backend_tensor_set(tensor, take(size), offset, size); }
+
+    size_t n_bytes() override { return n_read; }
+
+  private:
+    const std::vector<uint8_t> & data;
+    size_t                       n_read = 0;
+
+    const uint8_t * take(size_t size) {
+        if (size > data.size() - n_read) {
+            throw std::runtime_error("the state of the sliding-window layers ends too early");
+        }
+        n_read += size;
+        return data.data() + n_read - size;
+    }
+};
+
+} // namespace
+
+static void write_swa_state(llama_io_write_i & io, const llama_memory_i & swa, llama_seq_id seq_id, llama_state_seq_flags flags) {
+    write_to_memory state;
+    swa.state_write(state, seq_id, flags);
+
+    llama_kv_mixed_writer out(io, SWA_STATE_MAGIC);
+    const uint64_t        size = state.data.size();
+    out.write(&size, sizeof(size));
+    for (uint64_t i = 0; i < size; i += SWA_STATE_CHUNK) {
+        out.write(state.data.data() + i, std::min(SWA_STATE_CHUNK, size - i));
+    }
+    out.write_checksum();
+}
+
+static std::vector<uint8_t> read_swa_state(llama_io_read_i & io) {
+    llama_kv_mixed_reader in(io, SWA_STATE_MAGIC);
+    uint64_t              size;
+    in.read(&size, sizeof(size));
+
+    // in chunks, so that a wrong size does not allocate more memory than there is data
+    std::vector<uint8_t> res;
+    while (res.size() < size) {
+        const uint64_t n = std::min(SWA_STATE_CHUNK, size - res.size());
+        res.resize(res.size() + n);
+        in.read(res.data() + res.size() - n, n);
+    }
+    in.check_checksum();
+    return res;
+}
+
+// load a state into its cache, which is as before if that throws
+static void load_swa_state(llama_memory_i & swa, const std::vector<uint8_t> & data, llama_seq_id seq_id, llama_state_seq_flags flags) {
+    write_to_memory before;
+    swa.state_write(before, seq_id, flags);
+    try {
+        read_from_memory in(data);
+        swa.state_read(in, seq_id, flags);
+    } catch (...) {
+        read_from_memory in(before.data);
+        swa.state_read(in, seq_id, flags);
+        throw;
+    }
+}
+
+void llama_kv_cache_mixed_iswa::state_write(llama_io_write_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) const {
+    if ((flags & LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY) == 0) {
+        base->state_write(io, seq_id, flags);
+    }
+    write_swa_state(io, *swa, seq_id, flags);
+}
+
+void llama_kv_cache_mixed_iswa::state_read(llama_io_read_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) {
+    std::unique_ptr<llama_kv_mixed_state> state;
+    if ((flags & LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY) == 0) {
+        state = std::make_unique<llama_kv_mixed_state>(*base, io, seq_id);
+    }
+    load_swa_state(*swa, read_swa_state(io), seq_id, flags);
+    if (state) {
+        state->load(*base);
+    }
 }
 
 //

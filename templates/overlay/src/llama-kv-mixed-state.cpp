@@ -1,73 +1,14 @@
 #include "llama-kv-mixed-state.h"
 
-#include "ggml-backend.h"
 #include "ggml-qlutattn.h"
 #include "llama-impl.h"
-#include "llama-kv-cache-mixed-iswa.h"
 
 #include <algorithm>
 #include <cstring>
 #include <limits>
 #include <stdexcept>
 
-static constexpr uint32_t STATE_MAGIC      = 0x564b4c51; // QLKV
-static constexpr uint32_t STATE_PART_MAGIC = 0x504b4c51; // QLKP
-static constexpr uint32_t STATE_VERSION    = 1;
-
-static constexpr uint64_t PART_STEP = 1 << 20; // bytes that are summed up at once
-
-uint64_t llama_kv_mixed_sum(uint64_t sum, const void * data, size_t size) {
-    const auto * bytes = (const uint8_t *) data;
-    for (size_t i = 0; i < size; i += sizeof(uint64_t)) {
-        uint64_t word = 0;
-        memcpy(&word, bytes + i, std::min(sizeof(word), size - i));
-        sum = (sum ^ word) * 0x9e3779b97f4a7c15;
-        sum ^= sum >> 29;
-    }
-    return sum + size;
-}
-
-void llama_kv_mixed_writer::write(const void * data, size_t size) {
-    sum = llama_kv_mixed_sum(sum, data, size);
-    io.write(data, size);
-}
-
-void llama_kv_mixed_writer::write_u32(uint32_t value) {
-    write(&value, sizeof(value));
-}
-
-void llama_kv_mixed_writer::write_checksum() {
-    io.write(&sum, sizeof(sum));
-}
-
-void llama_kv_mixed_reader::read(void * data, size_t size) {
-    io.read(data, size);
-    sum = llama_kv_mixed_sum(sum, data, size);
-}
-
-uint32_t llama_kv_mixed_reader::read_u32() {
-    uint32_t value;
-    read(&value, sizeof(value));
-    return value;
-}
-
-void llama_kv_mixed_reader::check_checksum() {
-    uint64_t value;
-    io.read(&value, sizeof(value));
-    if (value != sum) {
-        throw std::runtime_error("the state of the KV cache is damaged: its checksum is wrong");
-    }
-}
-
-static void check_head(llama_kv_mixed_reader & in, uint32_t magic) {
-    if (in.read_u32() != magic) {
-        throw std::runtime_error("this is not the state of a packed KV cache");
-    }
-    const uint32_t version = in.read_u32();
-    if (version != STATE_VERSION) {
-        throw std::runtime_error(format("the state of the KV cache has version %u, this program reads version %u", version, STATE_VERSION));
-    }
-}
+static constexpr uint32_t STATE_MAGIC = 0x564b4c51; // QLKV
 
 static void expect(llama_kv_mixed_reader & in, const char * what, uint32_t wanted) {
     const uint32_t found = in.read_u32();
@@ -76,9 +17,9 @@ static void expect(llama_kv_mixed_reader & in, const char * what, uint32_t wante
     }
 }
 
-// pieces of a layer's keys or values, in the order in which they are saved
+// the blocks of memory of a layer's keys or values, in the order in which they are saved
 template <typename F>
-static void for_each_piece(const llama_kv_cache_mixed::side & side, uint32_t stream, const std::vector<uint32_t> & cells,
+static void for_each_block(const llama_kv_cache_mixed::side & side, uint32_t stream, const std::vector<uint32_t> & cells,
                            const std::vector<uint32_t> & tiles, const F & f) {
     const ggml_tensor * t = side.f16;
     for (uint32_t cell : cells) {
@@ -101,7 +42,7 @@ static void for_each_piece(const llama_kv_cache_mixed::side & side, uint32_t str
 // write
 //
 
-// whether a state of seq_id (-1: all) has the token in a cell
+// whether a state of seq_id (-1: all sequences) has the token of a cell
 static bool is_saved(const llama_kv_cells & cells, uint32_t i, llama_seq_id seq_id) {
     return !cells.is_empty(i) && (seq_id < 0 || cells.seq_has(i, seq_id));
 }
@@ -122,10 +63,42 @@ static void write_token(llama_kv_mixed_writer & out, const llama_kv_cells & cell
     }
 }
 
+void llama_kv_mixed_state::write_stream(const llama_kv_cache_mixed & kv, llama_kv_mixed_writer & out, uint32_t s, llama_seq_id seq_id) {
+    const auto & stream = kv.streams[s];
+
+    std::vector<uint32_t> cells;
+    for (uint32_t i = 0; i < kv.layout.n_f16; i++) {
+        if (is_saved(stream.f16, i, seq_id)) {
+            cells.push_back(i);
+        }
+    }
+    std::vector<uint32_t> tiles;
+    for (uint32_t i = 0; i < kv.layout.n_tiles * LLAMA_KV_TILE; i++) {
+        if (is_saved(stream.packed, i, seq_id) && (tiles.empty() || tiles.back() != i / LLAMA_KV_TILE)) {
+            tiles.push_back(i / LLAMA_KV_TILE);
+        }
+    }
+    out.write_u32(cells.size());
+    out.write_u32(tiles.size());
+    for (uint32_t cell : cells) {
+        out.write_u32(cell);
+        write_token(out, stream.f16, cell, seq_id);
+    }
+    for (uint32_t tile : tiles) {
+        out.write_u32(tile);
+        for (uint32_t i = 0; i < LLAMA_KV_TILE; i++) {
+            write_token(out, stream.packed, tile * LLAMA_KV_TILE + i, seq_id);
+        }
+    }
+    for (const auto & l : kv.layers) {
+        for (const auto * side : { &l.k, &l.v }) {
+            for_each_block(*side, s, cells, tiles, [&out](const uint8_t * data, size_t size) { out.write(data, size); });
+        }
+    }
+}
+
 void llama_kv_mixed_state::write(const llama_kv_cache_mixed & kv, llama_io_write_i & io, llama_seq_id seq_id) {
-    llama_kv_mixed_writer out(io);
-    out.write_u32(STATE_MAGIC);
-    out.write_u32(STATE_VERSION);
+    llama_kv_mixed_writer out(io, STATE_MAGIC);
 
     const uint32_t first = seq_id < 0 ? 0 : kv.stream_of(seq_id);
     const uint32_t last  = seq_id < 0 ? kv.layout.n_stream - 1 : first;
@@ -142,39 +115,8 @@ void llama_kv_mixed_state::write(const llama_kv_cache_mixed & kv, llama_io_write
         out.write_u32(l.head_dim);
         out.write_u32(l.n_head_kv);
     }
-
     for (uint32_t s = first; s <= last; s++) {
-        const auto & stream = kv.streams[s];
-
-        std::vector<uint32_t> cells;
-        for (uint32_t i = 0; i < kv.layout.n_f16; i++) {
-            if (is_saved(stream.f16, i, seq_id)) {
-                cells.push_back(i);
-            }
-        }
-        std::vector<uint32_t> tiles;
-        for (uint32_t i = 0; i < kv.layout.n_tiles * LLAMA_KV_TILE; i++) {
-            if (is_saved(stream.packed, i, seq_id) && (tiles.empty() || tiles.back() != i / LLAMA_KV_TILE)) {
-                tiles.push_back(i / LLAMA_KV_TILE);
-            }
-        }
-        out.write_u32(cells.size());
-        out.write_u32(tiles.size());
-        for (uint32_t cell : cells) {
-            out.write_u32(cell);
-            write_token(out, stream.f16, cell, seq_id);
-        }
-        for (uint32_t tile : tiles) {
-            out.write_u32(tile);
-            for (uint32_t i = 0; i < LLAMA_KV_TILE; i++) {
-                write_token(out, stream.packed, tile * LLAMA_KV_TILE + i, seq_id);
-            }
-        }
-        for (const auto & l : kv.layers) {
-            for (const auto * side : { &l.k, &l.v }) {
-                for_each_piece(*side, s, cells, tiles, [&out](const uint8_t * data, size_t size) { out.write(data, size); });
-            }
-        }
+        write_stream(kv, out, s, seq_id);
     }
     out.write_checksum();
 }
@@ -184,8 +126,7 @@ void llama_kv_mixed_state::write(const llama_kv_cache_mixed & kv, llama_io_write
 //
 
 llama_kv_mixed_state::llama_kv_mixed_state(const llama_kv_cache_mixed & kv, llama_io_read_i & io, llama_seq_id seq_id) : seq_id(seq_id) {
-    llama_kv_mixed_reader in(io);
-    check_head(in, STATE_MAGIC);
+    llama_kv_mixed_reader in(io, STATE_MAGIC);
 
     expect(in, "whether it is of a whole cache", seq_id < 0);
     expect(in, "the type of K", kv.type_k);
@@ -207,7 +148,7 @@ llama_kv_mixed_state::llama_kv_mixed_state(const llama_kv_cache_mixed & kv, llam
     }
     in.check_checksum();
     for (auto & s : streams) {
-        place(kv, s);
+        assign_cells(kv, s);
     }
 }
 
@@ -239,7 +180,7 @@ llama_kv_mixed_state::token llama_kv_mixed_state::read_token(const llama_kv_cach
     return res;
 }
 
-// a number that must be larger than the one before, as those that were saved are
+// a saved index: they are in ascending order
 static uint32_t read_next(llama_kv_mixed_reader & in, const std::vector<uint32_t> & before) {
     const uint32_t res = in.read_u32();
     if (!before.empty() && res <= before.back()) {
@@ -273,12 +214,12 @@ void llama_kv_mixed_state::read_stream(const llama_kv_cache_mixed & kv, llama_kv
         }
     }
 
-    std::vector<uint32_t> cells(n_f16, 0); // pieces have the same size wherever they are
+    std::vector<uint32_t> cells(n_f16, 0); // blocks have the same size in every cell
     std::vector<uint32_t> tiles(n_tiles, 0);
     for (const auto & l : kv.layers) {
         for (const auto * side : { &l.k, &l.v }) {
             auto & data = to.data.emplace_back();
-            for_each_piece(*side, 0, cells, tiles, [&](const uint8_t *, size_t size) {
+            for_each_block(*side, 0, cells, tiles, [&](const uint8_t *, size_t size) {
                 data.resize(data.size() + size);
                 in.read(data.data() + data.size() - size, size);
             });
@@ -286,13 +227,13 @@ void llama_kv_mixed_state::read_stream(const llama_kv_cache_mixed & kv, llama_kv
     }
 }
 
-// where the cells go: where they were if that is free, so that results are the same to the last bit, or else anywhere
-static bool choose(std::vector<uint32_t> & saved, const std::vector<bool> & is_free) {
-    bool same = true;
+// the saved indices if all of them are free, so that results are bit-identical, or else the lowest free ones
+static bool assign_free(std::vector<uint32_t> & saved, const std::vector<bool> & is_free) {
+    bool can_stay = true;
     for (uint32_t i : saved) {
-        same = same && i < is_free.size() && is_free[i];
+        can_stay = can_stay && i < is_free.size() && is_free[i];
     }
-    if (same) {
+    if (can_stay) {
         return true;
     }
     uint32_t n = 0;
@@ -304,10 +245,10 @@ static bool choose(std::vector<uint32_t> & saved, const std::vector<bool> & is_f
     return n == saved.size();
 }
 
-void llama_kv_mixed_state::place(const llama_kv_cache_mixed & kv, saved_stream & s) const {
+void llama_kv_mixed_state::assign_cells(const llama_kv_cache_mixed & kv, saved_stream & s) const {
     const auto & stream = kv.streams[s.stream];
 
-    // what the cache holds now goes, except for what other sequences need
+    // loading removes the present tokens, except those of other sequences
     const auto stays = [this](const llama_kv_cells & cells, uint32_t i) {
         return seq_id >= 0 && !cells.is_empty(i) && !(cells.seq_has(i, seq_id) && cells.seq_count(i) == 1);
     };
@@ -327,13 +268,13 @@ void llama_kv_mixed_state::place(const llama_kv_cache_mixed & kv, saved_stream &
     for (const auto & tokens : s.tile_tokens) {
         n_used += std::count_if(tokens.begin(), tokens.end(), [](const token & t) { return t.pos >= 0; });
     }
-    if (n_used > kv.layout.n_cells || !choose(s.cells, free_cells) || !choose(s.tiles, free_tiles)) {
+    if (n_used > kv.layout.n_cells || !assign_free(s.cells, free_cells) || !assign_free(s.tiles, free_tiles)) {
         throw std::runtime_error(format("the KV cache has no room for the %zu f16 cells and %zu tiles of this state beside its other sequences",
                                         s.cells.size(), s.tiles.size()));
     }
 }
 
-void llama_kv_mixed_state::put(llama_kv_cache_mixed & kv) const {
+void llama_kv_mixed_state::load(llama_kv_cache_mixed & kv) const {
     if (seq_id < 0) {
         kv.clear(false);
     } else {
@@ -362,7 +303,7 @@ void llama_kv_mixed_state::put(llama_kv_cache_mixed & kv) const {
         for (const auto & l : kv.layers) {
             for (const auto * side : { &l.k, &l.v }) {
                 const uint8_t * from = s.data[i_data++].data();
-                for_each_piece(*side, s.stream, s.cells, s.tiles, [&from](uint8_t * to, size_t size) {
+                for_each_block(*side, s.stream, s.cells, s.tiles, [&from](uint8_t * to, size_t size) {
                     memcpy(to, from, size);
                     from += size;
                 });
@@ -376,109 +317,5 @@ void llama_kv_cache_mixed::state_write(llama_io_write_i & io, llama_seq_id seq_i
 }
 
 void llama_kv_cache_mixed::state_read(llama_io_read_i & io, llama_seq_id seq_id, llama_state_seq_flags /*flags*/) {
-    llama_kv_mixed_state(*this, io, seq_id).put(*this);
-}
-
-//
-// upstream's cache beside ours
-//
-
-class write_to_memory : public llama_io_write_i {
-  public:
-    std::vector<uint8_t> data;
-
-    void write(const void * src, size_t size) override { data.insert(data.end(), (const uint8_t *) src, (const uint8_t *) src + size); }
-
-    void write_tensor(ggml_tensor * tensor, size_t offset, size_t size) override {
-        data.resize(data.size() + size);
-        ggml_backend_tensor_get(tensor, data.data() + data.size() - size, offset, size);
-    }
-
-    size_t n_bytes() override { return data.size(); }
-};
-
-class read_from_memory : public llama_io_read_i {
-  public:
-    explicit read_from_memory(const std::vector<uint8_t> & data) : data(data) {}
-
-    void read(void * dst, size_t size) override { memcpy(dst, take(size), size); }
-
-    void read_tensor(ggml_tensor * tensor, size_t offset, size_t size) override { ggml_backend_tensor_set(tensor, take(size), offset, size); }
-
-    size_t n_bytes() override { return n_read; }
-
-  private:
-    const std::vector<uint8_t> & data;
-    size_t                       n_read = 0;
-
-    const uint8_t * take(size_t size) {
-        if (size > data.size() - n_read) {
-            throw std::runtime_error("the state of the sliding-window layers ends too early");
-        }
-        n_read += size;
-        return data.data() + n_read - size;
-    }
-};
-
-void llama_kv_mixed_write_part(llama_io_write_i & io, const llama_memory_i & part, llama_seq_id seq_id, llama_state_seq_flags flags) {
-    write_to_memory state;
-    part.state_write(state, seq_id, flags);
-
-    llama_kv_mixed_writer out(io);
-    out.write_u32(STATE_PART_MAGIC);
-    out.write_u32(STATE_VERSION);
-    const uint64_t size = state.data.size();
-    out.write(&size, sizeof(size));
-    for (uint64_t i = 0; i < size; i += PART_STEP) {
-        out.write(state.data.data() + i, std::min(PART_STEP, size - i));
-    }
-    out.write_checksum();
-}
-
-std::vector<uint8_t> llama_kv_mixed_read_part(llama_io_read_i & io) {
-    llama_kv_mixed_reader in(io);
-    check_head(in, STATE_PART_MAGIC);
-    uint64_t size;
-    in.read(&size, sizeof(size));
-
-    // in steps, so that a wrong size does not take more memory than there is data
-    std::vector<uint8_t> res;
-    while (res.size() < size) {
-        const uint64_t n = std::min(PART_STEP, size - res.size());
-        res.resize(res.size() + n);
-        in.read(res.data() + res.size() - n, n);
-    }
-    in.check_checksum();
-    return res;
-}
-
-void llama_kv_mixed_put_part(llama_memory_i & part, const std::vector<uint8_t> & data, llama_seq_id seq_id, llama_state_seq_flags flags) {
-    write_to_memory before;
-    part.state_write(before, seq_id, flags);
-    try {
-        read_from_memory in(data);
-        part.state_read(in, seq_id, flags);
-    } catch (...) {
-        read_from_memory in(before.data);
-        part.state_read(in, seq_id, flags);
-        throw;
-    }
-}
-
-void llama_kv_cache_mixed_iswa::state_write(llama_io_write_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) const {
-    if ((flags & LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY) == 0) {
-        base->state_write(io, seq_id, flags);
-    }
-    llama_kv_mixed_write_part(io, *swa, seq_id, flags);
-}
-
-void llama_kv_cache_mixed_iswa::state_read(llama_io_read_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) {
-    std::unique_ptr<llama_kv_mixed_state> state;
-    if ((flags & LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY) == 0) {
-        state = std::make_unique<llama_kv_mixed_state>(*base, io, seq_id);
-    }
-    llama_kv_mixed_put_part(*swa, llama_kv_mixed_read_part(io), seq_id, flags);
-    if (state) {
-        state->put(*base);
-    }
+    llama_kv_mixed_state(*this, io, seq_id).load(*this);
 }

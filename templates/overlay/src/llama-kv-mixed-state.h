@@ -1,6 +1,6 @@
 #pragma once
 
-// Saved states of mixed KV caches. A state is read whole and checked before the cache changes.
+// Saved states of mixed KV caches. A state is read completely and checked before the cache changes.
 //
 //   magic, version
 //   is_whole, type_k, type_v, rot_k, rot_v, n_layer, n_stream      u32
@@ -10,51 +10,22 @@
 //     for each layer, K then V: rows of the f16 cells, then tiles
 //   checksum of all this                                            u64
 //
-// A token is its position (-1: none) and, in the state of a whole cache, its sequences. A sequence's state has none: it can become any.
+// A token is a position (-1: no token) and, in the state of a whole cache, the number and ids of its sequences. The state of one sequence
+// has no ids: it can be loaded as any sequence.
 
-#include "llama-io.h"
 #include "llama-kv-cache-mixed.h"
+#include "llama-kv-mixed-io.h"
 
 #include <cstdint>
 #include <vector>
 
-// the checksum after one more piece of data, which counts as one: the same bytes in other pieces have another sum
-uint64_t llama_kv_mixed_sum(uint64_t sum, const void * data, size_t size);
-
-// passes data on, and sums it up
-class llama_kv_mixed_writer {
-  public:
-    explicit llama_kv_mixed_writer(llama_io_write_i & io) : io(io) {}
-
-    void write(const void * data, size_t size);
-    void write_u32(uint32_t value);
-    void write_checksum();
-
-  private:
-    llama_io_write_i & io;
-    uint64_t           sum = 0;
-};
-
-class llama_kv_mixed_reader {
-  public:
-    explicit llama_kv_mixed_reader(llama_io_read_i & io) : io(io) {}
-
-    void     read(void * data, size_t size);
-    uint32_t read_u32();
-    void     check_checksum();
-
-  private:
-    llama_io_read_i & io;
-    uint64_t          sum = 0;
-};
-
-// a state that was read, and fits the cache
+// a state that was read and checked against a cache
 class llama_kv_mixed_state {
   public:
-    // throws, in words
+    // throws std::runtime_error with one sentence if the state is damaged or does not fit the cache
     llama_kv_mixed_state(const llama_kv_cache_mixed & kv, llama_io_read_i & io, llama_seq_id seq_id);
 
-    void put(llama_kv_cache_mixed & kv) const;
+    void load(llama_kv_cache_mixed & kv) const;
 
     static void write(const llama_kv_cache_mixed & kv, llama_io_write_i & io, llama_seq_id seq_id);
 
@@ -66,7 +37,7 @@ class llama_kv_mixed_state {
 
     struct saved_stream {
         uint32_t                          stream;
-        std::vector<uint32_t>             cells; // as saved, then where they go
+        std::vector<uint32_t>             cells; // as saved, then as assigned
         std::vector<token>                tokens;
         std::vector<uint32_t>             tiles;
         std::vector<std::vector<token>>   tile_tokens;
@@ -76,15 +47,10 @@ class llama_kv_mixed_state {
     const llama_seq_id        seq_id;
     std::vector<saved_stream> streams;
 
+    static void write_stream(const llama_kv_cache_mixed & kv, llama_kv_mixed_writer & out, uint32_t s, llama_seq_id seq_id);
+
     void read_stream(const llama_kv_cache_mixed & kv, llama_kv_mixed_reader & in, saved_stream & to) const;
-    void place(const llama_kv_cache_mixed & kv, saved_stream & s) const;
+    void assign_cells(const llama_kv_cache_mixed & kv, saved_stream & s) const;
 
     token read_token(const llama_kv_cache_mixed & kv, llama_kv_mixed_reader & in, uint32_t stream) const;
 };
-
-// the state of another cache inside ours: upstream's for the layers with a sliding window
-void                 llama_kv_mixed_write_part(llama_io_write_i & io, const llama_memory_i & part, llama_seq_id seq_id, llama_state_seq_flags flags);
-std::vector<uint8_t> llama_kv_mixed_read_part(llama_io_read_i & io);
-
-// put such a state into its cache, which stays what it was if that throws
-void llama_kv_mixed_put_part(llama_memory_i & part, const std::vector<uint8_t> & data, llama_seq_id seq_id, llama_state_seq_flags flags);
