@@ -12,7 +12,7 @@
 #include <cstring>
 #include <vector>
 
-static constexpr int         TILE           = 128;
+static constexpr int         TILE           = GGML_QLUTATTN_TILE;
 static constexpr ggml_fp16_t MINUS_INFINITY = 0xfc00;
 static constexpr int64_t     MOST_PRODUCTS  = 1 << 21; // of q and k in a case, so that it takes some ten milliseconds
 static constexpr int64_t     MOST_TILES     = 6;       // of K, and as many of V

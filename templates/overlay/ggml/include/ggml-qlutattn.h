@@ -4,6 +4,9 @@
 
 #include "ggml.h"
 
+// edge of a packed tile: GGML_QLUTATTN_TILE tokens x GGML_QLUTATTN_TILE channels
+#define GGML_QLUTATTN_TILE 128
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -15,8 +18,8 @@ GGML_API bool ggml_is_qlutattn(enum ggml_type type);
 //
 //   q       [head_dim, n_q,      n_head,    n_batch]   f32
 //   k, v    [head_dim, n_kv,     n_head_kv, n_batch]   f16, or both NULL when there is no f16 segment
-//   kp, vp  [128,      n_packed, n_head_kv*head_dim/128, n_batch]   GGML_TYPE_QLUTATTN_K*, _V*, or both NULL;
-//           n_packed is a multiple of 128, and may be 0, as n_kv may; one of the two may be f16, as k and v are
+//   kp, vp  [TILE,     n_packed, n_head_kv*head_dim/TILE, n_batch]  GGML_TYPE_QLUTATTN_K*, _V*, or both NULL, TILE is GGML_QLUTATTN_TILE;
+//           n_packed is a multiple of TILE, and may be 0, as n_kv may; one of the two may be f16, as k and v are
 //   mask    [n_kv,     >= n_q, n_head or a divisor, n_batch or a divisor]   f16, contiguous, or NULL: the f16 segment
 //   maskp   [n_packed, >= n_q, ...]                    likewise: the packed segment
 //   sinks   [n_head] f32, or NULL: one more logit per head in the softmax's denominator

@@ -18,8 +18,8 @@ static const struct ggml_tensor * packed_source(const struct ggml_tensor * op) {
 static bool is_pack(const struct ggml_tensor * op) {
     const struct ggml_tensor * src = op->src[0];
     return (op->op == GGML_OP_CPY || op->op == GGML_OP_DUP) && src && ggml_is_qlutattn(op->type) &&
-           (src->type == GGML_TYPE_F16 || src->type == GGML_TYPE_F32) && ggml_are_same_shape(src, op) && op->ne[0] == 128 && op->ne[1] % 128 == 0 &&
-           op->nb[1] == ggml_type_size(op->type);
+           (src->type == GGML_TYPE_F16 || src->type == GGML_TYPE_F32) && ggml_are_same_shape(src, op) && op->ne[0] == GGML_QLUTATTN_TILE &&
+           op->ne[1] % GGML_QLUTATTN_TILE == 0 && op->nb[1] == ggml_type_size(op->type);
 }
 
 // the same bytes elsewhere
@@ -47,9 +47,9 @@ bool ggml_qlutattn_supports_op(const struct ggml_tensor * op, bool is_cpu) {
         return true;
     }
     GGML_LOG_ERROR(
-        "qlutattn: %s cannot use the %s tensor '%s': packed caches are written by ggml_cpy from f16 or f32 rows, 128 at a time, and read by "
+        "qlutattn: %s cannot use the %s tensor '%s': packed caches are written by ggml_cpy from f16 or f32 rows, %d at a time, and read by "
         "ggml_flash_attn_ext_mixed, nothing else\n",
-        ggml_op_desc(op), ggml_type_name(packed->type), packed->name);
+        ggml_op_desc(op), ggml_type_name(packed->type), packed->name, GGML_QLUTATTN_TILE);
     return false;
 #else
     GGML_UNUSED(is_cpu);

@@ -4,9 +4,6 @@
 
 #include "ggml-impl.h"
 
-// edge of a tile
-static constexpr int64_t PACKED_TILE = 128;
-
 // a mask for n_kv keys that can be spread over the heads and batches of q
 static void check_mask(const struct ggml_tensor * mask, const struct ggml_tensor * q, int64_t n_kv) {
     if (mask) {
@@ -33,8 +30,8 @@ static void check_packed(const struct ggml_tensor * t, const struct ggml_tensor 
     }
     GGML_ASSERT(ggml_is_qlutattn(t->type));
     GGML_ASSERT(t->nb[1] == t->nb[0] && t->nb[0] == ggml_type_size(t->type)); // a tile is contiguous
-    GGML_ASSERT(t->ne[0] == PACKED_TILE && t->ne[1] == n_packed && n_packed % PACKED_TILE == 0);
-    GGML_ASSERT(t->ne[2] * PACKED_TILE == n_head_kv * q->ne[0] && t->ne[3] == q->ne[3]);
+    GGML_ASSERT(t->ne[0] == GGML_QLUTATTN_TILE && t->ne[1] == n_packed && n_packed % GGML_QLUTATTN_TILE == 0);
+    GGML_ASSERT(t->ne[2] * GGML_QLUTATTN_TILE == n_head_kv * q->ne[0] && t->ne[3] == q->ne[3]);
 }
 
 // clang-format off

@@ -1,6 +1,6 @@
 #pragma once
 
-// One tile: 128 lanes of f16 or f32 to codes, scales and offsets, by the steps of docs/formats.md of the qlutattn project ("Packing").
+// One tile: PACK_SIZE lanes of f16 or f32 to codes, scales and offsets, by the steps of docs/formats.md of the qlutattn project ("Packing").
 // All arithmetic is binary32 in a fixed order without fused multiply-adds (these sources are compiled with -ffp-contract=off), or integer,
 // so that every form gives the same bytes on every machine.
 

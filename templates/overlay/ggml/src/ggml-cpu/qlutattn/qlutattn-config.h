@@ -3,13 +3,13 @@
 // The configuration of each packed type: one table, one lookup function, used by the packer and by attention alike.
 // The table is generated from formats.toml (qlutattn-config.cpp); docs/formats.md of the qlutattn project explains the tile.
 
-#include "ggml.h"
+#include "ggml-qlutattn.h"
 
 #include <cstddef>
 #include <cstdint>
 
 // lanes of a tile, and its depth
-constexpr int PACK_SIZE = 128;
+constexpr int PACK_SIZE = GGML_QLUTATTN_TILE;
 
 // bytes of codes in one chunk: one nibble of every lane (lookup order), or four bytes of 16 lanes (dot order)
 constexpr int PACK_CHUNK_SIZE = 64;

@@ -5,5 +5,5 @@
 #include "ggml-cpu-impl.h"
 #include "qlutattn-config.h"
 
-// src and dst have the shape [128, n_tokens, n_cols, n_batch]; src may have any strides
+// src and dst have the shape [PACK_SIZE, n_tokens, n_cols, n_batch]; src may have any strides
 void ggml_compute_forward_dup_f16_qlutattn(const struct ggml_compute_params * params, struct ggml_tensor * dst);
