@@ -83,7 +83,7 @@ static void run(uint32_t seed, bool unified, uint32_t n_seq, uint32_t n_sink, ui
     std::vector<llama_kv_mixed_stream> streams(layout.n_stream);
     for (auto & s : streams) {
         s.f16.resize(layout.n_f16);
-        s.packed.resize(layout.n_tiles * LLAMA_KV_TILE);
+        s.packed.resize(layout.n_tiles * GGML_QLUTATTN_TILE);
     }
     oracle o;
     o.streams.resize(layout.n_stream);
@@ -154,7 +154,7 @@ static void run(uint32_t seed, bool unified, uint32_t n_seq, uint32_t n_sink, ui
                         }
                     }
                     streams[st].pack(pack);
-                    check(tokens_of(streams[st].f16).size() + LLAMA_KV_TILE == before, "a tile has a cell twice");
+                    check(tokens_of(streams[st].f16).size() + GGML_QLUTATTN_TILE == before, "a tile has a cell twice");
                     n_packs++;
                 }
                 // no full tile of one sequence's own tokens is left outside of the window
@@ -167,7 +167,7 @@ static void run(uint32_t seed, bool unified, uint32_t n_seq, uint32_t n_sink, ui
                     for (uint32_t t = 0; t < layout.n_tiles; t++) {
                         any_tile = any_tile || streams[st].tile_is_free(t);
                     }
-                    check(n_old < LLAMA_KV_TILE || !any_tile, "a full tile stays in f16");
+                    check(n_old < GGML_QLUTATTN_TILE || !any_tile, "a full tile stays in f16");
                 }
                 check(p.idxs.size() == p.pos.size(), "a token without a cell");
                 for (size_t i = 0; i < p.idxs.size(); i++) {

@@ -69,9 +69,9 @@ static std::string refusal_reason(const llama_model & model, const llama_context
             return format("packed caches need heads of 64, 128 or 256 channels, the same for K and V: layer %u has %u and %u; use f16, q8_0 or q4_0",
                           il, head_k, head_v);
         }
-        if (hparams.n_embd_k_gqa(il) % LLAMA_KV_TILE != 0) {
-            return format("packed caches need a multiple of %u channels in each layer: layer %u has %u; use f16, q8_0 or q4_0", LLAMA_KV_TILE, il,
-                          hparams.n_embd_k_gqa(il));
+        if (hparams.n_embd_k_gqa(il) % GGML_QLUTATTN_TILE != 0) {
+            return format("packed caches need a multiple of %d channels in each layer: layer %u has %u; use f16, q8_0 or q4_0", GGML_QLUTATTN_TILE,
+                          il, hparams.n_embd_k_gqa(il));
         }
     }
     if (!has_layer) {

@@ -70,7 +70,7 @@ llama_kv_cache_mixed::llama_kv_cache_mixed(const llama_model & model, ggml_type 
     streams(layout.n_stream) {
     for (auto & stream : streams) {
         stream.f16.resize(layout.n_f16);
-        stream.packed.resize(layout.n_tiles * LLAMA_KV_TILE);
+        stream.packed.resize(layout.n_tiles * GGML_QLUTATTN_TILE);
     }
     add_layers(filter);
 
@@ -92,9 +92,9 @@ llama_kv_cache_mixed::side llama_kv_cache_mixed::new_side(const char * name, uin
     res.f16  = ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F16, n_embd, layout.n_f16, layout.n_stream);
     ggml_format_name(res.f16, "cache_%s_f16_l%u", name, il);
     if (layout.n_tiles > 0) {
-        const int64_t n_packed = layout.n_tiles * LLAMA_KV_TILE;
+        const int64_t n_packed = layout.n_tiles * GGML_QLUTATTN_TILE;
         if (ggml_is_qlutattn(type)) {
-            res.packed = ggml_new_tensor_4d(ctx.get(), type, LLAMA_KV_TILE, n_packed, n_embd / LLAMA_KV_TILE, layout.n_stream);
+            res.packed = ggml_new_tensor_4d(ctx.get(), type, GGML_QLUTATTN_TILE, n_packed, n_embd / GGML_QLUTATTN_TILE, layout.n_stream);
         } else {
             res.packed = ggml_new_tensor_3d(ctx.get(), type, n_embd, n_packed, layout.n_stream);
         }
@@ -171,9 +171,9 @@ void llama_kv_cache_mixed::print_size() const {
     }
     LLAMA_LOG_INFO(
         "%s: %u tokens in %u stream(s), %zu layers, K %s, V %s: %u f16 cells (%.2f MiB, for %u sinks, a window of %u, and the ubatch) and "
-        "%u tiles of %u tokens (%.2f MiB) per stream\n",
+        "%u tiles of %d tokens (%.2f MiB) per stream\n",
         __func__, layout.n_cells, layout.n_stream, layers.size(), ggml_type_name(type_k), ggml_type_name(type_v), layout.n_f16,
-        mib(f16 / layout.n_stream), layout.n_sink, layout.n_window, layout.n_tiles, LLAMA_KV_TILE, mib(packed / layout.n_stream));
+        mib(f16 / layout.n_stream), layout.n_sink, layout.n_window, layout.n_tiles, GGML_QLUTATTN_TILE, mib(packed / layout.n_stream));
     LLAMA_LOG_INFO("%s: size = %.2f MiB: f16 part %zu bytes, packed part %zu bytes; f16 alone would take %zu bytes (%.1f %% of it)\n", __func__,
                    mib(f16 + packed), f16, packed, full, 100.0 * (f16 + packed) / full);
     LLAMA_LOG_INFO("%s: rotation of K by %d, of V by %d channels\n", __func__, (int) rot_k, (int) rot_v);
@@ -257,37 +257,37 @@ bool llama_kv_cache_mixed::apply(const llama_kv_mixed_plan & plan, const llama_u
 // the cells of a tile as an input of a graph, or null where they are contiguous
 static ggml_tensor * new_cell_idxs(ggml_context * ctx, const llama_kv_mixed_pack & p) {
     bool is_contiguous = true;
-    for (uint32_t i = 1; i < LLAMA_KV_TILE; i++) {
+    for (uint32_t i = 1; i < GGML_QLUTATTN_TILE; i++) {
         is_contiguous = is_contiguous && p.cells[i] == p.cells[0] + i;
     }
     if (is_contiguous) {
         return nullptr;
     }
-    ggml_tensor * res = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, LLAMA_KV_TILE);
+    ggml_tensor * res = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, GGML_QLUTATTN_TILE);
     ggml_set_input(res);
     return res;
 }
 
-// the f16 rows of a tile's cells: [n_embd, 128]
+// the f16 rows of a tile's cells: [n_embd, GGML_QLUTATTN_TILE]
 static ggml_tensor * build_tile_rows(ggml_context * ctx, ggml_tensor * f16, const llama_kv_mixed_pack & p, ggml_tensor * idxs) {
     const size_t offset = p.stream * f16->nb[2];
     if (!idxs) {
-        return ggml_view_2d(ctx, f16, f16->ne[0], LLAMA_KV_TILE, f16->nb[1], offset + p.cells[0] * f16->nb[1]);
+        return ggml_view_2d(ctx, f16, f16->ne[0], GGML_QLUTATTN_TILE, f16->nb[1], offset + p.cells[0] * f16->nb[1]);
     }
     return ggml_get_rows(ctx, ggml_view_2d(ctx, f16, f16->ne[0], f16->ne[1], f16->nb[1], offset), idxs);
 }
 
 // copy f16 rows to a tile of the packed part
 static ggml_tensor * build_pack(ggml_context * ctx, ggml_tensor * rows, ggml_tensor * packed, const llama_kv_mixed_pack & p) {
-    const size_t row = p.tile * LLAMA_KV_TILE;
+    const size_t row = p.tile * GGML_QLUTATTN_TILE;
     if (!ggml_is_qlutattn(packed->type)) {
         return ggml_cpy(ctx, rows,
-                        ggml_view_2d(ctx, packed, packed->ne[0], LLAMA_KV_TILE, packed->nb[1], p.stream * packed->nb[2] + row * packed->nb[1]));
+                        ggml_view_2d(ctx, packed, packed->ne[0], GGML_QLUTATTN_TILE, packed->nb[1], p.stream * packed->nb[2] + row * packed->nb[1]));
     }
     const int64_t n_cols = packed->ne[2];
-    rows                 = ggml_view_3d(ctx, rows, LLAMA_KV_TILE, LLAMA_KV_TILE, n_cols, rows->nb[1], LLAMA_KV_TILE * rows->nb[0], 0);
+    rows                 = ggml_view_3d(ctx, rows, GGML_QLUTATTN_TILE, GGML_QLUTATTN_TILE, n_cols, rows->nb[1], GGML_QLUTATTN_TILE * rows->nb[0], 0);
     return ggml_cpy(ctx, rows,
-                    ggml_view_3d(ctx, packed, LLAMA_KV_TILE, LLAMA_KV_TILE, n_cols, packed->nb[1], packed->nb[2],
+                    ggml_view_3d(ctx, packed, GGML_QLUTATTN_TILE, GGML_QLUTATTN_TILE, n_cols, packed->nb[1], packed->nb[2],
                                  p.stream * packed->nb[3] + row * packed->nb[1]));
 }
 
@@ -435,7 +435,7 @@ std::map<ggml_backend_buffer_type_t, size_t> llama_kv_cache_mixed::memory_breakd
 llama_kv_cache_mixed_context::llama_kv_cache_mixed_context(llama_memory_status status) : status(status) {}
 
 llama_kv_cache_mixed_context::llama_kv_cache_mixed_context(llama_kv_cache_mixed * kv) :
-    status(LLAMA_MEMORY_STATUS_SUCCESS), kv(kv), plans(1), n_f16(kv->get_layout().n_f16), n_packed(kv->get_layout().n_tiles * LLAMA_KV_TILE) {
+    status(LLAMA_MEMORY_STATUS_SUCCESS), kv(kv), plans(1), n_f16(kv->get_layout().n_f16), n_packed(kv->get_layout().n_tiles * GGML_QLUTATTN_TILE) {
     plans[0].s0 = 0;
     plans[0].idxs.resize(kv->get_layout().n_stream);
 }
@@ -460,8 +460,8 @@ bool llama_kv_cache_mixed_context::apply() {
     n_packed = 0;
     for (uint32_t s = 0; s < plans[i_cur].n_stream(); s++) {
         const auto & stream = kv->get_stream(plans[i_cur].s0 + s);
-        n_f16               = std::max<uint32_t>(n_f16, GGML_PAD(stream.f16.used_max_p1(), LLAMA_KV_TILE));
-        n_packed            = std::max<uint32_t>(n_packed, GGML_PAD(stream.packed.used_max_p1(), LLAMA_KV_TILE));
+        n_f16               = std::max<uint32_t>(n_f16, GGML_PAD(stream.f16.used_max_p1(), GGML_QLUTATTN_TILE));
+        n_packed            = std::max<uint32_t>(n_packed, GGML_PAD(stream.packed.used_max_p1(), GGML_QLUTATTN_TILE));
     }
     return true;
 }

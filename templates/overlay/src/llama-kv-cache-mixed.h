@@ -79,7 +79,7 @@ class llama_kv_cache_mixed : public llama_memory_i {
     // keys or values of a layer
     struct side {
         ggml_tensor * f16;    // [n_embd, n_f16, n_stream]
-        ggml_tensor * packed; // tiles [128, n_tiles*128, n_embd/128, n_stream], or f16 [n_embd, n_tiles*128, n_stream], or null
+        ggml_tensor * packed; // tiles [TILE, n_tiles*TILE, n_embd/TILE, n_stream], or f16 [n_embd, n_tiles*TILE, n_stream], or null
     };
 
     struct layer {

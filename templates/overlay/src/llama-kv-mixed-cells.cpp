@@ -9,23 +9,23 @@
 llama_kv_mixed_layout llama_kv_mixed_layout::make(uint32_t n_cells, uint32_t n_ubatch, uint32_t n_seq_max, bool unified, uint32_t n_sink,
                                                   uint32_t n_window) {
     const uint64_t n_seq  = unified ? n_seq_max : 1; // sequences of a stream
-    const uint64_t n_keep = std::min<uint64_t>(n_cells, (uint64_t) n_sink + n_window + LLAMA_KV_TILE) * n_seq;
-    const uint64_t n_f16  = GGML_PAD(std::min<uint64_t>(n_cells, n_keep + n_ubatch), LLAMA_KV_TILE);
+    const uint64_t n_keep = std::min<uint64_t>(n_cells, (uint64_t) n_sink + n_window + GGML_QLUTATTN_TILE) * n_seq;
+    const uint64_t n_f16  = GGML_PAD(std::min<uint64_t>(n_cells, n_keep + n_ubatch), GGML_QLUTATTN_TILE);
 
     // tokens that stay in f16 need no tile; what that leaves over is spare, for tiles that lose tokens and are not full again
     return {
         /*.n_stream =*/unified ? 1 : n_seq_max,
         /*.n_cells  =*/n_cells,
         /*.n_f16    =*/(uint32_t) n_f16,
-        /*.n_tiles  =*/(uint64_t) n_sink + n_window >= n_cells ? 0 : n_cells / LLAMA_KV_TILE,
+        /*.n_tiles  =*/(uint64_t) n_sink + n_window >= n_cells ? 0 : n_cells / GGML_QLUTATTN_TILE,
         /*.n_sink   =*/n_sink,
         /*.n_window =*/n_window,
     };
 }
 
 bool llama_kv_mixed_stream::tile_is_free(uint32_t tile) const {
-    for (uint32_t i = 0; i < LLAMA_KV_TILE; i++) {
-        if (!packed.is_empty(tile * LLAMA_KV_TILE + i)) {
+    for (uint32_t i = 0; i < GGML_QLUTATTN_TILE; i++) {
+        if (!packed.is_empty(tile * GGML_QLUTATTN_TILE + i)) {
             return false;
         }
     }
@@ -40,9 +40,9 @@ void llama_kv_mixed_stream::add(uint32_t cell, llama_pos pos, int32_t n_seq_id, 
 }
 
 void llama_kv_mixed_stream::pack(const llama_kv_mixed_pack & p) {
-    for (uint32_t i = 0; i < LLAMA_KV_TILE; i++) {
+    for (uint32_t i = 0; i < GGML_QLUTATTN_TILE; i++) {
         const uint32_t from = p.cells[i];
-        const uint32_t to   = p.tile * LLAMA_KV_TILE + i;
+        const uint32_t to   = p.tile * GGML_QLUTATTN_TILE + i;
         packed.pos_set(to, f16.pos_get(from));
         for (llama_seq_id seq_id = 0; seq_id < LLAMA_MAX_SEQ; seq_id++) {
             if (f16.seq_has(from, seq_id)) {
@@ -180,17 +180,17 @@ void llama_kv_mixed_planner::pack(uint32_t stream, std::vector<uint32_t> & cells
     auto & s = snapshots[stream];
 
     size_t n_packed = 0;
-    while (s.n_free < n_free_wanted && cells.size() - n_packed >= LLAMA_KV_TILE && !s.free_tiles.empty()) {
+    while (s.n_free < n_free_wanted && cells.size() - n_packed >= GGML_QLUTATTN_TILE && !s.free_tiles.empty()) {
         llama_kv_mixed_pack res;
         res.stream = stream;
         res.tile   = s.free_tiles.back();
-        std::copy_n(cells.begin() + n_packed, LLAMA_KV_TILE, res.cells.begin());
+        std::copy_n(cells.begin() + n_packed, GGML_QLUTATTN_TILE, res.cells.begin());
         for (uint32_t i : res.cells) {
             s.f16[i] = cell();
         }
         s.free_tiles.pop_back();
-        s.n_free += LLAMA_KV_TILE;
-        n_packed += LLAMA_KV_TILE;
+        s.n_free += GGML_QLUTATTN_TILE;
+        n_packed += GGML_QLUTATTN_TILE;
         packs.push_back(res);
     }
     cells.erase(cells.begin(), cells.begin() + n_packed);

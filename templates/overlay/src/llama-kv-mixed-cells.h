@@ -2,6 +2,7 @@
 
 // The bookkeeping of the mixed KV cache: which cell holds which token. No tensors here.
 
+#include "ggml-qlutattn.h"
 #include "llama-cparams.h"
 #include "llama-kv-cells.h"
 
@@ -9,9 +10,6 @@
 #include <bitset>
 #include <cstdint>
 #include <vector>
-
-// tokens in a tile (PACK_SIZE)
-constexpr uint32_t LLAMA_KV_TILE = 128;
 
 // what the cells of a cache are for
 struct llama_kv_mixed_layout {
@@ -31,10 +29,10 @@ struct llama_kv_mixed_pack {
     uint32_t stream;
     uint32_t tile;
 
-    std::array<uint32_t, LLAMA_KV_TILE> cells;
+    std::array<uint32_t, GGML_QLUTATTN_TILE> cells;
 };
 
-// the cells of a stream; token i of tile t is cell t*LLAMA_KV_TILE + i of packed
+// the cells of a stream; token i of tile t is cell t*GGML_QLUTATTN_TILE + i of packed
 struct llama_kv_mixed_stream {
     llama_kv_cells f16;
     llama_kv_cells packed;

@@ -27,7 +27,7 @@ static void for_each_block(const llama_kv_cache_mixed::side & side, uint32_t str
     }
     t = side.packed;
     for (uint32_t tile : tiles) {
-        const size_t size = LLAMA_KV_TILE * t->nb[1];
+        const size_t size = GGML_QLUTATTN_TILE * t->nb[1];
         if (ggml_is_qlutattn(t->type)) {
             for (int64_t col = 0; col < t->ne[2]; col++) {
                 f((uint8_t *) t->data + stream * t->nb[3] + col * t->nb[2] + tile * size, size);
@@ -73,9 +73,9 @@ void llama_kv_mixed_state::write_stream(const llama_kv_cache_mixed & kv, llama_k
         }
     }
     std::vector<uint32_t> tiles;
-    for (uint32_t i = 0; i < kv.layout.n_tiles * LLAMA_KV_TILE; i++) {
-        if (is_saved(stream.packed, i, seq_id) && (tiles.empty() || tiles.back() != i / LLAMA_KV_TILE)) {
-            tiles.push_back(i / LLAMA_KV_TILE);
+    for (uint32_t i = 0; i < kv.layout.n_tiles * GGML_QLUTATTN_TILE; i++) {
+        if (is_saved(stream.packed, i, seq_id) && (tiles.empty() || tiles.back() != i / GGML_QLUTATTN_TILE)) {
+            tiles.push_back(i / GGML_QLUTATTN_TILE);
         }
     }
     out.write_u32(cells.size());
@@ -86,8 +86,8 @@ void llama_kv_mixed_state::write_stream(const llama_kv_cache_mixed & kv, llama_k
     }
     for (uint32_t tile : tiles) {
         out.write_u32(tile);
-        for (uint32_t i = 0; i < LLAMA_KV_TILE; i++) {
-            write_token(out, stream.packed, tile * LLAMA_KV_TILE + i, seq_id);
+        for (uint32_t i = 0; i < GGML_QLUTATTN_TILE; i++) {
+            write_token(out, stream.packed, tile * GGML_QLUTATTN_TILE + i, seq_id);
         }
     }
     for (const auto & l : kv.layers) {
@@ -209,7 +209,7 @@ void llama_kv_mixed_state::read_stream(const llama_kv_cache_mixed & kv, llama_kv
     for (uint32_t i = 0; i < n_tiles; i++) {
         to.tiles.push_back(read_next(in, to.tiles));
         to.tile_tokens.emplace_back();
-        for (uint32_t k = 0; k < LLAMA_KV_TILE; k++) {
+        for (uint32_t k = 0; k < GGML_QLUTATTN_TILE; k++) {
             to.tile_tokens.back().push_back(read_token(kv, in, to.stream));
         }
     }
@@ -259,9 +259,9 @@ void llama_kv_mixed_state::assign_cells(const llama_kv_cache_mixed & kv, saved_s
         n_used += !free_cells[i];
     }
     std::vector<bool> free_tiles(kv.layout.n_tiles, true);
-    for (uint32_t i = 0; i < kv.layout.n_tiles * LLAMA_KV_TILE; i++) {
+    for (uint32_t i = 0; i < kv.layout.n_tiles * GGML_QLUTATTN_TILE; i++) {
         if (stays(stream.packed, i)) {
-            free_tiles[i / LLAMA_KV_TILE] = false;
+            free_tiles[i / GGML_QLUTATTN_TILE] = false;
             n_used++;
         }
     }
@@ -295,8 +295,8 @@ void llama_kv_mixed_state::load(llama_kv_cache_mixed & kv) const {
             set(stream.f16, s.cells[i], s.tokens[i]);
         }
         for (size_t i = 0; i < s.tiles.size(); i++) {
-            for (uint32_t k = 0; k < LLAMA_KV_TILE; k++) {
-                set(stream.packed, s.tiles[i] * LLAMA_KV_TILE + k, s.tile_tokens[i][k]);
+            for (uint32_t k = 0; k < GGML_QLUTATTN_TILE; k++) {
+                set(stream.packed, s.tiles[i] * GGML_QLUTATTN_TILE + k, s.tile_tokens[i][k]);
             }
         }
         size_t i_data = 0;
