@@ -96,7 +96,7 @@ def test_each_patch_compiles_on_its_own(workspace: Workspace, tmp_path: Path) ->
     for patch in series(workspace):
         run("git", "am", "-q", patch, cwd=tree)
         changed = run("git", "diff", "--name-only", "HEAD~1", cwd=tree).split()
-        ours = ("ggml/", "tools/align-attn/")
+        ours = ("ggml/", "tools/align-attn/", "tools/qlutattn-common/")
         outside = [f"{tree / name}^" for name in changed if name.endswith(".cpp") and not name.startswith(ours)]
         targets = ["ggml", *outside, *(["align_attn"] if patch.stem == "align-attn" else [])]
         build(tree, tmp_path / "build", targets, ["-DLLAMA_BUILD_UI=OFF", "-DLLAMA_USE_PREBUILT_UI=OFF", *fast])

@@ -8,31 +8,22 @@
 #include <stdexcept>
 #include <utility>
 
-device::device() {
-    if (!ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU)) {
-        ggml_backend_load_all(); // a build whose backends are libraries to load
-    }
-    backend.reset(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr));
-    if (!backend) {
-        throw std::runtime_error("ggml has no CPU backend here");
-    }
-    reg            = ggml_backend_dev_backend_reg(ggml_backend_get_device(backend.get()));
-    set_n_threads  = (ggml_backend_set_n_threads_t) ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads");
-    name_of_kernel = (const char * (*) (enum ggml_type)) ggml_backend_reg_get_proc_address(reg, "ggml_qlutattn_kernel_name");
-    if (!set_n_threads || !name_of_kernel) {
-        throw std::runtime_error("the CPU backend does not name its QLUTATTN kernels: it was built without GGML_QLUTATTN");
-    }
+device::device() : backend(start_cpu_backend()) {
+    find_cpu_function(backend.get(), "ggml_backend_set_n_threads", set_n_threads);
+    find_cpu_function(backend.get(), "ggml_qlutattn_kernel_name", name_function);
 }
 
 std::string device::kernel_name(ggml_type type) const {
     if (type == GGML_TYPE_F16) {
         return "f16";
     }
-    const char * name = name_of_kernel(type);
-    if (!name || (strncmp(name, "lut-", 4) != 0 && strncmp(name, "dot-", 4) != 0 && strncmp(name, "dot7-", 5) != 0)) {
-        throw std::runtime_error(std::string("the CPU backend names no known kernel for ") + ggml_type_name(type));
+    const std::string name = name_of_kernel(name_function, type);
+    for (const char * known : { "lut-", "dot-", "dot7-" }) {
+        if (name.rfind(known, 0) == 0) {
+            return name;
+        }
     }
-    return name;
+    throw std::runtime_error("the CPU backend names an unknown kernel for " + std::string(ggml_type_name(type)) + ": " + name);
 }
 
 void device::compute(ggml_cgraph * graph, int n_threads) {

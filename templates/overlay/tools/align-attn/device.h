@@ -1,11 +1,9 @@
 #pragma once
 
 #include "case.h"
+#include "cpu-backend.h"
 #include "data.h"
 #include "reference.h"
-
-#include "ggml-backend.h"
-#include "ggml-cpp.h"
 
 // What the CPU backend made of a case.
 struct device_result {
@@ -30,7 +28,6 @@ class device {
     void compute(ggml_cgraph * graph, int n_threads);
 
     ggml_backend_ptr             backend;
-    ggml_backend_reg_t           reg                    = nullptr;
-    ggml_backend_set_n_threads_t set_n_threads          = nullptr;
-    const char * (*name_of_kernel)(enum ggml_type type) = nullptr;
+    ggml_backend_set_n_threads_t set_n_threads = nullptr;
+    kernel_name_function         name_function = nullptr;
 };

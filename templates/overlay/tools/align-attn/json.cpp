@@ -3,17 +3,9 @@
 #include "report.h"
 
 #include <fstream>
-#include <iomanip>
-#include <sstream>
 
-// JSON has no NaN and no Inf
 static std::string number(double x) {
-    if (!std::isfinite(x)) {
-        return "null";
-    }
-    std::ostringstream out;
-    out << std::setprecision(9) << x;
-    return out.str();
+    return json_number(x, 9);
 }
 
 bool write_json(const report & r, const std::string & path) {

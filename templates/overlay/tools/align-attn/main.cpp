@@ -1,37 +1,25 @@
 // align_attn: proves packing and mixed attention of the QLUTATTN types, case by case. docs/align.md says how it judges.
 
 #include "case.h"
+#include "cli.h"
+#include "clock.h"
 #include "data.h"
 #include "device.h"
 #include "dump.h"
 #include "judge.h"
-#include "provenance.h"
 #include "report.h"
 #include "torch.h"
 
-#include <chrono>
-#include <cstring>
-#include <regex>
-#include <stdexcept>
+#include <cstdio>
 
 static constexpr int64_t QUICK_COST = 8000000; // larger cases are left out by --quick
 
 namespace {
 
-struct usage_error : std::runtime_error {
-    using std::runtime_error::runtime_error;
-};
-
-struct options {
-    std::string filter = ".*";
-    std::string json;
+struct options : common_options {
     std::string junit;
     std::string dump;
     int         n_threads = 0; // 0: each case has its own
-    bool        list      = false;
-    bool        quick     = false;
-    bool        version   = false;
-    bool        help      = false;
 };
 
 const char * const HELP =
@@ -51,52 +39,24 @@ const char * const HELP =
     "  --help          print this text and stop\n";
 
 options parse(int argc, char ** argv) {
-    options o;
-    for (int i = 1; i < argc; ++i) {
-        const std::string name  = argv[i];
-        const auto        value = [&]() -> std::string {
-            if (i + 1 >= argc) {
-                throw usage_error(name + " needs a value");
-            }
-            return argv[++i];
-        };
-        if (name == "--filter") {
-            o.filter = value();
-        } else if (name == "--json") {
-            o.json = value();
-        } else if (name == "--junit") {
-            o.junit = value();
-        } else if (name == "--dump") {
-            o.dump = value();
-        } else if (name == "--threads") {
-            const std::string n = value();
-            char *            end;
-            o.n_threads = (int) strtol(n.c_str(), &end, 10);
-            if (*end || n.empty() || o.n_threads < 1 || o.n_threads > 512) {
-                throw usage_error("--threads needs a number from 1 to 512, not '" + n + "'");
-            }
-        } else if (name == "--list") {
-            o.list = true;
-        } else if (name == "--quick") {
-            o.quick = true;
-        } else if (name == "--version") {
-            o.version = true;
-        } else if (name == "--help" || name == "-h") {
-            o.help = true;
-        } else {
-            throw usage_error("unknown argument '" + name + "'; align_attn --help lists what there is");
+    options   o;
+    arguments args(argc, argv);
+    while (args.next()) {
+        if (args.name() == "--junit") {
+            o.junit = args.value();
+        } else if (args.name() == "--dump") {
+            o.dump = args.value();
+        } else if (args.name() == "--threads") {
+            o.n_threads = (int) parse_number(args.name(), "a number", args.value(), 1, 512);
+        } else if (!args.take(o)) {
+            args.refuse("align_attn");
         }
     }
     return o;
 }
 
 std::vector<align_case> choose(const options & o) {
-    std::regex pattern;
-    try {
-        pattern = std::regex(o.filter);
-    } catch (const std::regex_error &) {
-        throw usage_error("--filter needs a regular expression, not '" + o.filter + "'");
-    }
+    const std::regex        pattern = parse_filter(o.filter);
     std::vector<align_case> chosen;
     for (const align_case & c : make_cases()) {
         if (std::regex_search(c.id, pattern) && !(o.quick && c.cost() > QUICK_COST)) {
@@ -104,16 +64,6 @@ std::vector<align_case> choose(const options & o) {
         }
     }
     return chosen;
-}
-
-double now() {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-void save(bool done, const std::string & path) {
-    if (!done) {
-        throw std::runtime_error("cannot write " + path);
-    }
 }
 
 int run(const options & o, const std::vector<align_case> & cases) {
@@ -145,13 +95,13 @@ int run(const options & o, const std::vector<align_case> & cases) {
     }
 
     if (!o.json.empty()) {
-        save(write_json(r, o.json), o.json);
+        check_written(write_json(r, o.json), o.json);
     }
     if (!o.junit.empty()) {
-        save(write_junit(r, o.junit), o.junit);
+        check_written(write_junit(r, o.junit), o.junit);
     }
     if (!o.dump.empty()) {
-        save(dumped.write(o.dump), o.dump);
+        check_written(dumped.write(o.dump), o.dump);
     }
     return r.ok() ? 0 : 1;
 }
@@ -159,18 +109,14 @@ int run(const options & o, const std::vector<align_case> & cases) {
 } // namespace
 
 int main(int argc, char ** argv) {
-    try {
+    return run_main("align_attn", [&] {
         const options o = parse(argc, argv);
         if (o.help) {
             printf("%s", HELP);
             return 0;
         }
         if (o.version) {
-            printf("align_attn, libtorch %s\n", torch_version().empty() ? "not built in" : torch_version().c_str());
-            print_provenance(stdout);
-            if (!o.json.empty()) {
-                save(write_provenance(o.json), o.json);
-            }
+            print_version("align_attn, libtorch " + (torch_version().empty() ? "not built in" : torch_version()), o);
             return 0;
         }
         const std::vector<align_case> cases = choose(o);
@@ -181,11 +127,5 @@ int main(int argc, char ** argv) {
             return 0;
         }
         return run(o, cases);
-    } catch (const usage_error & e) {
-        fprintf(stderr, "align_attn: %s\n", e.what());
-        return 2;
-    } catch (const std::exception & e) {
-        fprintf(stderr, "align_attn: %s\n", e.what());
-        return 3;
-    }
+    });
 }

@@ -1,26 +1,16 @@
 #include "caches.h"
 
 #include "ggml-qlutattn.h"
+#include "rng.h"
 
 #include <algorithm>
 #include <stdexcept>
 
-// splitmix64; twelve 16-bit integers summed are nearly Gaussian
 std::vector<float> random_values(uint64_t seed, size_t n) {
+    rng                random(seed);
     std::vector<float> values(n);
-    const auto         next = [&] {
-        uint64_t z = (seed += 0x9e3779b97f4a7c15u);
-        z          = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-        z          = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-        return z ^ (z >> 31);
-    };
     for (float & value : values) {
-        int32_t sum = -12 * 32768 + 6;
-        for (int i = 0; i < 3; ++i) {
-            const uint64_t r = next();
-            sum += (int32_t) (r & 0xffff) + (int32_t) (r >> 16 & 0xffff) + (int32_t) (r >> 32 & 0xffff) + (int32_t) (r >> 48);
-        }
-        value = (float) sum / 65536.0f;
+        value = random.gauss();
     }
     return values;
 }

@@ -2,19 +2,10 @@
 #include "provenance.h"
 #include "result.h"
 
-#include <cmath>
 #include <fstream>
-#include <iomanip>
-#include <sstream>
 
-// JSON has no NaN and no Inf
 static std::string number(double x) {
-    if (!std::isfinite(x)) {
-        return "null";
-    }
-    std::ostringstream out;
-    out << std::setprecision(6) << x;
-    return out.str();
+    return json_number(x, 6);
 }
 
 static std::string type_text(ggml_type type) {

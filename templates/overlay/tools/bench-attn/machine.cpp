@@ -1,10 +1,10 @@
 #include "machine.h"
 
+#include "clock.h"
 #include "row.h"
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cstring>
 #include <stdexcept>
 
@@ -13,10 +13,6 @@
 #endif
 
 static constexpr size_t MIB = 1024 * 1024;
-
-static double now() {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // Four times the largest cache, since caches do not forget in order.
 static size_t flush_size() {
@@ -77,26 +73,12 @@ static void sweep_share(ggml_tensor * dst, int ith, int nth, void * userdata) {
     (void) dst;
 }
 
-machine::machine() {
-    if (!ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU)) {
-        ggml_backend_load_all(); // a build whose backends are libraries to load
-    }
-    backend.reset(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr));
-    if (!backend) {
-        throw std::runtime_error("ggml has no CPU backend here");
-    }
-    reg             = ggml_backend_dev_backend_reg(ggml_backend_get_device(backend.get()));
-    const auto find = [&](auto & function, const char * name) {
-        function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(ggml_backend_reg_get_proc_address(reg, name));
-        if (!function) {
-            throw std::runtime_error(std::string("the CPU backend has no ") + name + ": was it built with GGML_QLUTATTN?");
-        }
-    };
-    find(pool_new, "ggml_threadpool_new");
-    find(pool_free, "ggml_threadpool_free");
-    find(pool_set, "ggml_backend_cpu_set_threadpool");
-    find(set_threads, "ggml_backend_set_n_threads");
-    find(name_of_kernel, "ggml_qlutattn_kernel_name");
+machine::machine() : backend(start_cpu_backend()) {
+    find_cpu_function(backend.get(), "ggml_threadpool_new", pool_new);
+    find_cpu_function(backend.get(), "ggml_threadpool_free", pool_free);
+    find_cpu_function(backend.get(), "ggml_backend_cpu_set_threadpool", pool_set);
+    find_cpu_function(backend.get(), "ggml_backend_set_n_threads", set_threads);
+    find_cpu_function(backend.get(), "ggml_qlutattn_kernel_name", name_function);
 }
 
 machine::~machine() {
@@ -163,11 +145,7 @@ bandwidth machine::measure_bandwidth(int n_threads) {
 }
 
 std::string machine::kernel_name(ggml_type type) const {
-    const char * name = name_of_kernel(type);
-    if (!name) {
-        throw std::runtime_error(std::string("the CPU backend names no kernel for ") + ggml_type_name(type));
-    }
-    return name;
+    return name_of_kernel(name_function, type);
 }
 
 extern "C"

@@ -1,7 +1,6 @@
 #pragma once
 
-#include "ggml-backend.h"
-#include "ggml-cpp.h"
+#include "cpu-backend.h"
 
 #include <cstdint>
 #include <string>
@@ -56,12 +55,11 @@ class machine {
     ggml_threadpool * pool = nullptr;
     std::vector<char> scratch;
 
-    ggml_backend_reg_t reg                                  = nullptr;
     ggml_threadpool * (*pool_new)(ggml_threadpool_params *) = nullptr;
     void (*pool_free)(ggml_threadpool *)                    = nullptr;
     void (*pool_set)(ggml_backend_t, ggml_threadpool *)     = nullptr;
     ggml_backend_set_n_threads_t set_threads                = nullptr;
-    const char * (*name_of_kernel)(ggml_type)               = nullptr;
+    kernel_name_function         name_function              = nullptr;
 };
 
 // One run of a graph, under a name that an instruction counter can be told (callgrind --toggle-collect).

@@ -1,15 +1,13 @@
 // bench_attn: times attention over QLUTATTN caches beside upstream's, in turns. docs/performance.md says how.
 
+#include "cli.h"
 #include "group.h"
-#include "provenance.h"
 #include "result.h"
 
 #include <algorithm>
-#include <cstdlib>
+#include <cstdio>
 #include <memory>
-#include <regex>
 #include <sstream>
-#include <stdexcept>
 #include <thread>
 
 static constexpr int64_t MIN_KEYS = 512;
@@ -17,23 +15,13 @@ static constexpr int64_t MAX_KEYS = 131072;
 
 namespace {
 
-struct usage_error : std::runtime_error {
-    using std::runtime_error::runtime_error;
-};
-
-struct options {
+struct options : common_options {
     std::vector<work_kind>  work = { work_kind::decode, work_kind::prefill, work_kind::pack };
-    std::vector<int64_t>    keys; // empty: KEYS, or for prefill those that end before the day does
+    std::vector<int64_t>    keys; // empty: KEYS, or for prefill the shorter ones
     std::vector<int>        threads;
     std::vector<cache_kind> caches;
     geometry                shape;
-    std::string             filter = ".*";
-    std::string             json;
     effort                  how;
-    bool                    quick   = false;
-    bool                    list    = false;
-    bool                    version = false;
-    bool                    help    = false;
 };
 
 const std::vector<int64_t> KEYS               = { 512, 2048, 8192, 32768, 131072 };
@@ -74,12 +62,7 @@ std::vector<std::string> split(const std::string & list, char separator) {
 }
 
 int64_t number(const std::string & option, const std::string & text, int64_t min, int64_t max) {
-    char *        end;
-    const int64_t n = strtoll(text.c_str(), &end, 10);
-    if (text.empty() || *end || n < min || n > max) {
-        throw usage_error(option + " needs numbers from " + std::to_string(min) + " to " + std::to_string(max) + ", not '" + text + "'");
-    }
-    return n;
+    return parse_number(option, "numbers", text, min, max);
 }
 
 geometry heads(const std::string & text) {
@@ -138,56 +121,44 @@ cache_kind read_cache(const std::string & text) {
     return cache;
 }
 
+bool read_layout(const std::string & text) {
+    if (text != "tokens" && text != "heads") {
+        throw usage_error("--layout needs tokens or heads, not '" + text + "'");
+    }
+    return text == "heads";
+}
+
 options parse(int argc, char ** argv) {
-    options o;
+    options   o;
+    arguments args(argc, argv);
     take<cache_kind>(o.caches, "--types", CACHES, read_cache);
-    for (int i = 1; i < argc; ++i) {
-        const std::string name  = argv[i];
-        const auto        value = [&]() -> std::string {
-            if (i + 1 >= argc) {
-                throw usage_error(name + " needs a value");
-            }
-            return argv[++i];
-        };
+    while (args.next()) {
+        const std::string & name = args.name();
         if (name == "--work") {
-            take<work_kind>(o.work, name, value(), read_work);
+            take<work_kind>(o.work, name, args.value(), read_work);
         } else if (name == "--keys") {
-            take<int64_t>(o.keys, name, value(), read_keys);
+            take<int64_t>(o.keys, name, args.value(), read_keys);
         } else if (name == "--threads") {
-            take<int>(o.threads, name, value(), read_threads);
+            take<int>(o.threads, name, args.value(), read_threads);
         } else if (name == "--types") {
-            take<cache_kind>(o.caches, name, value(), read_cache);
+            take<cache_kind>(o.caches, name, args.value(), read_cache);
         } else if (name == "--heads") {
             const bool by_head = o.shape.by_head;
-            o.shape            = heads(value());
+            o.shape            = heads(args.value());
             o.shape.by_head    = by_head;
         } else if (name == "--layout") {
-            const std::string layout = value();
-            if (layout != "tokens" && layout != "heads") {
-                throw usage_error("--layout needs tokens or heads, not '" + layout + "'");
-            }
-            o.shape.by_head = layout == "heads";
-        } else if (name == "--filter") {
-            o.filter = value();
-        } else if (name == "--json") {
-            o.json = value();
+            o.shape.by_head = read_layout(args.value());
         } else if (name == "--cold") {
             o.how.is_cold = true;
-        } else if (name == "--quick") {
-            o.quick          = true;
-            o.how.seconds    = 1;
-            o.how.min_rounds = 3;
         } else if (name == "--count") {
             o.how.count_only = true;
-        } else if (name == "--list") {
-            o.list = true;
-        } else if (name == "--version") {
-            o.version = true;
-        } else if (name == "--help" || name == "-h") {
-            o.help = true;
-        } else {
-            throw usage_error("unknown argument '" + name + "'; bench_attn --help lists what there is");
+        } else if (!args.take(o)) {
+            args.refuse("bench_attn");
         }
+    }
+    if (o.quick) {
+        o.how.seconds    = 1;
+        o.how.min_rounds = 3;
     }
     if (o.threads.empty()) {
         o.threads     = { 1 };
@@ -209,12 +180,7 @@ const std::vector<int64_t> & keys_of(const options & o, work_kind work) {
 
 // Rows of one length stand together, so that its caches are made once; rows of one group do, within.
 std::vector<bench_row> choose(const options & o) {
-    std::regex pattern;
-    try {
-        pattern = std::regex(o.filter);
-    } catch (const std::regex_error &) {
-        throw usage_error("--filter needs a regular expression, not '" + o.filter + "'");
-    }
+    const std::regex     pattern = parse_filter(o.filter);
     std::vector<int64_t> lengths;
     for (work_kind work : o.work) {
         lengths.insert(lengths.end(), keys_of(o, work).begin(), keys_of(o, work).end());
@@ -279,8 +245,8 @@ int run(const options & o, std::vector<bench_row> rows) {
         first += group.size();
     }
     result.rows = std::move(rows);
-    if (!o.json.empty() && !write_json(result, o.json)) {
-        throw std::runtime_error("cannot write " + o.json);
+    if (!o.json.empty()) {
+        check_written(write_json(result, o.json), o.json);
     }
     return 0;
 }
@@ -288,18 +254,14 @@ int run(const options & o, std::vector<bench_row> rows) {
 } // namespace
 
 int main(int argc, char ** argv) {
-    try {
+    return run_main("bench_attn", [&] {
         const options o = parse(argc, argv);
         if (o.help) {
             printf("%s", HELP);
             return 0;
         }
         if (o.version) {
-            printf("bench_attn\n");
-            print_provenance(stdout);
-            if (!o.json.empty() && !write_provenance(o.json)) {
-                throw std::runtime_error("cannot write " + o.json);
-            }
+            print_version("bench_attn", o);
             return 0;
         }
         std::vector<bench_row> rows = choose(o);
@@ -313,11 +275,5 @@ int main(int argc, char ** argv) {
             throw usage_error("no row matches '" + o.filter + "'; ids look like decode-8192-t2-K4V4");
         }
         return run(o, std::move(rows));
-    } catch (const usage_error & e) {
-        fprintf(stderr, "bench_attn: %s\n", e.what());
-        return 2;
-    } catch (const std::exception & e) {
-        fprintf(stderr, "bench_attn: %s\n", e.what());
-        return 3;
-    }
+    });
 }

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-// What a program of ours was made of and runs on: docs/provenance.md has the whole chain.
+// What a program was built from and runs on: docs/provenance.md of the qlutattn project describes the whole chain.
 
 // Instruction sets and choices that the CPU backend was built with: "AVX2", "REPACK", ...
 std::vector<std::string> cpu_features();

@@ -1,5 +1,6 @@
 #include "json-text.h"
 
+#include <cmath>
 #include <iomanip>
 #include <sstream>
 
@@ -25,4 +26,13 @@ std::string json_list(const std::vector<std::string> & items) {
         out += (i ? ", " : "") + json_text(items[i]);
     }
     return out + "]";
+}
+
+std::string json_number(double x, int digits) {
+    if (!std::isfinite(x)) {
+        return "null";
+    }
+    std::ostringstream out;
+    out << std::setprecision(digits) << x;
+    return out.str();
 }

@@ -1,10 +1,10 @@
 #include "provenance.h"
 
+#include "cpu-backend.h"
 #include "json-text.h"
 #include "provenance-build.h"    // by cmake: compiler and flags
 #include "qlutattn-provenance.h" // by qlutattn build, at the top of the build folder; empty without it
 
-#include "ggml-backend.h"
 #include "ggml.h"
 
 #include <cstring>
@@ -29,13 +29,6 @@ struct fact {
     const char * name;
     std::string  value; // empty: not known
 };
-
-ggml_backend_dev_t cpu_device() {
-    if (!ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU)) {
-        ggml_backend_load_all(); // a build whose backends are libraries to load
-    }
-    return ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
-}
 
 std::string joined(const std::vector<std::string> & words) {
     std::string out;
