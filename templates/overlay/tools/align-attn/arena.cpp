@@ -28,36 +28,36 @@ arena::arena(ggml_context * ctx) {
         }
         ggml_backend_tensor_alloc(buffer.get(), t, base + at);
         const std::string shape = std::string(ggml_type_name(t->type)) + " tensor of " + std::to_string(ggml_nbytes(t)) + " bytes";
-        owners.push_back({ shape, at, ggml_nbytes(t) });
+        regions.push_back({ shape, at, ggml_nbytes(t) });
         at += aligned(ggml_nbytes(t)) + GUARD;
     }
 }
 
 void arena::snapshot() {
-    remembered.assign(base, base + size);
+    copy.assign(base, base + size);
 }
 
 void arena::expect(const void * data, size_t n) {
-    memcpy(remembered.data() + ((const uint8_t *) data - base), data, n);
+    memcpy(copy.data() + ((const uint8_t *) data - base), data, n);
 }
 
 void arena::compare(const char * who, std::vector<std::string> & faults) {
-    if (memcmp(base, remembered.data(), size) == 0) {
+    if (memcmp(base, copy.data(), size) == 0) {
         return;
     }
     for (size_t i = 0; i < size;) {
-        if (base[i] == remembered[i]) {
+        if (base[i] == copy[i]) {
             i++;
             continue;
         }
         size_t o = 0;
-        while (o + 1 < owners.size() && owners[o + 1].offset <= i) {
+        while (o + 1 < regions.size() && regions[o + 1].offset <= i) {
             o++;
         }
-        const bool inside = i >= owners[o].offset && i < owners[o].offset + owners[o].size;
-        faults.push_back(std::string(who) + " wrote " + (inside ? "into a " : "next to a ") + owners[o].name + ", at byte " +
-                         std::to_string((int64_t) i - (int64_t) owners[o].offset));
-        i = o + 1 < owners.size() ? owners[o + 1].offset : size; // one line for each tensor
+        const bool inside = i >= regions[o].offset && i < regions[o].offset + regions[o].size;
+        faults.push_back(std::string(who) + " wrote " + (inside ? "into a " : "next to a ") + regions[o].name + ", at byte " +
+                         std::to_string((int64_t) i - (int64_t) regions[o].offset));
+        i = o + 1 < regions.size() ? regions[o + 1].offset : size; // one line for each tensor
     }
     snapshot();
 }

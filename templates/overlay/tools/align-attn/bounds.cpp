@@ -9,73 +9,74 @@
 
 static constexpr int LANES = 4096;
 
-// A lane becomes what its codes stand for; returns its variance (around 0 where the format has no offset).
-static double pack(const tile_format & format, double * x) {
+// Replaces a lane by the values of its codes; returns its variance (around 0 where the format has no offset).
+static double pack_and_unpack(const tile_format & format, double * x) {
     double mean    = 0;
     double squares = 0;
-    int    codes[128];
-    for (int i = 0; i < 128; ++i) {
-        mean += format.has_offset ? x[i] / 128 : 0.0;
+    int    codes[TILE];
+    for (int i = 0; i < TILE; ++i) {
+        mean += format.has_offset ? x[i] / TILE : 0.0;
     }
-    for (int i = 0; i < 128; ++i) {
+    for (int i = 0; i < TILE; ++i) {
         x[i] -= mean;
-        squares += x[i] * x[i] / 128;
+        squares += x[i] * x[i] / TILE;
     }
     const double scale = fit_lane(x, format, codes);
-    for (int i = 0; i < 128; ++i) {
+    for (int i = 0; i < TILE; ++i) {
         x[i] = mean + scale * format.level(codes[i]);
     }
     return squares;
 }
 
-// What packing loses of Gaussian lanes: the squared error, relative to their variance.
-static double lost_of_gauss(const tile_format & format) {
+// The squared error that packing causes in Gaussian lanes, relative to their variance.
+static double gaussian_distortion(const tile_format & format) {
     rng    random("gauss");
-    double lost  = 0;
-    double whole = 0;
+    double error = 0;
+    double power = 0;
     for (int lane = 0; lane < LANES; ++lane) {
-        double x[128];
-        double packed[128];
-        for (int i = 0; i < 128; ++i) {
+        double x[TILE];
+        double packed[TILE];
+        for (int i = 0; i < TILE; ++i) {
             x[i] = packed[i] = random.gauss();
         }
-        whole += pack(format, packed);
-        for (int i = 0; i < 128; ++i) {
-            lost += (packed[i] - x[i]) * (packed[i] - x[i]) / 128;
+        power += pack_and_unpack(format, packed);
+        for (int i = 0; i < TILE; ++i) {
+            error += (packed[i] - x[i]) * (packed[i] - x[i]) / TILE;
         }
     }
-    return lost / whole;
+    return error / power;
 }
 
-// The same as attention sees it, of K lanes with outlier channels and the query that hardly looks at those. The scale follows the outliers, so that
-// the errors of the others grow with the scores, and the keys that weigh most have the largest ones: only attention itself shows how much that is.
-static double lost_of_outliers(const tile_format & format) {
+// The same of the result of attention, for K lanes with outlier channels and queries that are small there. The scale of a lane follows its
+// outliers, so that the errors of the other channels grow with the scores, and the keys with the most weight have the largest errors:
+// only attention itself shows how much that is.
+static double outlier_distortion(const tile_format & format) {
     constexpr int rounds   = 32;
     constexpr int keys     = 128;
     constexpr int queries  = 32;
     constexpr int channels = 8; // of V
 
-    static double exact[keys][128];
-    static double packed[keys][128];
+    static double exact[keys][TILE];
+    static double packed[keys][TILE];
     static double v[keys][channels];
     rng           random("outliers");
-    double        lost  = 0;
-    double        whole = 0;
+    double        error = 0;
+    double        power = 0;
     for (int round = 0; round < rounds; ++round) {
         double variance[keys];
         for (int t = 0; t < keys; ++t) {
-            for (int i = 0; i < 128; ++i) {
+            for (int i = 0; i < TILE; ++i) {
                 exact[t][i] = packed[t][i] = random.gauss() * k_size(data_kind::outlier, i);
             }
-            variance[t] = pack(format, packed[t]);
+            variance[t] = pack_and_unpack(format, packed[t]);
             for (double & x : v[t]) {
                 x = random.gauss();
             }
         }
         for (int row = 0; row < queries; ++row) {
-            double q[128];
+            double q[TILE];
             double size = 0;
-            for (int i = 0; i < 128; ++i) {
+            for (int i = 0; i < TILE; ++i) {
                 q[i] = random.gauss() * q_size(data_kind::outlier, i);
                 size += q[i] * q[i];
             }
@@ -85,10 +86,10 @@ static double lost_of_outliers(const tile_format & format) {
             for (int which = 0; which < 2; ++which) {
                 for (int t = 0; t < keys; ++t) {
                     double score = 0;
-                    for (int i = 0; i < 128; ++i) {
+                    for (int i = 0; i < TILE; ++i) {
                         score += q[i] * (which ? packed : exact)[t][i];
                     }
-                    p[which][t] = std::exp(score / std::sqrt(128.0));
+                    p[which][t] = std::exp(score / std::sqrt((double) TILE));
                     sum[which] += p[which][t];
                 }
                 for (int t = 0; t < keys; ++t) {
@@ -99,17 +100,18 @@ static double lost_of_outliers(const tile_format & format) {
                 }
             }
             for (int c = 0; c < channels; ++c) {
-                lost += (out[1][c] - out[0][c]) * (out[1][c] - out[0][c]);
-                for (int t = 0; t < keys; ++t) { // as reference.cpp has it: the first order, the score's variance being this times the loss
-                    whole += p[0][t] * p[0][t] * size * variance[t] / 128 * (v[t][c] - out[0][c]) * (v[t][c] - out[0][c]);
+                error += (out[1][c] - out[0][c]) * (out[1][c] - out[0][c]);
+                // as in reference.cpp: to first order, where the variance of the score is this times the distortion
+                for (int t = 0; t < keys; ++t) {
+                    power += p[0][t] * p[0][t] * size * variance[t] / TILE * (v[t][c] - out[0][c]) * (v[t][c] - out[0][c]);
                 }
             }
         }
     }
-    return lost / whole;
+    return error / power;
 }
 
-static double expected(const tile_format * format, bool has_outliers) {
+static double distortion_of(const tile_format * format, bool has_outliers) {
     static std::map<std::pair<const tile_format *, bool>, double> known;
     if (!format) {
         return 0.0; // f16
@@ -119,13 +121,13 @@ static double expected(const tile_format * format, bool has_outliers) {
         0.0
     });
     if (is_new) {
-        at->second = has_outliers ? lost_of_outliers(*format) : lost_of_gauss(*format);
+        at->second = has_outliers ? outlier_distortion(*format) : gaussian_distortion(*format);
     }
     return at->second;
 }
 
-unit_error expected_error(const align_case & c) {
-    return { expected(c.k, c.data == data_kind::outlier), expected(c.v, false) };
+distortion expected_distortion(const align_case & c) {
+    return { distortion_of(c.k, c.data == data_kind::outlier), distortion_of(c.v, false) };
 }
 
 double slack_of(const align_case & c) {

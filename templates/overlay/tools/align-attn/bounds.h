@@ -3,12 +3,12 @@
 #include "case.h"
 
 // The relative squared error of packed values: of K as it reaches the scores, and of V.
-struct unit_error {
+struct distortion {
     double k;
     double v;
 };
 
-unit_error expected_error(const align_case & c);
+distortion expected_distortion(const align_case & c);
 
-// How far (b) may be above the expected error: never more than about twice what was measured.
+// The factor by which the error of (b) may exceed what is expected: at most about twice the measured one.
 double slack_of(const align_case & c);

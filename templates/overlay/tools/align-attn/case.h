@@ -53,7 +53,7 @@ struct align_case {
     const tile_format * k = usual_format(true); // NULL: this side of the packed segment is f16
     const tile_format * v = usual_format(false);
 
-    int n_tiles   = 1; // packed tokens / 128
+    int n_tiles   = 1; // packed tokens / TILE
     int n_f16     = 0; // tokens in the f16 segment
     int n_q       = 1;
     int group     = 1; // query heads per kv head
@@ -81,11 +81,11 @@ struct align_case {
     poison_kind poison        = poison_kind::none;
     bool        poison_masked = false; // no query sees the poisoned token
 
-    int64_t n_packed() const { return 128 * (int64_t) n_tiles; }
+    int64_t n_packed() const { return TILE * (int64_t) n_tiles; }
     int64_t n_kv() const { return n_packed() + n_f16; }
     int64_t n_head() const { return (int64_t) n_head_kv * group; }
     int64_t n_embd() const { return (int64_t) n_head_kv * head_dim; }
-    int64_t n_cols() const { return n_embd() / 128; }
+    int64_t n_cols() const { return n_embd() / TILE; }
     int64_t n_rows() const { return n_batch * n_head() * n_q; }
     int64_t cost() const { return n_rows() * n_kv() * head_dim; } // multiplications of q.k
 

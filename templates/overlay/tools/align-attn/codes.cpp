@@ -23,15 +23,15 @@ static int read_lookup(const uint8_t * bytes, int bits, int lane, int depth) {
 // dot: chunk 4*bits*L + B holds 32/bits depths of 16 lanes, four bytes a lane.
 static int read_dot(const uint8_t * bytes, int bits, int lane, int depth) {
     const int per_chunk = 32 / bits;
-    const int chunk     = lane / 16 * (128 / per_chunk) + depth / per_chunk;
+    const int chunk     = lane / 16 * (TILE / per_chunk) + depth / per_chunk;
     const int byte      = bytes[64 * chunk + 4 * (lane % 16) + depth % 4];
     return byte >> bits * (depth % per_chunk / 4) & ((1 << bits) - 1);
 }
 
 void read_tile(const uint8_t * bytes, const tile_format & format, tile_codes & tile) {
     const auto read = format.is_lookup ? read_lookup : read_dot;
-    for (int lane = 0; lane < 128; ++lane) {
-        for (int depth = 0; depth < 128; ++depth) {
+    for (int lane = 0; lane < TILE; ++lane) {
+        for (int depth = 0; depth < TILE; ++depth) {
             tile.code[lane][depth] = (uint8_t) read(bytes, format.bits, lane, depth);
         }
         const uint8_t * meta = bytes + format.code_bytes() + 2 * lane;
@@ -65,18 +65,18 @@ double half_step(double x) {
     return std::ldexp(0.5, exponent - 10);
 }
 
-// The code of a value in level units, which is rounded down, held to int8 and compared with the midpoints, halves away from 0.
+// The code of a value in level units, which is rounded down, clamped to int8 and compared with the midpoints, halves away from 0.
 int code_of(const tile_format & format, double u) {
-    const double held = std::min(std::max(std::floor(u), -128.0), 127.0);
-    int          code = 0;
+    const double clamped = std::min(std::max(std::floor(u), -128.0), 127.0);
+    int          code    = 0;
     for (int k = 0; k + 1 < format.n_levels(); ++k) {
-        code += std::round(32 * (format.level(k) + format.level(k + 1))) <= held;
+        code += std::round(32 * (format.level(k) + format.level(k + 1))) <= clamped;
     }
     return code;
 }
 
-// how far binary32 may be off, for a value in level units
-double unit_error(double u) {
+// the error that binary32 may make in a value in level units
+double rounding_error(double u) {
     return 1e-5 * (1 + std::fabs(u));
 }
 
@@ -85,10 +85,10 @@ double unit_error(double u) {
 // the scale may differ because other values lie between two sixteenths.
 int fit_scale(const double * r, const tile_format & format, int swap, double & scale, double & slack) {
     double sum = 0;
-    for (int i = 0; i < 128; ++i) {
+    for (int i = 0; i < TILE; ++i) {
         sum += r[i] * r[i];
     }
-    const double s = format.rms_to_scale * std::sqrt(sum / 128);
+    const double s = format.rms_to_scale * std::sqrt(sum / TILE);
     scale          = 0.0;
     slack          = 0.0;
     if (s == 0.0) {
@@ -98,9 +98,9 @@ int fit_scale(const double * r, const tile_format & format, int swap, double & s
     double num    = 0;
     double den    = 0;
     double loose  = 0;
-    for (int i = 0; i < 128; ++i) {
+    for (int i = 0; i < TILE; ++i) {
         const double v     = 1024 * r[i] / s;
-        const double error = 16 * unit_error(v / 16);
+        const double error = 16 * rounding_error(v / 16);
         const auto   code  = [&](double x) {
             return code_of(format, std::nearbyint(x) / 16);
         };
@@ -126,7 +126,7 @@ std::string check_lane(const double * x, const tile_format & format, const uint8
     double sum      = 0;
     double sum_abs  = 0;
     bool   all_zero = true;
-    for (int i = 0; i < 128; ++i) {
+    for (int i = 0; i < TILE; ++i) {
         poisoned |= !(std::fabs(x[i]) <= 65504.0);
         all_zero &= code[i] == 0;
         sum += x[i];
@@ -135,13 +135,13 @@ std::string check_lane(const double * x, const tile_format & format, const uint8
     if (poisoned) {
         return std::isnan(scale) && offset == 0.0 && all_zero ? "" : "a lane with NaN, Inf or more than 65504 is not marked";
     }
-    const double mean = format.has_offset ? sum / 128 : 0.0;
-    if (!(std::fabs(offset - mean) <= half_step(offset) * 1.001 + 1e-6 * sum_abs / 128)) {
+    const double mean = format.has_offset ? sum / TILE : 0.0;
+    if (!(std::fabs(offset - mean) <= half_step(offset) * 1.001 + 1e-6 * sum_abs / TILE)) {
         snprintf(text, sizeof(text), "offset %.9g instead of %.9g", offset, mean);
         return text;
     }
-    double r[128];
-    for (int i = 0; i < 128; ++i) {
+    double r[TILE];
+    for (int i = 0; i < TILE; ++i) {
         r[i] = x[i] - offset;
     }
     double want   = 0;
@@ -162,9 +162,9 @@ std::string check_lane(const double * x, const tile_format & format, const uint8
     if (scale == 0.0) {
         return all_zero ? "" : "codes in a lane whose scale is 0";
     }
-    for (int i = 0; i < 128; ++i) {
+    for (int i = 0; i < TILE; ++i) {
         const double u     = 64 * r[i] / scale;
-        const double error = unit_error(u);
+        const double error = rounding_error(u);
         if (code[i] != code_of(format, u - error) && code[i] != code_of(format, u + error)) {
             snprintf(text, sizeof(text), "code %d at depth %d is not that of %.6g (scale %.6g, offset %.6g)", code[i], i, x[i], scale, offset);
             return text;
@@ -179,7 +179,7 @@ double fit_lane(const double * r, const tile_format & format, int * codes) {
     double scale;
     double slack;
     fit_scale(r, format, 0, scale, slack);
-    for (int i = 0; i < 128; ++i) {
+    for (int i = 0; i < TILE; ++i) {
         codes[i] = scale == 0.0 ? 0 : code_of(format, 64 * r[i] / scale);
     }
     return scale;
@@ -190,11 +190,11 @@ std::string check_pack(const align_case & c, bool is_k, const packed_side & side
         const int64_t tile   = (int64_t) i % c.n_tiles;
         const int64_t column = (int64_t) i / c.n_tiles % c.n_cols();
         const int64_t batch  = (int64_t) i / c.n_tiles / c.n_cols();
-        for (int lane = 0; lane < 128; ++lane) {
-            double x[128];
-            for (int depth = 0; depth < 128; ++depth) {
-                const int64_t token   = tile * 128 + (is_k ? lane : depth);
-                const int64_t channel = column * 128 + (is_k ? depth : lane);
+        for (int lane = 0; lane < TILE; ++lane) {
+            double x[TILE];
+            for (int depth = 0; depth < TILE; ++depth) {
+                const int64_t token   = tile * TILE + (is_k ? lane : depth);
+                const int64_t channel = column * TILE + (is_k ? depth : lane);
                 x[depth]              = source[(batch * c.n_packed() + token) * c.n_embd() + channel];
             }
             const tile_codes & t     = side.tiles[i];

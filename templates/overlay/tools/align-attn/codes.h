@@ -5,9 +5,9 @@
 
 // The tile as docs/formats.md describes it, read by a decoder that shares nothing with the kernels.
 struct tile_codes {
-    uint8_t code[128][128]; // [lane][depth]
-    double  scale[128];
-    double  offset[128];    // 0 where the format has none
+    uint8_t code[TILE][TILE]; // [lane][depth]
+    double  scale[TILE];
+    double  offset[TILE];     // 0 where the format has none
 };
 
 double f16_value(uint16_t bits);
@@ -25,5 +25,5 @@ packed_side decode(const align_case & c, const tile_format * format, const std::
 double fit_lane(const double * r, const tile_format & format, int * codes);
 
 // Checks scales, offsets and codes against their source, lane by lane, in float64.
-// Returns an empty string, or the first thing that is wrong in words.
+// Returns an empty string, or a description of the first error.
 std::string check_pack(const align_case & c, bool is_k, const packed_side & side, const std::vector<float> & source);

@@ -78,7 +78,7 @@ bool possible(const align_case & c, int64_t max_cost) {
     if (c.empty && c.n_tiles > 0 && c.n_f16 > 0) {
         return false; // both segments are there: nothing is empty
     }
-    return c.n_embd() % 128 == 0 && c.cost() <= max_cost && c.n_batch * c.n_kv() * c.n_embd() <= MAX_VALUES;
+    return c.n_embd() % TILE == 0 && c.cost() <= max_cost && c.n_batch * c.n_kv() * c.n_embd() <= MAX_VALUES;
 }
 
 struct cover {

@@ -93,7 +93,7 @@ static void fill_poison(const align_case & c, rng & random, case_data & d) {
     const bool    is_inf = kind == p::inf_k || kind == p::inf_v || kind == p::inf_k_f16 || kind == p::inf_v_f16;
     const float   bad    = kind == p::over_k ? 7e4f : is_inf ? INFINITY : NAN;
     const int64_t n      = f16 ? c.n_f16 : c.n_packed();
-    const int64_t token  = f16 ? random.below((uint32_t) n) : n - 128 + random.below(128);
+    const int64_t token  = f16 ? random.below((uint32_t) n) : n - TILE + random.below(TILE);
 
     std::vector<float> & where               = f16 ? (in_v ? d.v : d.k) : (in_v ? d.vp : d.kp);
     float *              row                 = where.data() + ((c.n_batch - 1) * n + token) * c.n_embd();
@@ -108,7 +108,7 @@ static void fill_onehot_q(const align_case & c, rng & random, case_data & d) {
     for (int64_t h = 0; h < c.n_head(); ++h) {
         for (int64_t i = 0; i < c.n_q; ++i) {
             const bool    weights = c.n_q >= 256 ? i >= c.n_q / 2 : i % 2 == 1; // this row looks at V: all scores are 0
-            const int64_t which   = h % c.group + i / 128 + (c.n_q < 256 ? i : 0);
+            const int64_t which   = h % c.group + i / TILE + (c.n_q < 256 ? i : 0);
             for (int64_t x = 0; x < c.head_dim; ++x) {
                 const float sign = random.below(2) == 0 ? -1.0f : 1.0f;
                 d.q.push_back(!weights && x % per_nibble == (which + x / per_nibble) % per_nibble ? sign : 0.0f);
@@ -140,7 +140,7 @@ static bool visible(const align_case & c, rng & random, int64_t i, int64_t t) {
         case mask_kind::causal:
             return t <= (c.n_q <= c.n_kv() ? c.n_kv() - c.n_q + i : (i + 1) * c.n_kv() / c.n_q - 1);
         case mask_kind::holes:
-            return hole >= 3 && t / 128 % 5 != 3;
+            return hole >= 3 && t / TILE % 5 != 3;
         case mask_kind::rows:
             return i % 3 == 0 ? false : i % 6 == 1 ? packed : i % 6 == 2 ? !packed : hole >= 1;
     }

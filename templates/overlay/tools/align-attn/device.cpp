@@ -35,7 +35,7 @@ void device::compute(ggml_cgraph * graph, int n_threads) {
 
 namespace {
 
-// A tensor of the wished shape that lies in memory as told, as part of a larger tensor where it has to be.
+// A tensor of this shape and memory layout; a view of a larger tensor where the layout asks for it.
 ggml_tensor * place(ggml_context * ctx, ggml_type type, layout lay, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3) {
     switch (lay) {
         case layout::plain:
@@ -45,7 +45,7 @@ ggml_tensor * place(ggml_context * ctx, ggml_type type, layout lay, int64_t ne0,
         case layout::view:
             {
                 ggml_tensor * all = ggml_new_tensor_4d(ctx, type, ne0, ne1 + 256, ne2 + 1, ne3 + 1);
-                return ggml_view_4d(ctx, all, ne0, ne1, ne2, ne3, all->nb[1], all->nb[2], all->nb[3], 128 * all->nb[1]);
+                return ggml_view_4d(ctx, all, ne0, ne1, ne2, ne3, all->nb[1], all->nb[2], all->nb[3], TILE * all->nb[1]);
             }
         case layout::transposed:
             return ggml_permute(ctx, ggml_new_tensor_4d(ctx, type, ne1, ne0, ne2, ne3), 1, 0, 2, 3);
@@ -56,7 +56,7 @@ ggml_tensor * place(ggml_context * ctx, ggml_type type, layout lay, int64_t ne0,
 // one side of the packed segment
 ggml_tensor * place_packed(ggml_context * ctx, const align_case & c, ggml_type type) {
     return type == GGML_TYPE_F16 ? place(ctx, type, c.lay_f16, c.head_dim, c.n_packed(), c.n_head_kv, c.n_batch) :
-                                   place(ctx, type, c.lay_packed, 128, c.n_packed(), c.n_cols(), c.n_batch);
+                                   place(ctx, type, c.lay_packed, TILE, c.n_packed(), c.n_cols(), c.n_batch);
 }
 
 void store(ggml_tensor * t, int64_t i0, int64_t i1, int64_t i2, int64_t i3, float x) {
@@ -111,95 +111,133 @@ void store_mask(ggml_tensor * t, const case_data & data, int64_t n_q, int64_t n_
 
 std::vector<uint8_t> load_tiles(const ggml_tensor * t, arena & memory) {
     std::vector<uint8_t> bytes;
-    const size_t         run = t->ne[1] * t->nb[1];
+    const size_t         size = t->ne[1] * t->nb[1];
     for (int64_t b = 0; b < t->ne[3]; ++b) {
         for (int64_t column = 0; column < t->ne[2]; ++column) {
             uint8_t * at = (uint8_t *) t->data + column * t->nb[2] + b * t->nb[3];
-            bytes.insert(bytes.end(), at, at + run);
-            memory.expect(at, run);
+            bytes.insert(bytes.end(), at, at + size);
+            memory.expect(at, size);
         }
     }
     return bytes;
 }
 
-} // namespace
+// The tensors and graphs of a case; a tensor that the case does not have is null.
+struct mixed_graph {
+    ggml_context_ptr ctx;
+    ggml_cgraph *    pack;
+    ggml_cgraph *    attend;
 
-device_result device::run_mixed(const align_case & c, const case_data & data, int n_threads) {
-    device_result    result;
+    ggml_tensor * q;
+    ggml_tensor * k;    // f16 segment
+    ggml_tensor * v;
+    ggml_tensor * ksrc; // what is packed
+    ggml_tensor * vsrc;
+    ggml_tensor * kp;   // packed segment
+    ggml_tensor * vp;
+    ggml_tensor * mask;
+    ggml_tensor * maskp;
+    ggml_tensor * sinks;
+    ggml_tensor * out;
+};
+
+mixed_graph build_mixed(const align_case & c, const case_data & data) {
+    mixed_graph      g;
     ggml_init_params params = { ggml_tensor_overhead() * 64 + 4 * ggml_graph_overhead_custom(16, false), nullptr, true };
-    ggml_context_ptr owner(ggml_init(params));
-    ggml_context *   ctx = owner.get();
+    g.ctx.reset(ggml_init(params));
+    ggml_context * ctx = g.ctx.get();
 
     const bool      packed   = c.n_tiles > 0;
     const bool      with_kp  = packed || c.empty;
     const bool      with_f16 = c.n_f16 > 0 || c.empty;
+    const bool      masked   = !data.mask.empty();
     const ggml_type src_type = c.src_f32 ? GGML_TYPE_F32 : GGML_TYPE_F16;
     const int64_t   rows     = c.n_q + (c.mask_heads ? 3 : 0); // rows to spare hold NaN
 
-    ggml_tensor * q    = place(ctx, GGML_TYPE_F32, c.lay_q, c.head_dim, c.n_q, c.n_head(), c.n_batch);
-    ggml_tensor * k    = with_f16 ? place(ctx, GGML_TYPE_F16, c.lay_f16, c.head_dim, c.n_f16, c.n_head_kv, c.n_batch) : nullptr;
-    ggml_tensor * v    = with_f16 ? place(ctx, GGML_TYPE_F16, c.lay_f16, c.head_dim, c.n_f16, c.n_head_kv, c.n_batch) : nullptr;
-    ggml_tensor * ksrc = packed && c.k ? place(ctx, src_type, c.lay_src, 128, c.n_packed(), c.n_cols(), c.n_batch) : nullptr;
-    ggml_tensor * vsrc = packed && c.v ? place(ctx, src_type, c.lay_src, 128, c.n_packed(), c.n_cols(), c.n_batch) : nullptr;
-    ggml_tensor * kp   = with_kp ? place_packed(ctx, c, c.type_k()) : nullptr;
-    ggml_tensor * vp   = with_kp ? place_packed(ctx, c, c.type_v()) : nullptr;
+    const auto new_mask = [&](int64_t n_kv) {
+        return ggml_new_tensor_4d(ctx, GGML_TYPE_F16, n_kv, rows, data.mask_heads, data.mask_batches);
+    };
 
-    const bool    masked = !data.mask.empty();
-    ggml_tensor * mask   = masked && with_f16 ? ggml_new_tensor_4d(ctx, GGML_TYPE_F16, c.n_f16, rows, data.mask_heads, data.mask_batches) : nullptr;
-    ggml_tensor * maskp =
-        masked && with_kp ? ggml_new_tensor_4d(ctx, GGML_TYPE_F16, c.n_packed(), rows, data.mask_heads, data.mask_batches) : nullptr;
-    ggml_tensor * sinks = c.sinks ? ggml_new_tensor_1d(ctx, GGML_TYPE_F32, c.n_head()) : nullptr;
+    g.q     = place(ctx, GGML_TYPE_F32, c.lay_q, c.head_dim, c.n_q, c.n_head(), c.n_batch);
+    g.k     = with_f16 ? place(ctx, GGML_TYPE_F16, c.lay_f16, c.head_dim, c.n_f16, c.n_head_kv, c.n_batch) : nullptr;
+    g.v     = with_f16 ? place(ctx, GGML_TYPE_F16, c.lay_f16, c.head_dim, c.n_f16, c.n_head_kv, c.n_batch) : nullptr;
+    g.ksrc  = packed && c.k ? place(ctx, src_type, c.lay_src, TILE, c.n_packed(), c.n_cols(), c.n_batch) : nullptr;
+    g.vsrc  = packed && c.v ? place(ctx, src_type, c.lay_src, TILE, c.n_packed(), c.n_cols(), c.n_batch) : nullptr;
+    g.kp    = with_kp ? place_packed(ctx, c, c.type_k()) : nullptr;
+    g.vp    = with_kp ? place_packed(ctx, c, c.type_v()) : nullptr;
+    g.mask  = masked && with_f16 ? new_mask(c.n_f16) : nullptr;
+    g.maskp = masked && with_kp ? new_mask(c.n_packed()) : nullptr;
+    g.sinks = c.sinks ? ggml_new_tensor_1d(ctx, GGML_TYPE_F32, c.n_head()) : nullptr;
 
-    ggml_cgraph * pack = ggml_new_graph_custom(ctx, 16, false);
-    for (auto [src, dst] : { std::make_pair(ksrc, kp), std::make_pair(vsrc, vp) }) {
+    g.pack = ggml_new_graph_custom(ctx, 16, false);
+    for (auto [src, dst] : { std::make_pair(g.ksrc, g.kp), std::make_pair(g.vsrc, g.vp) }) {
         if (src) {
-            ggml_build_forward_expand(pack, ggml_cpy(ctx, src, dst));
+            ggml_build_forward_expand(g.pack, ggml_cpy(ctx, src, dst));
         }
     }
-    ggml_cgraph * attend = ggml_new_graph_custom(ctx, 16, false);
-    ggml_tensor * out = ggml_flash_attn_ext_mixed(ctx, q, k, v, mask, kp, vp, maskp, sinks, c.n_head_kv, c.scale(), c.max_bias(), c.logit_softcap());
-    ggml_build_forward_expand(attend, out);
+    g.attend = ggml_new_graph_custom(ctx, 16, false);
+    g.out =
+        ggml_flash_attn_ext_mixed(ctx, g.q, g.k, g.v, g.mask, g.kp, g.vp, g.maskp, g.sinks, c.n_head_kv, c.scale(), c.max_bias(), c.logit_softcap());
+    ggml_build_forward_expand(g.attend, g.out);
+    return g;
+}
 
-    for (ggml_cgraph * graph : { pack, attend }) {
+void store_inputs(const mixed_graph & g, const align_case & c, const case_data & data) {
+    store_q(g.q, data.q);
+    if (g.k) {
+        store_tokens(g.k, data.k, c.n_f16, 0);
+        store_tokens(g.v, data.v, c.n_f16, 0);
+    }
+    if (c.n_tiles > 0) {
+        store_tokens(g.ksrc ? g.ksrc : g.kp, data.kp, c.n_packed(), 0);
+        store_tokens(g.vsrc ? g.vsrc : g.vp, data.vp, c.n_packed(), 0);
+    }
+    if (g.mask) {
+        store_mask(g.mask, data, c.n_q, c.n_kv(), c.n_packed());
+    }
+    if (g.maskp) {
+        store_mask(g.maskp, data, c.n_q, c.n_kv(), 0);
+    }
+    if (g.sinks) {
+        memcpy(g.sinks->data, data.sinks.data(), data.sinks.size() * sizeof(float));
+    }
+}
+
+// the first node of the graphs that the backend does not support, or null
+ggml_tensor * find_unsupported(ggml_backend_t backend, const mixed_graph & g) {
+    for (ggml_cgraph * graph : { g.pack, g.attend }) {
         for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) {
-            if (!ggml_backend_supports_op(backend.get(), ggml_graph_node(graph, i))) {
-                result.faults.push_back(std::string("the CPU backend refuses ") + ggml_op_desc(ggml_graph_node(graph, i)));
-                return result;
+            if (!ggml_backend_supports_op(backend, ggml_graph_node(graph, i))) {
+                return ggml_graph_node(graph, i);
             }
         }
     }
+    return nullptr;
+}
 
-    arena memory(ctx);
-    store_q(q, data.q);
-    if (k) {
-        store_tokens(k, data.k, c.n_f16, 0);
-        store_tokens(v, data.v, c.n_f16, 0);
-    }
-    if (packed) {
-        store_tokens(ksrc ? ksrc : kp, data.kp, c.n_packed(), 0);
-        store_tokens(vsrc ? vsrc : vp, data.vp, c.n_packed(), 0);
-    }
-    if (mask) {
-        store_mask(mask, data, c.n_q, c.n_kv(), c.n_packed());
-    }
-    if (maskp) {
-        store_mask(maskp, data, c.n_q, c.n_kv(), 0);
-    }
-    if (sinks) {
-        memcpy(sinks->data, data.sinks.data(), data.sinks.size() * sizeof(float));
+} // namespace
+
+device_result device::run_mixed(const align_case & c, const case_data & data, int n_threads) {
+    device_result     result;
+    const mixed_graph g = build_mixed(c, data);
+    if (const ggml_tensor * node = find_unsupported(backend.get(), g)) {
+        result.faults.push_back(std::string("the CPU backend refuses ") + ggml_op_desc(node));
+        return result;
     }
 
+    arena memory(g.ctx.get());
+    store_inputs(g, c, data);
     memory.snapshot();
-    if (packed) {
-        compute(pack, n_threads);
-        result.kp = ksrc ? load_tiles(kp, memory) : std::vector<uint8_t>();
-        result.vp = vsrc ? load_tiles(vp, memory) : std::vector<uint8_t>();
+    if (c.n_tiles > 0) {
+        compute(g.pack, n_threads);
+        result.kp = g.ksrc ? load_tiles(g.kp, memory) : std::vector<uint8_t>();
+        result.vp = g.vsrc ? load_tiles(g.vp, memory) : std::vector<uint8_t>();
         memory.compare("pack", result.faults);
     }
-    compute(attend, n_threads);
-    const float * x = (const float *) out->data;
-    result.out.assign(x, x + ggml_nelements(out));
-    memory.expect(out->data, ggml_nbytes(out));
+    compute(g.attend, n_threads);
+    const float * x = (const float *) g.out->data;
+    result.out.assign(x, x + ggml_nelements(g.out));
+    memory.expect(g.out->data, ggml_nbytes(g.out));
     memory.compare("attention", result.faults);
     return result;
 }

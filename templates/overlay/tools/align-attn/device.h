@@ -5,15 +5,15 @@
 #include "data.h"
 #include "reference.h"
 
-// What the CPU backend made of a case.
+// What the CPU backend computed for a case.
 struct device_result {
     std::vector<float>       out;    // [head_dim, n_head, n_q, n_batch], innermost first
     std::vector<uint8_t>     kp;     // the tiles: batch, column, tile
     std::vector<uint8_t>     vp;
-    std::vector<std::string> faults; // memory that changed and should not have, and nodes that were refused
+    std::vector<std::string> faults; // memory that changed and must not, and nodes that the backend refused
 };
 
-// The CPU backend of ggml, and its names.
+// The CPU backend of ggml, and the names of its kernels.
 class device {
   public:
     device();

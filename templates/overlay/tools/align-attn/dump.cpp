@@ -111,9 +111,9 @@ void add_case(writer & w, const std::string & i, const verdict & v, const case_d
         }
     }
     if (c.n_tiles > 0) {
-        const std::vector<int64_t> shape = { 128, c.n_packed(), c.n_cols(), c.n_batch };
-        const std::vector<float>   k     = by_width(c, d.kp, c.n_packed(), 128);
-        const std::vector<float>   x     = by_width(c, d.vp, c.n_packed(), 128);
+        const std::vector<int64_t> shape = { TILE, c.n_packed(), c.n_cols(), c.n_batch };
+        const std::vector<float>   k     = by_width(c, d.kp, c.n_packed(), TILE);
+        const std::vector<float>   x     = by_width(c, d.vp, c.n_packed(), TILE);
         if (c.src_f32) {
             w.add(t + "ksrc", GGML_TYPE_F32, shape, k.data());
             w.add(t + "vsrc", GGML_TYPE_F32, shape, x.data());

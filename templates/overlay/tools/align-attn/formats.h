@@ -6,7 +6,10 @@
 #include <string>
 #include <vector>
 
-// The packed types, apart from the kernels' own table: what a tile is to be decoded and judged by.
+// Lanes and depth of a tile. Stated again, not GGML_QLUTATTN_TILE: what is proven here must not follow a mistake there.
+constexpr int TILE = 128;
+
+// The packed types, independent of the kernels' own table: what tiles are decoded and judged by.
 struct tile_format {
     ggml_type        type;
     const char *     label; // as in the id of a case: k4

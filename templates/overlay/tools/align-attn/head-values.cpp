@@ -16,18 +16,18 @@ static void load(const align_case & c, const case_data & data, int64_t b, int64_
     head.v_noise.assign(c.n_tiles * d, 0.0);
 }
 
-// mean squared distance of a lane of 128 values from their mean, or from 0 where the format has no offset
+// mean squared distance of a lane of TILE values from their mean, or from 0 where the format has no offset
 static double variance(const tile_format * format, const std::vector<float> & x, int64_t from, int64_t step) {
     double sum     = 0;
     double squares = 0;
-    for (int i = 0; i < 128 && (!format || format->has_offset); ++i) {
+    for (int i = 0; i < TILE && (!format || format->has_offset); ++i) {
         sum += x[from + i * step];
     }
-    for (int i = 0; i < 128; ++i) {
-        const double r = x[from + i * step] - sum / 128;
+    for (int i = 0; i < TILE; ++i) {
+        const double r = x[from + i * step] - sum / TILE;
         squares += r * r;
     }
-    return squares / 128;
+    return squares / TILE;
 }
 
 head_values original_values(const align_case & c, const case_data & data, int64_t b, int64_t h) {
@@ -37,11 +37,11 @@ head_values original_values(const align_case & c, const case_data & data, int64_
     for (int64_t tile = 0; tile < c.n_tiles; ++tile) {
         for (int64_t part = 0; part < n_parts(c); ++part) {
             const int64_t channel = h * c.head_dim + part * depth;
-            const int64_t first   = (b * c.n_packed() + tile * 128) * c.n_embd();
-            for (int64_t token = 0; token < 128; ++token) {
-                const int64_t lane = first + token * c.n_embd() + channel / 128 * 128;
+            const int64_t first   = (b * c.n_packed() + tile * TILE) * c.n_embd();
+            for (int64_t token = 0; token < TILE; ++token) {
+                const int64_t lane = first + token * c.n_embd() + channel / TILE * TILE;
 
-                head.k_noise[part * c.n_packed() + tile * 128 + token] = variance(c.k, data.kp, lane, 1);
+                head.k_noise[part * c.n_packed() + tile * TILE + token] = variance(c.k, data.kp, lane, 1);
             }
             for (int64_t i = 0; i < depth; ++i) {
                 head.v_noise[tile * c.head_dim + part * depth + i] = variance(c.v, data.vp, first + channel + i, c.n_embd());
@@ -55,9 +55,9 @@ head_values original_values(const align_case & c, const case_data & data, int64_
 static void decode_keys(const align_case & c, const tile_codes & from, const tile_format & format, int64_t tile, int64_t part, int64_t first,
                         head_values & head) {
     const int64_t depth = part_depth(c);
-    for (int64_t token = 0; token < 128; ++token) {
+    for (int64_t token = 0; token < TILE; ++token) {
         const double  scale  = from.scale[token];
-        const int64_t t      = tile * 128 + token;
+        const int64_t t      = tile * TILE + token;
         double        levels = 0; // sum of squares
         for (int64_t i = 0; i < depth; ++i) {
             const double level                        = format.level(from.code[token][first + i]);
@@ -77,9 +77,9 @@ static void decode_values(const align_case & c, const tile_codes & from, const t
         const double scale  = from.scale[first + i];
         const double offset = from.offset[first + i];
         double       levels = 0; // sum of squares
-        for (int64_t token = 0; token < 128; ++token) {
+        for (int64_t token = 0; token < TILE; ++token) {
             const double  level = format.level(from.code[first + i][token]);
-            const int64_t at    = (tile * 128 + token) * c.head_dim + part * depth + i;
+            const int64_t at    = (tile * TILE + token) * c.head_dim + part * depth + i;
             head.v[at]          = scale * level + offset;
             head.v_size[at]     = std::fabs(scale * level) + std::fabs(offset);
             levels += level * level;
@@ -106,12 +106,12 @@ head_values decoded_values(const align_case & c, const case_data & data, const p
         }
         for (int64_t tile = 0; tile < c.n_tiles; ++tile) {
             const int64_t channel = h * c.head_dim + part * depth;
-            const int64_t index   = (b * c.n_cols() + channel / 128) * c.n_tiles + tile;
+            const int64_t index   = (b * c.n_cols() + channel / TILE) * c.n_tiles + tile;
             if (c.k) {
-                decode_keys(c, k.tiles[index], *c.k, tile, part, channel % 128, head);
+                decode_keys(c, k.tiles[index], *c.k, tile, part, channel % TILE, head);
             }
             if (c.v) {
-                decode_values(c, v.tiles[index], *c.v, tile, part, channel % 128, head);
+                decode_values(c, v.tiles[index], *c.v, tile, part, channel % TILE, head);
             }
         }
     }

@@ -16,7 +16,7 @@ struct head_values {
 
 // A kv head of 256 has two parts, each in a tile of its own; others have one.
 inline int64_t part_depth(const align_case & c) {
-    return c.head_dim < 128 ? c.head_dim : 128;
+    return c.head_dim < TILE ? c.head_dim : TILE;
 }
 
 inline int64_t n_parts(const align_case & c) {

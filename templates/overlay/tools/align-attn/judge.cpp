@@ -5,7 +5,7 @@
 
 #include <cstdio>
 
-// upstream in f16 on the CPU keeps its sums in f16: this is what test-backend-ops allows it
+// upstream's f16 attention on the CPU accumulates in f16: this is the tolerance of test-backend-ops
 static constexpr double MAX_NMSE_UPSTREAM = 5e-4;
 static constexpr double MAX_NMSE_TORCH    = 1e-6;
 
@@ -76,7 +76,7 @@ void judge_codes(verdict & v, const std::vector<float> & out, const reference & 
 
 // The bound of (b): what the bits cost, for the share that packed keys have in the result, and what the kernel's rounding adds.
 double bound_of(const align_case & c, const std::vector<float> & out, const reference & values, const reference & codes) {
-    const unit_error unit   = expected_error(c);
+    const distortion unit   = expected_distortion(c);
     double           packed = 0;
     double           kernel = 0;
     double           size   = 0;
@@ -90,8 +90,8 @@ double bound_of(const align_case & c, const std::vector<float> & out, const refe
     return size == 0 ? 0.0 : (slack_of(c) * packed + 4 * kernel) / size + 1e-8;
 }
 
-// A row that sees nothing is zeros for us, and not a number for others.
-void forget_blind_rows(const align_case & c, const reference & ref, std::vector<double> & out) {
+// A row whose keys are all masked is zeros in the mixed op and NaN elsewhere: leave it out of the comparison.
+void ignore_masked_rows(const align_case & c, const reference & ref, std::vector<double> & out) {
     for (size_t i = 0; i < out.size(); ++i) {
         out[i] = ref.seen[i / c.head_dim] ? out[i] : (double) NAN;
     }
@@ -151,7 +151,7 @@ verdict judge(device & dev, const align_case & c, const case_data & data, int n_
     if (c.poison == poison_kind::none) {
         std::vector<double> torch = run_torch(c, data);
         if (!torch.empty()) {
-            forget_blind_rows(c, values, torch);
+            ignore_masked_rows(c, values, torch);
             v.nmse_torch = nmse(torch, values.out);
             if (v.nmse_torch > MAX_NMSE_TORCH) {
                 v.faults.push_back(format("torch: its error %.3g is over %.3g", v.nmse_torch, MAX_NMSE_TORCH));

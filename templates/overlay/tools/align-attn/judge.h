@@ -6,7 +6,7 @@
 
 #include <cmath>
 
-// What one case came to. A number that was not measured is NaN.
+// The result of one case. A number that was not measured is NaN.
 struct verdict {
     align_case c;
 
@@ -16,7 +16,7 @@ struct verdict {
     double nmse_codes    = NAN; // against (a)
     double nmse_values   = NAN; // against (b)
     double bound_values  = NAN;
-    double nmse_upstream = NAN; // our result against (c)
+    double nmse_upstream = NAN; // the mixed op against (c)
     double nmse_sanity   = NAN; // upstream against (b)
     double nmse_torch    = NAN; // (d) against (b)
     double max_abs_err   = NAN; // against (a), and

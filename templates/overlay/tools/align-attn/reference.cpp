@@ -11,15 +11,15 @@ namespace {
 
 // The squared rounding step that a kernel takes for x, in units of x; 0 where docs/align.md calls it exact.
 template <typename T> double squared_step(const T * x, int64_t n, kernel_kind kernel) {
-    double largest = 0;
-    bool   alike   = true; // all that is not 0 has the same size
+    double max_abs    = 0;
+    bool   is_uniform = true; // all values that are not 0 have the same magnitude
     for (int64_t i = 0; i < n; ++i) {
-        largest = std::max(largest, (double) std::fabs(x[i]));
+        max_abs = std::max(max_abs, (double) std::fabs(x[i]));
     }
     for (int64_t i = 0; i < n; ++i) {
-        alike &= x[i] == 0 || std::fabs(x[i]) == largest;
+        is_uniform &= x[i] == 0 || std::fabs(x[i]) == max_abs;
     }
-    const double step = alike ? 0.0 : largest / (kernel == kernel_kind::lut ? 63 : kernel == kernel_kind::dot7 ? 64 : 127);
+    const double step = is_uniform ? 0.0 : max_abs / (kernel == kernel_kind::lut ? 63 : kernel == kernel_kind::dot7 ? 64 : 127);
     return step * step;
 }
 
@@ -44,7 +44,7 @@ struct attention {
 
     int64_t d() const { return c.head_dim; }
 
-    // One row at work: a query of a head.
+    // The working memory for a row: one query of a head.
     struct row {
         const head_values * head;
         const float *       q;
@@ -91,8 +91,8 @@ struct attention {
 
     // Scores, weights and the result. Returns false when nothing is visible.
     bool attend(row & r) const {
-        double largest = r.sink;
-        bool   nan     = false;
+        double max_score = r.sink;
+        bool   nan       = false;
         r.tokens.clear();
         for (int64_t t = 0; t < c.n_kv(); ++t) {
             if (r.mask && r.mask[t] == -INFINITY) {
@@ -100,16 +100,16 @@ struct attention {
             }
             r.score[t] = score_of(r.q, r.head->k.data() + t * d()) + (r.mask ? r.slope * (double) r.mask[t] : 0.0);
             nan |= std::isnan(r.score[t]);
-            largest = std::max(largest, r.score[t]);
+            max_score = std::max(max_score, r.score[t]);
             r.tokens.push_back(t);
         }
         if (r.tokens.empty()) {
             return false;
         }
-        double sum = r.p_sink = std::exp(r.sink - largest);
+        double sum = r.p_sink = std::exp(r.sink - max_score);
         std::fill(r.p.begin(), r.p.end(), 0.0);
         for (int64_t t : r.tokens) {
-            r.p[t] = nan ? (double) NAN : std::exp(r.score[t] - largest);
+            r.p[t] = nan ? (double) NAN : std::exp(r.score[t] - max_score);
             sum += r.p[t];
         }
         for (int64_t t : r.tokens) {
@@ -120,7 +120,7 @@ struct attention {
             }
         }
         r.p_sink /= sum;
-        r.log_sum = largest + std::log(sum);
+        r.log_sum = max_score + std::log(sum);
         return true;
     }
 
@@ -128,7 +128,7 @@ struct attention {
     template <typename F> void add_v_noise(row & r, F square) const {
         std::fill(r.weight.begin(), r.weight.end(), 0.0);
         for (int64_t tile = 0; tile < c.n_tiles; ++tile) {
-            const double   e     = square(r.p.data() + tile * 128);
+            const double   e     = square(r.p.data() + tile * TILE);
             const double * noise = r.head->v_noise.data() + tile * d();
             for (int64_t x = 0; e != 0 && x < d(); ++x) {
                 r.weight[x] += e * noise[x];
@@ -192,7 +192,7 @@ struct attention {
                 r.reach[x] = std::max(r.reach[x], away);
             }
         }
-        add_v_noise(r, [&](const double * p) { return squared_step(p, 128, kernel_v); });
+        add_v_noise(r, [&](const double * p) { return squared_step(p, TILE, kernel_v); });
         for (int64_t x = 0; x < d(); ++x) {
             const double noise = r.first[x] + r.weight[x];
 
@@ -224,7 +224,7 @@ struct attention {
                 r.first[x] += w1 * (v[x] - r.out[x]) * (v[x] - r.out[x]);
             }
         }
-        add_v_noise(r, [](const double * p) { return squared_norm(p, 128); });
+        add_v_noise(r, [](const double * p) { return squared_norm(p, TILE); });
         for (int64_t x = 0; x < d(); ++x) {
             ref.k_error[at + x] = r.first[x];
             ref.v_error[at + x] = r.weight[x];

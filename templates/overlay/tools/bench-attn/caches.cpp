@@ -17,9 +17,9 @@ std::vector<float> random_values(uint64_t seed, size_t n) {
 
 caches::caches(machine & m, const geometry & shape, int64_t n_kv) : shape(shape), n_kv(n_kv), m(m) {}
 
-ggml_tensor * caches::like(ggml_context * ctx, ggml_type type) const {
+ggml_tensor * caches::new_tensor(ggml_context * ctx, ggml_type type) const {
     if (ggml_is_qlutattn(type)) {
-        return ggml_new_tensor_3d(ctx, type, 128, n_kv, shape.n_embd_kv() / 128);
+        return ggml_new_tensor_3d(ctx, type, GGML_QLUTATTN_TILE, n_kv, shape.n_embd_kv() / GGML_QLUTATTN_TILE);
     }
     if (shape.by_head) {
         return ggml_new_tensor_3d(ctx, type, shape.head_dim, n_kv, shape.n_head_kv);
@@ -36,7 +36,7 @@ ggml_tensor * caches::conversion(ggml_context * ctx, ggml_tensor * to, bool is_v
     return ggml_cpy(ctx, ggml_view_3d(ctx, from, to->ne[0], to->ne[1], to->ne[2], from->nb[1], part, 0), to);
 }
 
-// Rows are pieces of one long list of random values, each from another place: as good as new ones, and quicker.
+// Rows are slices of one long list of random values, each from another offset: quicker than new values for each row.
 void caches::fill(ggml_tensor * t, uint64_t seed) const {
     const size_t             width  = t->ne[0];
     const std::vector<float> values = random_values(seed, (1 << 18) + width);
@@ -66,11 +66,11 @@ ggml_tensor * caches::source(bool is_value) {
     return e.tensor;
 }
 
-ggml_tensor * caches::made(ggml_type type, bool is_value) {
+ggml_tensor * caches::get(ggml_type type, bool is_value) {
     entry & e = entries[{ type, is_value }];
     if (!e.tensor) {
         e.ctx.reset(ggml_init({ ggml_tensor_overhead() * 8 + ggml_graph_overhead_custom(8, false), nullptr, true }));
-        e.tensor = like(e.ctx.get(), type);
+        e.tensor = new_tensor(e.ctx.get(), type);
         allocate(e);
         ggml_cgraph * graph = ggml_new_graph_custom(e.ctx.get(), 8, false);
         ggml_build_forward_expand(graph, conversion(e.ctx.get(), e.tensor, is_value));

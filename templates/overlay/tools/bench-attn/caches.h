@@ -5,18 +5,18 @@
 
 #include <map>
 
-// The same random keys and values of one length, in every type that somebody asks for.
+// The same random keys and values of one length, in each requested type.
 class caches {
   public:
     caches(machine & m, const geometry & shape, int64_t n_kv);
 
-    // Stock types: [head_dim, n_kv, n_head_kv], perhaps a permuted view. Packed ones: [128, n_kv, n_embd_kv/128].
-    ggml_tensor * keys(ggml_type type) { return made(type, false); }
+    // Stock types: [head_dim, n_kv, n_head_kv], perhaps a permuted view. Packed types: [TILE, n_kv, n_embd_kv/TILE], TILE is GGML_QLUTATTN_TILE.
+    ggml_tensor * keys(ggml_type type) { return get(type, false); }
 
-    ggml_tensor * values(ggml_type type) { return made(type, true); }
+    ggml_tensor * values(ggml_type type) { return get(type, true); }
 
-    // a new tensor as keys() and values() give them
-    ggml_tensor * like(ggml_context * ctx, ggml_type type) const;
+    // a new tensor of the shape of keys() and values()
+    ggml_tensor * new_tensor(ggml_context * ctx, ggml_type type) const;
 
     // The copy, in ctx, of the f16 keys or values to such a tensor.
     ggml_tensor * conversion(ggml_context * ctx, ggml_tensor * to, bool is_value);
@@ -34,7 +34,7 @@ class caches {
         ggml_tensor *           tensor = nullptr;
     };
 
-    ggml_tensor * made(ggml_type type, bool is_value);
+    ggml_tensor * get(ggml_type type, bool is_value);
     void          allocate(entry & e) const;
     void          fill(ggml_tensor * t, uint64_t seed) const;
 

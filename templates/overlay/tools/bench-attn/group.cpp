@@ -7,7 +7,7 @@
 #include <stdexcept>
 
 static constexpr int    MAX_ROUNDS = 51;
-static constexpr double LONG_RUN   = 0.1; // seconds; what such a run finds in the caches does not matter
+static constexpr double LONG_RUN   = 0.1; // seconds; for longer runs the contents of the caches do not matter
 
 namespace {
 
@@ -19,11 +19,11 @@ struct job {
 };
 
 // the tokens [first, first + n)
-ggml_tensor * some_of(ggml_context * ctx, ggml_tensor * t, int64_t first, int64_t n) {
+ggml_tensor * view_tokens(ggml_context * ctx, ggml_tensor * t, int64_t first, int64_t n) {
     return ggml_view_3d(ctx, t, t->ne[0], n, t->ne[2], t->nb[1], t->nb[2], first * t->nb[1]);
 }
 
-// Their bytes. Tokens of a permuted tensor lie side by side, all heads of each; else each head (of tiles: each column) has its own place.
+// The bytes of these tokens. In a permuted tensor they are contiguous, all heads of each; else per head (in tiles: per column).
 void add_spans(sweep & floor, const ggml_tensor * t, int64_t first, int64_t n) {
     const char * start = (const char *) t->data + first * t->nb[1];
     if (t->nb[2] < t->nb[1]) {
@@ -46,7 +46,7 @@ class group {
         const bench_row & first = *rows[0];
         n_q                     = first.n_q();
         if (first.work == work_kind::pack) {
-            copied = kv.like(ctx, GGML_TYPE_F16);
+            copy_target = kv.new_tensor(ctx, GGML_TYPE_F16);
         } else {
             q = ggml_new_tensor_3d(ctx, GGML_TYPE_F32, kv.shape.head_dim, kv.shape.n_head, n_q); // permuted below, as llama.cpp has it
         }
@@ -105,10 +105,10 @@ class group {
 
     ggml_tensor * part(ggml_tensor * t, int64_t first, int64_t n, sweep & floor) {
         add_spans(floor, t, first, n);
-        return some_of(ctx, t, first, n);
+        return view_tokens(ctx, t, first, n);
     }
 
-    // Copying the source takes the floor's part.
+    // The floor of packing is copying the source.
     ggml_tensor * packing(const bench_row & row, sweep & floor) {
         const bool      is_value = row.cache.type_k == GGML_TYPE_COUNT;
         const ggml_type type     = is_value ? row.cache.type_v : row.cache.type_k;
@@ -116,10 +116,10 @@ class group {
         floor.spans              = {
             { (const char *) source->data, ggml_nbytes(source) }
         };
-        return kv.conversion(ctx, type == GGML_TYPE_F16 ? copied : kv.like(ctx, type), is_value);
+        return kv.conversion(ctx, type == GGML_TYPE_F16 ? copy_target : kv.new_tensor(ctx, type), is_value);
     }
 
-    // The queries are the newest n_q tokens: of the keys [first, first + n), each sees those up to its own. One mask for all rows that can share it.
+    // The queries are the newest n_q tokens: each sees the keys in [first, first + n) up to its own position. Rows with the same range share a mask.
     ggml_tensor * mask(int64_t first, int64_t n) {
         ggml_tensor *& t = masks[{ first, n }];
         if (!t) {
@@ -144,7 +144,7 @@ class group {
             }
         }
         for (job & j : jobs) {
-            j.floor.to   = copied ? (char *) copied->data : nullptr;
+            j.floor.to   = copy_target ? (char *) copy_target->data : nullptr;
             j.row->bytes = j.floor.bytes();
         }
     }
@@ -169,12 +169,12 @@ class group {
     ggml_context *                                       ctx;
     ggml_backend_buffer_ptr                              buffer;
     int64_t                                              n_q;
-    ggml_tensor *                                        q      = nullptr;
-    ggml_tensor *                                        copied = nullptr; // where memcpy goes
+    ggml_tensor *                                        q           = nullptr;
+    ggml_tensor *                                        copy_target = nullptr; // destination of the memcpy
     std::map<std::pair<int64_t, int64_t>, ggml_tensor *> masks;
 };
 
-double once(machine & m, const job & j, bool is_cold, double expected) {
+double time_run(machine & m, const job & j, bool is_cold, double expected) {
     if (is_cold) {
         m.flush();
     } else if (expected < LONG_RUN) {
@@ -183,7 +183,7 @@ double once(machine & m, const job & j, bool is_cold, double expected) {
     return m.compute(j.graph);
 }
 
-double floor_once(machine & m, const job & j, bool is_cold) {
+double time_floor(machine & m, const job & j, bool is_cold) {
     if (is_cold) {
         m.flush();
     } else {
@@ -194,7 +194,7 @@ double floor_once(machine & m, const job & j, bool is_cold) {
 
 } // namespace
 
-void measure_group(machine & m, caches & kv, const std::vector<bench_row *> & rows, const effort & e) {
+void measure_group(machine & m, caches & kv, const std::vector<bench_row *> & rows, const bench_params & e) {
     group g(m, kv, rows);
     if (e.count_only) {
         for (const job & j : g.jobs) {
@@ -213,8 +213,8 @@ void measure_group(machine & m, caches & kv, const std::vector<bench_row *> & ro
     for (int i = 0; i < n_rounds; ++i) {
         for (size_t r = 0; r < g.jobs.size(); ++r) {
             const job & j = g.jobs[r];
-            j.row->seconds.push_back(once(m, j, e.is_cold, expected[r]));
-            j.row->floor.push_back(floor_once(m, j, e.is_cold));
+            j.row->seconds.push_back(time_run(m, j, e.is_cold, expected[r]));
+            j.row->floor.push_back(time_floor(m, j, e.is_cold));
         }
     }
 }

@@ -12,7 +12,7 @@ struct span {
     size_t       size;
 };
 
-// What to do with memory, on all threads: read it, or copy it to `to`.
+// A pass over memory on all threads: reads it, or copies it to `to`.
 struct sweep {
     std::vector<span> spans;
     char *            to = nullptr;
@@ -20,7 +20,7 @@ struct sweep {
     size_t bytes() const;
 };
 
-// bytes per second, out of caches
+// bytes per second, from memory
 struct bandwidth {
     int    n_threads;
     double read;
@@ -40,7 +40,7 @@ class machine {
 
     double compute(ggml_cgraph * graph); // returns the seconds that it took
     double run(const sweep & s);         // likewise
-    void   flush();                      // leaves the caches with bytes that nobody wants
+    void   flush();                      // evicts the CPU's caches
 
     bandwidth measure_bandwidth(int n_threads);
 

@@ -4,6 +4,8 @@
 #include "group.h"
 #include "result.h"
 
+#include "ggml-qlutattn.h"
+
 #include <algorithm>
 #include <cstdio>
 #include <memory>
@@ -21,7 +23,7 @@ struct options : common_options {
     std::vector<int>        threads;
     std::vector<cache_kind> caches;
     geometry                shape;
-    effort                  how;
+    bench_params            how;
 };
 
 const std::vector<int64_t> KEYS               = { 512, 2048, 8192, 32768, 131072 };
@@ -77,7 +79,7 @@ geometry heads(const std::string & text) {
     if (g.n_head % g.n_head_kv != 0) {
         throw usage_error("--heads " + text + ": the query heads are no multiple of the key-value heads");
     }
-    if ((g.head_dim != 64 && g.head_dim != 128 && g.head_dim != 256) || g.n_embd_kv() % 128 != 0) {
+    if ((g.head_dim != 64 && g.head_dim != 128 && g.head_dim != 256) || g.n_embd_kv() % GGML_QLUTATTN_TILE != 0) {
         throw usage_error("--heads " + text + ": the head size must be 64, 128 or 256, and key-value heads times head size a multiple of 128");
     }
     return g;
@@ -95,7 +97,7 @@ template <typename T> void take(std::vector<T> & items, const std::string & opti
 
 work_kind read_work(const std::string & text) {
     work_kind work;
-    if (!work_of(text, work)) {
+    if (!parse_work(text, work)) {
         throw usage_error("--work needs decode, prefill or pack, not '" + text + "'");
     }
     return work;
@@ -103,7 +105,7 @@ work_kind read_work(const std::string & text) {
 
 int64_t read_keys(const std::string & text) {
     const int64_t n = number("--keys", text, MIN_KEYS, MAX_KEYS);
-    if (n % 128 != 0) {
+    if (n % GGML_QLUTATTN_TILE != 0) {
         throw usage_error("--keys needs multiples of 128, not '" + text + "'");
     }
     return n;
@@ -115,7 +117,7 @@ int read_threads(const std::string & text) {
 
 cache_kind read_cache(const std::string & text) {
     cache_kind cache;
-    if (!cache_of(text, cache)) {
+    if (!parse_cache(text, cache)) {
         throw usage_error("--types needs f16, q8_0, q4_0, or the likes of K4V2, K4V4+w512 (a multiple of 128) and w512, not '" + text + "'");
     }
     return cache;

@@ -3,7 +3,7 @@
 #include "machine.h"
 #include "row.h"
 
-// Everything that a run found out.
+// The results of a run.
 struct bench_result {
     std::vector<bandwidth> bandwidths;
     std::vector<bench_row> rows;

@@ -10,7 +10,7 @@ const char * work_name(work_kind work) {
     return work == work_kind::decode ? "decode" : work == work_kind::prefill ? "prefill" : "pack";
 }
 
-bool work_of(const std::string & name, work_kind & work) {
+bool parse_work(const std::string & name, work_kind & work) {
     for (work_kind known : { work_kind::decode, work_kind::prefill, work_kind::pack }) {
         if (name == work_name(known)) {
             work = known;
@@ -35,7 +35,7 @@ bool cache_kind::is_upstream() const {
     return window == 0 && !ggml_is_qlutattn(type_k == GGML_TYPE_COUNT ? type_v : type_k);
 }
 
-bool cache_of(const std::string & name, cache_kind & cache) {
+bool parse_cache(const std::string & name, cache_kind & cache) {
     static const std::regex pattern("(f16|q8_0|q4_0)|(?:K([0-9][a-z]*)V([0-9][a-z]*))?(?:(^|\\+)w([1-9][0-9]{0,5}))?");
     std::smatch             found;
     if (name.empty() || !std::regex_match(name, found, pattern) || (found[5].matched && (found[2].length() == 0) != (found[4].length() == 0))) {
@@ -46,7 +46,7 @@ bool cache_of(const std::string & name, cache_kind & cache) {
     cache.window = found[5].matched ? std::stoll(found[5]) : 0;
     if (found[2].matched) {
         return type_of("qlutattn_k" + found[2].str() + "_128x128", cache.type_k) &&
-               type_of("qlutattn_v" + found[3].str() + "_128x128", cache.type_v) && cache.window % 128 == 0;
+               type_of("qlutattn_v" + found[3].str() + "_128x128", cache.type_v) && cache.window % GGML_QLUTATTN_TILE == 0;
     }
     if (!type_of(found[1].matched ? found[1].str() : "f16", cache.type_k)) {
         return false;

@@ -25,9 +25,9 @@ enum class work_kind {
 static constexpr int64_t PREFILL_QUERIES = 512;
 
 const char * work_name(work_kind work);
-bool         work_of(const std::string & name, work_kind & work);
+bool         parse_work(const std::string & name, work_kind & work);
 
-// What the keys and values are: f16, q8_0, q4_0, K<bits>V<bits>, K<bits>V<bits>+w<tokens>, w<tokens>; letters of a type's name follow its bits.
+// The types of keys and values: f16, q8_0, q4_0, K<bits>V<bits>, K<bits>V<bits>+w<tokens>, w<tokens>; letters of a type's name follow its bits.
 // Of a pack row, the one type that is made: f16, q8_0, q4_0, K<bits>, V<bits>.
 struct cache_kind {
     std::string name;
@@ -39,12 +39,12 @@ struct cache_kind {
     bool is_window() const { return window > 0 && type_k == GGML_TYPE_F16; }
 };
 
-bool cache_of(const std::string & name, cache_kind & cache);
+bool parse_cache(const std::string & name, cache_kind & cache);
 
 // The types that packing makes for these caches, one after another.
 std::vector<cache_kind> packed_kinds(const std::vector<cache_kind> & caches);
 
-// One line of the result: what is timed, and what it came to.
+// One line of the result: what is timed, and its times.
 struct bench_row {
     work_kind  work;
     int64_t    n_kv;
