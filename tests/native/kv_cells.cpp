@@ -75,160 +75,252 @@ static int age(const oracle & o, int stream, const token & t) {
     return res;
 }
 
-static void run(uint32_t seed, bool unified, uint32_t n_seq, uint32_t n_sink, uint32_t n_window, uint32_t n_ubatch, int n_steps) {
-    const uint32_t n_cells = 2048;
-    const auto     layout  = llama_kv_mixed_layout::make(n_cells, n_ubatch, n_seq, unified, n_sink, n_window);
-    std::mt19937   rng(seed);
+// one ubatch as planned
+struct planned {
+    std::vector<llama_pos>           pos;
+    std::vector<llama_kv_mixed_pack> packs;
+    std::vector<uint32_t>            idxs;
+};
 
-    std::vector<llama_kv_mixed_stream> streams(layout.n_stream);
-    for (auto & s : streams) {
-        s.f16.resize(layout.n_f16);
-        s.packed.resize(layout.n_tiles * GGML_QLUTATTN_TILE);
-    }
-    oracle o;
-    o.streams.resize(layout.n_stream);
+// a cache's bookkeeping and the plain list, given the same random calls
+struct simulation {
+    const bool     unified;
+    const uint32_t n_cells = 2048;
+    const uint32_t n_seq;
+    const uint32_t n_sink;
+    const uint32_t n_window;
+    const uint32_t n_ubatch;
+
+    const llama_kv_mixed_layout        layout;
+    std::vector<llama_kv_mixed_stream> streams;
+    oracle                             expected;
+    std::mt19937                       rng;
 
     int n_packs = 0;
     int n_full  = 0;
-    for (int step = 0; step < n_steps; step++) {
-        const int seq_id = rng() % n_seq;
-        const int st     = unified ? 0 : seq_id;
-        const int end    = o.pos_max(st, seq_id) + 1;
-        const int what   = rng() % 100;
-        if (what < 70) {
-            // a batch of up to three ubatches, planned at once
-            llama_kv_mixed_planner planner(layout, streams);
-            int                    pos = end;
-            struct planned {
-                std::vector<llama_pos>           pos;
-                std::vector<llama_kv_mixed_pack> packs;
-                std::vector<uint32_t>            idxs;
-            };
-            std::vector<planned> plans;
-            bool                 fits = true;
-            for (uint32_t u = 0; u < 1 + rng() % 3 && fits; u++) {
-                planned        p;
-                const uint32_t n = 1 + (rng() % 3 ? rng() % 16 : rng() % n_ubatch);
-                for (uint32_t i = 0; i < n; i++) {
-                    p.pos.push_back(pos++);
-                }
-                llama_seq_id                id = seq_id;
-                std::vector<llama_seq_id *> ids(n, &id);
-                std::vector<int32_t>        n_ids(n, 1);
-                fits = planner.add(st, n, p.pos.data(), n_ids.data(), ids.data(), p.packs, p.idxs);
-                if (fits) {
-                    plans.push_back(p);
-                }
-            }
-            if (!fits) {
-                bool any_tile = false;
-                for (uint32_t t = 0; t < layout.n_tiles; t++) {
-                    any_tile = any_tile || streams[st].tile_is_free(t);
-                }
-                size_t n_planned = 0;
-                for (const auto & p : plans) {
-                    n_planned += p.pos.size();
-                }
-                check(!any_tile || !plans.empty() || o.streams[st].size() + n_planned + n_ubatch > n_cells, "no room, though there is some");
-                n_full++;
-                streams[st].seq_rm(seq_id, 0, ALL);
-                o.seq_rm(st, seq_id, 0, ALL);
-                continue;
-            }
-            for (const auto & p : plans) {
-                const bool is_tight = o.streams[st].size() + n_ubatch > layout.n_f16; // then the window may shrink
-                for (const auto & pack : p.packs) {
-                    check(pack.stream == (uint32_t) st && streams[st].tile_is_free(pack.tile), "a tile that is not free");
-                    const auto before = tokens_of(streams[st].f16).size();
-                    for (uint32_t cell : pack.cells) {
-                        check(!streams[st].f16.is_empty(cell), "an empty cell is packed");
-                        token t = { streams[st].f16.pos_get(cell), {} };
-                        for (uint32_t s = 0; s < n_seq; s++) {
-                            if (streams[st].f16.seq_has(cell, s)) {
-                                t.second.insert(s);
-                            }
-                        }
-                        if (!unified || !is_tight) {
-                            check(t.first >= (int) n_sink, "a sink is packed");
-                            check(age(o, st, t) >= (int) n_window, "a token of the window is packed");
-                        }
-                    }
-                    streams[st].pack(pack);
-                    check(tokens_of(streams[st].f16).size() + GGML_QLUTATTN_TILE == before, "a tile has a cell twice");
-                    n_packs++;
-                }
-                // no full tile of one sequence's own tokens is left outside of the window
-                for (uint32_t s = 0; s < n_seq; s++) {
-                    size_t n_old = 0;
-                    for (const auto & t : tokens_of(streams[st].f16)) {
-                        n_old += t.second == std::set<llama_seq_id>{ (llama_seq_id) s } && t.first >= (int) n_sink && age(o, st, t) >= (int) n_window;
-                    }
-                    bool any_tile = false;
-                    for (uint32_t t = 0; t < layout.n_tiles; t++) {
-                        any_tile = any_tile || streams[st].tile_is_free(t);
-                    }
-                    check(n_old < GGML_QLUTATTN_TILE || !any_tile, "a full tile stays in f16");
-                }
-                check(p.idxs.size() == p.pos.size(), "a token without a cell");
-                for (size_t i = 0; i < p.idxs.size(); i++) {
-                    check(p.idxs[i] < layout.n_f16 && streams[st].f16.is_empty(p.idxs[i]), "a cell that is not free");
-                    llama_seq_id id = seq_id;
-                    streams[st].add(p.idxs[i], p.pos[i], 1, &id);
-                    o.streams[st].push_back({ p.pos[i], { seq_id } });
-                }
-            }
-        } else if (what < 85 && end > 0) {
-            const int p0 = rng() % 2 ? std::max<int>(0, end - rng() % 300) : rng() % end;
-            const int p1 = rng() % 2 ? ALL : p0 + 1 + rng() % 200;
-            const int id = rng() % 20 ? seq_id : -1;
-            streams[st].seq_rm(id, p0, p1);
-            o.seq_rm(st, id, p0, p1);
-        } else if (what < 92 && n_seq > 1) {
-            const int to = (seq_id + 1) % n_seq;
-            const int p0 = rng() % 2 ? 0 : rng() % (end + 1);
-            const int p1 = rng() % 2 ? ALL : p0 + rng() % 300;
-            if (unified) {
-                streams[0].seq_cp(seq_id, to, p0, p1);
-                for (auto & t : o.streams[0]) {
-                    if (t.second.count(seq_id) && t.first >= p0 && t.first < p1) {
-                        t.second.insert(to);
-                    }
-                }
-            } else {
-                streams[to].seq_cp(streams[st], seq_id, to, p0, p1);
-                o.streams[to].clear();
-                for (const auto & t : o.streams[st]) {
-                    if (t.first >= p0 && t.first < p1) {
-                        o.streams[to].push_back({ t.first, { to } });
-                    }
-                }
-            }
-        } else if (what == 98) {
-            streams[st].seq_keep(seq_id);
-            for (auto & t : o.streams[st]) {
-                t.second = t.second.count(seq_id) ? std::set<llama_seq_id>{ seq_id } : std::set<llama_seq_id>{};
-            }
-            o.sweep(st);
-        } else if (what == 99) {
-            streams[st].clear();
-            o.streams[st].clear();
+
+    simulation(uint32_t seed, bool unified, uint32_t n_seq, uint32_t n_sink, uint32_t n_window, uint32_t n_ubatch) :
+        unified(unified),
+        n_seq(n_seq),
+        n_sink(n_sink),
+        n_window(n_window),
+        n_ubatch(n_ubatch),
+        layout(llama_kv_mixed_layout::make(n_cells, n_ubatch, n_seq, unified, n_sink, n_window)),
+        streams(layout.n_stream),
+        rng(seed) {
+        for (auto & s : streams) {
+            s.f16.resize(layout.n_f16);
+            s.packed.resize(layout.n_tiles * GGML_QLUTATTN_TILE);
         }
-        for (uint32_t s = 0; s < layout.n_stream; s++) {
-            auto found = tokens_of(streams[s].f16);
-            auto more  = tokens_of(streams[s].packed);
-            found.insert(found.end(), more.begin(), more.end());
-            auto wanted = o.streams[s];
-            std::sort(found.begin(), found.end());
-            std::sort(wanted.begin(), wanted.end());
-            check(found == wanted, "the tokens of stream " + std::to_string(s) + " are not those that were put there, step " + std::to_string(step));
-            check(streams[s].n_used() == wanted.size(), "the number of tokens");
+        expected.streams.resize(layout.n_stream);
+    }
+
+    int stream_of(int seq_id) const { return unified ? 0 : seq_id; }
+
+    bool has_free_tile(int st) const {
+        bool any_tile = false;
+        for (uint32_t t = 0; t < layout.n_tiles; t++) {
+            any_tile = any_tile || streams[st].tile_is_free(t);
         }
-        for (uint32_t id = 0; id < n_seq; id++) {
-            check(streams[unified ? 0 : id].seq_pos_max(id) == o.pos_max(unified ? 0 : id, id), "the newest position");
+        return any_tile;
+    }
+
+    bool may_be_packed(int st, const token & t) const { return t.first >= (int) n_sink && age(expected, st, t) >= (int) n_window; }
+
+    bool plan(int seq_id, std::vector<planned> & plans);
+    void check_full(int seq_id, const std::vector<planned> & plans);
+    void apply_pack(int st, const llama_kv_mixed_pack & pack, bool is_tight);
+    void apply(int seq_id, const planned & p);
+    void check_old_tokens_are_packed(int st) const;
+    void remove(int seq_id);
+    void copy(int seq_id);
+    void keep(int seq_id);
+    void clear(int seq_id);
+    void check_tokens(int step) const;
+    void step(int step);
+};
+
+// a batch of up to three ubatches, planned at once
+bool simulation::plan(int seq_id, std::vector<planned> & plans) {
+    const int              st = stream_of(seq_id);
+    llama_kv_mixed_planner planner(layout, streams);
+    int                    pos  = expected.pos_max(st, seq_id) + 1;
+    bool                   fits = true;
+    for (uint32_t u = 0; u < 1 + rng() % 3 && fits; u++) {
+        planned        p;
+        const uint32_t n = 1 + (rng() % 3 ? rng() % 16 : rng() % n_ubatch);
+        for (uint32_t i = 0; i < n; i++) {
+            p.pos.push_back(pos++);
+        }
+        llama_seq_id                id = seq_id;
+        std::vector<llama_seq_id *> ids(n, &id);
+        std::vector<int32_t>        n_ids(n, 1);
+        fits = planner.add(st, n, p.pos.data(), n_ids.data(), ids.data(), p.packs, p.idxs);
+        if (fits) {
+            plans.push_back(p);
         }
     }
+    return fits;
+}
+
+// a batch that did not fit must have a reason; then the sequence is removed
+void simulation::check_full(int seq_id, const std::vector<planned> & plans) {
+    const int st        = stream_of(seq_id);
+    size_t    n_planned = 0;
+    for (const auto & p : plans) {
+        n_planned += p.pos.size();
+    }
+    check(!has_free_tile(st) || !plans.empty() || expected.streams[st].size() + n_planned + n_ubatch > n_cells, "no room, though there is some");
+    n_full++;
+    streams[st].seq_rm(seq_id, 0, ALL);
+    expected.seq_rm(st, seq_id, 0, ALL);
+}
+
+void simulation::apply_pack(int st, const llama_kv_mixed_pack & pack, bool is_tight) {
+    auto & stream = streams[st];
+    check(pack.stream == (uint32_t) st && stream.tile_is_free(pack.tile), "a tile that is not free");
+    const auto before = tokens_of(stream.f16).size();
+    for (uint32_t cell : pack.cells) {
+        check(!stream.f16.is_empty(cell), "an empty cell is packed");
+        token t = { stream.f16.pos_get(cell), {} };
+        for (uint32_t s = 0; s < n_seq; s++) {
+            if (stream.f16.seq_has(cell, s)) {
+                t.second.insert(s);
+            }
+        }
+        if (!unified || !is_tight) {
+            check(t.first >= (int) n_sink, "a sink is packed");
+            check(age(expected, st, t) >= (int) n_window, "a token of the window is packed");
+        }
+    }
+    stream.pack(pack);
+    check(tokens_of(stream.f16).size() + GGML_QLUTATTN_TILE == before, "a tile has a cell twice");
+    n_packs++;
+}
+
+// no full tile of one sequence's own tokens is left outside of the window
+void simulation::check_old_tokens_are_packed(int st) const {
+    for (uint32_t s = 0; s < n_seq; s++) {
+        size_t n_old = 0;
+        for (const auto & t : tokens_of(streams[st].f16)) {
+            n_old += t.second == std::set<llama_seq_id>{ (llama_seq_id) s } && may_be_packed(st, t);
+        }
+        check(n_old < GGML_QLUTATTN_TILE || !has_free_tile(st), "a full tile stays in f16");
+    }
+}
+
+void simulation::apply(int seq_id, const planned & p) {
+    const int  st       = stream_of(seq_id);
+    const bool is_tight = expected.streams[st].size() + n_ubatch > layout.n_f16; // then the window may shrink
+    for (const auto & pack : p.packs) {
+        apply_pack(st, pack, is_tight);
+    }
+    check_old_tokens_are_packed(st);
+    check(p.idxs.size() == p.pos.size(), "a token without a cell");
+    for (size_t i = 0; i < p.idxs.size(); i++) {
+        check(p.idxs[i] < layout.n_f16 && streams[st].f16.is_empty(p.idxs[i]), "a cell that is not free");
+        llama_seq_id id = seq_id;
+        streams[st].add(p.idxs[i], p.pos[i], 1, &id);
+        expected.streams[st].push_back({ p.pos[i], { seq_id } });
+    }
+}
+
+void simulation::remove(int seq_id) {
+    const int st  = stream_of(seq_id);
+    const int end = expected.pos_max(st, seq_id) + 1;
+    const int p0  = rng() % 2 ? std::max<int>(0, end - rng() % 300) : rng() % end;
+    const int p1  = rng() % 2 ? ALL : p0 + 1 + rng() % 200;
+    const int id  = rng() % 20 ? seq_id : -1;
+    streams[st].seq_rm(id, p0, p1);
+    expected.seq_rm(st, id, p0, p1);
+}
+
+void simulation::copy(int seq_id) {
+    const int st  = stream_of(seq_id);
+    const int end = expected.pos_max(st, seq_id) + 1;
+    const int to  = (seq_id + 1) % n_seq;
+    const int p0  = rng() % 2 ? 0 : rng() % (end + 1);
+    const int p1  = rng() % 2 ? ALL : p0 + rng() % 300;
+    if (unified) {
+        streams[0].seq_cp(seq_id, to, p0, p1);
+        for (auto & t : expected.streams[0]) {
+            if (t.second.count(seq_id) && t.first >= p0 && t.first < p1) {
+                t.second.insert(to);
+            }
+        }
+    } else {
+        streams[to].seq_cp(streams[st], seq_id, to, p0, p1);
+        expected.streams[to].clear();
+        for (const auto & t : expected.streams[st]) {
+            if (t.first >= p0 && t.first < p1) {
+                expected.streams[to].push_back({ t.first, { to } });
+            }
+        }
+    }
+}
+
+void simulation::keep(int seq_id) {
+    const int st = stream_of(seq_id);
+    streams[st].seq_keep(seq_id);
+    for (auto & t : expected.streams[st]) {
+        t.second = t.second.count(seq_id) ? std::set<llama_seq_id>{ seq_id } : std::set<llama_seq_id>{};
+    }
+    expected.sweep(st);
+}
+
+void simulation::clear(int seq_id) {
+    streams[stream_of(seq_id)].clear();
+    expected.streams[stream_of(seq_id)].clear();
+}
+
+void simulation::check_tokens(int step) const {
+    for (uint32_t s = 0; s < layout.n_stream; s++) {
+        auto found  = tokens_of(streams[s].f16);
+        auto packed = tokens_of(streams[s].packed);
+        found.insert(found.end(), packed.begin(), packed.end());
+        auto wanted = expected.streams[s];
+        std::sort(found.begin(), found.end());
+        std::sort(wanted.begin(), wanted.end());
+        check(found == wanted, "the tokens of stream " + std::to_string(s) + " are not those that were put there, step " + std::to_string(step));
+        check(streams[s].n_used() == wanted.size(), "the number of tokens");
+    }
+    for (uint32_t id = 0; id < n_seq; id++) {
+        check(streams[stream_of(id)].seq_pos_max(id) == expected.pos_max(stream_of(id), id), "the newest position");
+    }
+}
+
+void simulation::step(int step) {
+    const int seq_id = rng() % n_seq;
+    const int end    = expected.pos_max(stream_of(seq_id), seq_id) + 1;
+    const int what   = rng() % 100;
+    if (what < 70) {
+        std::vector<planned> plans;
+        if (!plan(seq_id, plans)) {
+            check_full(seq_id, plans);
+            return;
+        }
+        for (const auto & p : plans) {
+            apply(seq_id, p);
+        }
+    } else if (what < 85 && end > 0) {
+        remove(seq_id);
+    } else if (what < 92 && n_seq > 1) {
+        copy(seq_id);
+    } else if (what == 98) {
+        keep(seq_id);
+    } else if (what == 99) {
+        clear(seq_id);
+    }
+    check_tokens(step);
+}
+
+static void run(uint32_t seed, bool unified, uint32_t n_seq, uint32_t n_sink, uint32_t n_window, uint32_t n_ubatch, int n_steps) {
+    simulation sim(seed, unified, n_seq, n_sink, n_window, n_ubatch);
+    for (int i = 0; i < n_steps; i++) {
+        sim.step(i);
+    }
     printf("{\"unified\": %d, \"sequences\": %u, \"sink\": %u, \"window\": %u, \"steps\": %d, \"tiles\": %d, \"full\": %d}\n", unified, n_seq, n_sink,
-           n_window, n_steps, n_packs, n_full);
+           n_window, n_steps, sim.n_packs, sim.n_full);
 }
 
 int main(int argc, char ** argv) {

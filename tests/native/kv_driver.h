@@ -1,0 +1,188 @@
+// What the scenarios of kv_cache.cpp drive the cache with, through the C API: options, contexts, decoding, saved states.
+
+#pragma once
+
+#include "ggml.h"
+#include "llama.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+static std::map<std::string, std::string> options;
+
+static int option(const char * name, int otherwise) {
+    auto it = options.find(name);
+    return it == options.end() ? otherwise : atoi(it->second.c_str());
+}
+
+static std::string log_errors;
+static std::string log_size; // the line about the size of the cache
+
+static void on_log(enum ggml_log_level level, const char * text, void *) {
+    static enum ggml_log_level last = GGML_LOG_LEVEL_NONE;
+    last                            = level == GGML_LOG_LEVEL_CONT ? last : level;
+    if (last == GGML_LOG_LEVEL_ERROR) {
+        log_errors += text;
+    }
+    if (strstr(text, "packed part")) {
+        log_size = text;
+    }
+    if (getenv("KV_VERBOSE")) {
+        fputs(text, stderr);
+    }
+}
+
+static void check(bool ok, const std::string & what) {
+    if (!ok) {
+        fflush(stdout);
+        fprintf(stderr, "FAILED: %s\n%s", what.c_str(), log_errors.c_str());
+        exit(1);
+    }
+}
+
+static ggml_type type_of(const std::string & name) {
+    for (int i = 0; i < GGML_TYPE_COUNT; i++) {
+        const char * type_name = ggml_type_name((ggml_type) i);
+        if (type_name && name == type_name) {
+            return (ggml_type) i;
+        }
+    }
+    check(false, "no type " + name);
+    return GGML_TYPE_COUNT;
+}
+
+using model_ptr   = std::unique_ptr<llama_model, decltype(&llama_model_free)>;
+using context_ptr = std::unique_ptr<llama_context, decltype(&llama_free)>;
+
+static llama_context_params params_of(ggml_type type_k, ggml_type type_v) {
+    llama_context_params res = llama_context_default_params();
+    res.n_ctx                = option("ctx", 2048) * option("seqs", 1);
+    res.n_batch              = res.n_ctx;
+    res.n_ubatch             = option("ubatch", 512);
+    res.n_seq_max            = option("seqs", 1);
+    res.n_threads            = option("threads", 1);
+    res.n_threads_batch      = option("threads", 1);
+    res.flash_attn_type      = LLAMA_FLASH_ATTN_TYPE_ENABLED;
+    res.type_k               = type_k;
+    res.type_v               = type_v;
+    res.kv_unified           = option("unified", 0);
+    res.swa_full             = option("swa_full", 0);
+    res.kv_window            = option("window", 64);
+    res.kv_sink              = option("sink", 16);
+    return res;
+}
+
+static context_ptr new_context(llama_model * model, ggml_type type_k, ggml_type type_v) {
+    context_ptr res(llama_init_from_model(model, params_of(type_k, type_v)), llama_free);
+    check(res != nullptr, "no context");
+    return res;
+}
+
+using logits = std::vector<float>;
+
+static int n_vocab(const llama_model * model) {
+    return llama_vocab_n_tokens(llama_model_get_vocab(model));
+}
+
+// decode tokens of a sequence from a position on; the logits of the last one, or of all
+static logits decode(llama_context * ctx, const std::vector<llama_token> & tokens, int pos, int seq_id = 0, bool all = false) {
+    llama_batch batch = llama_batch_init(tokens.size(), 0, 1);
+    batch.n_tokens    = tokens.size();
+    for (size_t i = 0; i < tokens.size(); i++) {
+        batch.token[i]     = tokens[i];
+        batch.pos[i]       = pos + i;
+        batch.n_seq_id[i]  = 1;
+        batch.seq_id[i][0] = seq_id;
+        batch.logits[i]    = all || i + 1 == tokens.size();
+    }
+    const int rc = llama_decode(ctx, batch);
+    llama_batch_free(batch);
+    if (rc != 0) {
+        return {};
+    }
+    const float * data = all ? llama_get_logits(ctx) : llama_get_logits_ith(ctx, -1);
+    return logits(data, data + (all ? tokens.size() : 1) * n_vocab(llama_get_model(ctx)));
+}
+
+static std::vector<llama_token> random_tokens(int n, int seed, int n_vocab = 400) {
+    std::mt19937             rng(seed);
+    std::vector<llama_token> res(n);
+    for (auto & token : res) {
+        token = rng() % std::min(n_vocab, 400);
+    }
+    return res;
+}
+
+// |a - b|^2 / |b - mean of b|^2
+static double nmse(const logits & a, const logits & b) {
+    double mean = 0;
+    for (float x : b) {
+        check(std::isfinite(x), "a logit is not finite");
+        mean += x / b.size();
+    }
+    double err = 0;
+    double ref = 0;
+    for (size_t i = 0; i < b.size(); i++) {
+        err += (a[i] - b[i]) * (a[i] - b[i]);
+        ref += (b[i] - mean) * (b[i] - mean);
+    }
+    return a.size() == b.size() ? err / ref : INFINITY;
+}
+
+static bool same(const logits & a, const logits & b) {
+    return a.size() == b.size() && !a.empty() && memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+static llama_token best(const logits & l) {
+    return std::max_element(l.begin(), l.end()) - l.begin();
+}
+
+// decode all tokens in batches; logits of all
+static logits decode_all(llama_context * ctx, const std::vector<llama_token> & tokens, int n_batch) {
+    logits res;
+    for (size_t i = 0; i < tokens.size(); i += n_batch) {
+        const std::vector<llama_token> part(tokens.begin() + i, tokens.begin() + std::min(tokens.size(), i + n_batch));
+        const logits                   l = decode(ctx, part, i, 0, true);
+        check(!l.empty(), "decoding failed");
+        res.insert(res.end(), l.begin(), l.end());
+    }
+    return res;
+}
+
+static std::vector<uint8_t> save(llama_context * ctx, bool whole, int seq_id) {
+    std::vector<uint8_t> res(whole ? llama_state_get_size(ctx) : llama_state_seq_get_size(ctx, seq_id));
+    const size_t n = whole ? llama_state_get_data(ctx, res.data(), res.size()) : llama_state_seq_get_data(ctx, res.data(), res.size(), seq_id);
+    check(n == res.size() && n > 0, "the state does not have the size that was announced");
+    return res;
+}
+
+static bool restore(llama_context * ctx, bool whole, int seq_id, const std::vector<uint8_t> & data) {
+    return (whole ? llama_state_set_data(ctx, data.data(), data.size()) : llama_state_seq_set_data(ctx, data.data(), data.size(), seq_id)) ==
+           data.size();
+}
+
+// generate n tokens greedily; all logits
+static std::vector<logits> generate(llama_context * ctx, logits last, int pos, int seq_id, int n) {
+    std::vector<logits> res;
+    for (int i = 0; i < n; i++) {
+        last = decode(ctx, { best(last) }, pos + i, seq_id);
+        check(!last.empty(), "decoding failed");
+        res.push_back(last);
+    }
+    return res;
+}
+
+static void check_same(const std::vector<logits> & a, const std::vector<logits> & b, const std::string & what) {
+    check(a.size() == b.size(), what);
+    for (size_t i = 0; i < a.size(); i++) {
+        check(same(a[i], b[i]), what + ": token " + std::to_string(i) + " differs");
+    }
+}
