@@ -1,7 +1,7 @@
 // A libFuzzer target on the loader of states of the mixed KV cache.
 //
 // The first bytes of an input choose a cache and one of its saved states; the others damage it: words and bytes are overwritten, parts cut out, doubled and
-// swapped. The checksum is made right again in most cases, so that what lies behind it is reached. Beside what the sanitizers see, this is checked:
+// swapped. The checksum is corrected in most cases, so that the code behind it is reached. Beside what the sanitizers detect, this is checked:
 //
 //   - a state that is refused leaves the cache as it was, to the last bit;
 //   - a state that is taken can be saved, and then taken again by a cache like it;
@@ -62,7 +62,7 @@ class write_bytes : public llama_io_write_i {
     size_t n_bytes() override { return data.size(); }
 };
 
-// reads bytes; if asked to, the first thing of eight bytes, which is the checksum of a mixed cache, is what the reader expects
+// reads bytes; with forge, the first value of eight bytes, which is the checksum of a mixed cache, is replaced by the one that the reader expects
 class read_bytes : public llama_io_read_i {
   public:
     read_bytes(const bytes & data, bool forge) : data(data), forge(forge) {}

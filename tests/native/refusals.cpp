@@ -1,5 +1,5 @@
-// Hands packed tensors to operations that must refuse them, and prints for each whether the CPU backend failed in words, and whether it had
-// said so beforehand (supports_op).
+// Gives packed tensors to operations that must refuse them, and prints for each whether the CPU backend supports it (supports_op), the status
+// of computing it, and whether a message was logged.
 
 #include "ggml-alloc.h"
 #include "ggml-backend.h"
@@ -10,7 +10,7 @@
 #include <cstring>
 #include <string>
 
-static std::string said;
+static std::string logged;
 
 static void try_op(ggml_backend_t backend, const char * name, ggml_tensor * (*make)(ggml_context * ctx, ggml_tensor * packed, ggml_tensor * rows)) {
     ggml_init_params params = { ggml_tensor_overhead() * 64 + ggml_graph_overhead(), nullptr, true };
@@ -25,17 +25,17 @@ static void try_op(ggml_backend_t backend, const char * name, ggml_tensor * (*ma
     ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors(ctx, backend);
     ggml_backend_buffer_clear(buffer, 0);
 
-    said.clear();
+    logged.clear();
     const bool        supported = ggml_backend_supports_op(backend, result);
     const ggml_status status    = ggml_backend_graph_compute(backend, graph);
-    const bool        words     = said.find("qlutattn: ") != std::string::npos;
+    const bool        words     = logged.find("qlutattn: ") != std::string::npos;
     printf("%s supports=%d status=%d words=%d\n", name, supported, status, words);
     ggml_backend_buffer_free(buffer);
     ggml_free(ctx);
 }
 
 int main() {
-    ggml_log_set([](enum ggml_log_level, const char * text, void *) { said += text; }, nullptr);
+    ggml_log_set([](enum ggml_log_level, const char * text, void *) { logged += text; }, nullptr);
     ggml_backend_t backend = ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr);
 
     try_op(backend, "cpy", [](ggml_context * ctx, ggml_tensor * packed, ggml_tensor * rows) { return ggml_cpy(ctx, rows, packed); });

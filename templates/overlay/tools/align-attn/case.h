@@ -18,7 +18,7 @@ enum class data_kind {
     onehot,   // queries and weights whose rounding to int8 is exact, see docs/align.md
 };
 
-// one token that holds what no code can stand for
+// one token with values that cannot be packed
 enum class poison_kind {
     none,
     nan_k, // in the packed segment
@@ -63,7 +63,7 @@ struct align_case {
     int n_threads = 1;
 
     mask_kind mask       = mask_kind::none;
-    bool      mask_heads = false; // a mask per head and batch, with rows to spare
+    bool      mask_heads = false; // a mask per head and batch, with unused rows
     bool      alibi      = false;
     bool      softcap    = false;
     bool      sinks      = false;
@@ -102,5 +102,5 @@ const char * name_of(data_kind kind);
 const char * name_of(poison_kind kind);
 const char * name_of(mask_kind kind);
 
-// All cases, always the same ones in the same order, each with an id of its own.
+// All cases, in a fixed order, each with a unique id.
 std::vector<align_case> make_cases();

@@ -194,7 +194,7 @@ static void add_special(std::vector<align_case> & cases) {
     c         = align_case();
     c.n_tiles = 32;
     c.mask    = mask_kind::causal;
-    for (const auto & [k, v] : format_pairs()) { // the big ones
+    for (const auto & [k, v] : format_pairs()) { // large cases
         c.k         = k;
         c.v         = v;
         c.n_q       = k->bits == 4 ? 512 : 128;

@@ -152,7 +152,7 @@ mixed_graph build_mixed(const align_case & c, const case_data & data) {
     const bool      with_f16 = c.n_f16 > 0 || c.empty;
     const bool      masked   = !data.mask.empty();
     const ggml_type src_type = c.src_f32 ? GGML_TYPE_F32 : GGML_TYPE_F16;
-    const int64_t   rows     = c.n_q + (c.mask_heads ? 3 : 0); // rows to spare hold NaN
+    const int64_t   rows     = c.n_q + (c.mask_heads ? 3 : 0); // unused rows hold NaN
 
     const auto new_mask = [&](int64_t n_kv) {
         return ggml_new_tensor_4d(ctx, GGML_TYPE_F16, n_kv, rows, data.mask_heads, data.mask_batches);
@@ -247,7 +247,7 @@ std::vector<float> device::run_upstream(const align_case & c, const case_data & 
     ggml_context_ptr owner(ggml_init(params));
     ggml_context *   ctx = owner.get();
 
-    // With fewer queries than a block of its own upstream sums in V's type, and long sequences do not survive sums in f16.
+    // With fewer queries than its block size, upstream accumulates in V's type: f16 is too coarse for long sequences.
     const ggml_type type_v = c.n_q < 64 && c.n_kv() > 512 ? GGML_TYPE_F32 : GGML_TYPE_F16;
 
     ggml_tensor * q     = ggml_new_tensor_4d(ctx, GGML_TYPE_F32, c.head_dim, c.n_q, c.n_head(), c.n_batch);

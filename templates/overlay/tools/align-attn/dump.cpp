@@ -9,7 +9,7 @@
 static constexpr size_t MAX_CASES = 100;
 static constexpr size_t MAX_BYTES = 90 * 1024 * 1024;
 
-// A case is worth keeping when it shows something that the ones before it do not.
+// What a case covers: it is kept if some of this is not covered by the cases before it.
 static std::vector<std::string> features_of(const align_case & c) {
     const std::string pair = c.label_k() + c.label_v();
     const std::string what = c.poison == poison_kind::none ? name_of(c.data) : name_of(c.poison);

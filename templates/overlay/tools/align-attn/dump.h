@@ -17,6 +17,6 @@ class dump {
     };
 
     std::vector<entry>       entries;
-    std::vector<std::string> features; // what the entries show, see dump.cpp
+    std::vector<std::string> features; // what the entries cover, see dump.cpp
     size_t                   size = 0;
 };

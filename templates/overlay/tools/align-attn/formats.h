@@ -32,7 +32,7 @@ const std::vector<tile_format> & all_formats();
 // the types for K, or those for V, likewise
 const std::vector<const tile_format *> & formats_of(bool is_k);
 
-// the one of a case that does not say: the most bits
+// the default of a case: the format with the most bits
 const tile_format * usual_format(bool is_k);
 
 // one K and one V type after another: the first of both, the second of both, ...

@@ -35,7 +35,7 @@ const char * const HELP =
     "  --json FILE     write the results as JSON\n"
     "  --junit FILE    write the results as JUnit XML\n"
     "  --dump FILE     write inputs, tiles and results of some small cases as GGUF\n"
-    "  --version       print what this program was made of and stop; with --json, into FILE as JSON\n"
+    "  --version       print what this program was built from and stop; with --json, into FILE as JSON\n"
     "  --help          print this text and stop\n";
 
 options parse(int argc, char ** argv) {

@@ -4,15 +4,15 @@
 #include "codes.h"
 #include "data.h"
 
-// The kernel that multiplies a packed tile with a vector decides which rounding errors are allowed.
-// the magnitude that x is rounded to: 63 (lut), 127 (dot), 64 (dot7)
+// The arithmetic of the kernel that multiplies packed tiles: it decides which rounding errors are allowed.
+// The largest |x| is rounded to 63 (lut), 127 (dot) or 64 (dot7).
 enum class kernel_kind { lut, dot, dot7 };
 
 // One value per element of the result, [head_dim, n_head, n_q, n_batch], innermost first.
 struct reference {
     std::vector<double>  out;
     std::vector<double>  tolerance; // (a) only: docs/align.md, and
-    std::vector<double>  noise;     // the variance that it is made of
+    std::vector<double>  noise;     // the variance that it follows from
     std::vector<double>  k_error;   // (b) only: mean squared error of the result per unit of relative squared error in packed K,
     std::vector<double>  v_error;   // and in packed V
     std::vector<uint8_t> seen;      // per row [n_head, n_q, n_batch]: some key is visible

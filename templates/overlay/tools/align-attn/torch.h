@@ -3,7 +3,7 @@
 #include "case.h"
 #include "data.h"
 
-// libtorch's scaled_dot_product_attention in float64 on the original values, laid out as our result.
+// libtorch's scaled_dot_product_attention in float64 on the original values, laid out as the result of the mixed op.
 // Empty where libtorch is not built in, or has no such attention (softcap).
 std::vector<double> run_torch(const align_case & c, const case_data & data);
 

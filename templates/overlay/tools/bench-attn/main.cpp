@@ -47,11 +47,11 @@ const char * const HELP =
     "                  default: f16,q8_0,q4_0,K4V4,K4V2,K2V2,K1V1,K4V4+w512\n"
     "  --filter REGEX  only the rows whose id matches\n"
     "  --cold          empty the caches before each run; default: each run follows one of the same row\n"
-    "  --quick         512 and 2048 keys, prefill 512, and not for long\n"
+    "  --quick         512 and 2048 keys, prefill 512, about a second for each group of rows\n"
     "  --list          print the ids of the rows and stop\n"
     "  --count         run each row once, inside bench_attn_counted(), for an instruction counter; no times\n"
     "  --json FILE     write the results as JSON\n"
-    "  --version       print what this program was made of and stop; with --json, into FILE as JSON\n"
+    "  --version       print what this program was built from and stop; with --json, into FILE as JSON\n"
     "  --help          print this text and stop\n";
 
 std::vector<std::string> split(const std::string & list, char separator) {

@@ -49,7 +49,7 @@ std::regex parse_filter(const std::string & text);
 // Throws std::runtime_error if a file was not written.
 void check_written(bool done, const std::string & path);
 
-// --version: a title and what the program was made of; with --json, into a file, too
+// --version: prints a title and what the program was built from; with --json, writes it to a file as well
 void print_version(const std::string & title, const common_options & o);
 
 // Runs the body of a main function. The exit code is the body's; 2 for a wrong command line and 3 for other errors, which are printed.
