@@ -80,7 +80,7 @@ def here(project: Project) -> Project:
 
 @pytest.fixture
 def more(tmp_path: Path) -> Project:
-    """A project with one more patch, whose hooks have other forms, and more than one place."""
+    """A project with one more patch, whose hooks have variants, and more than one place."""
     project = make_project(tmp_path / "Größe 2", {"docs/long.md": LONG})
     hooks = project.workspace.templates / "hooks"
     (hooks / "more.toml").write_text(MORE_TOML, "utf-8")
@@ -206,19 +206,19 @@ def test_all_places_of_a_hook_edited_alike(more):
     refuses(more, f"{C}, line ", "puts its text in 3 places, and they are not edited alike")
 
 
-def test_only_the_form_that_fits_is_edited(more):
+def test_only_the_variant_that_fits_is_edited(more):
     edit(more.tree / "docs/long.md", "nine\n", "nine and a half\n")
     exported = exports(more)
     assert [(item.hook, item.form) for item in exported.carried] == [(4, 1)]
-    assert "other forms for other upstreams, which stay" in exported.warnings[0]
+    assert "other variants for other upstreams, which stay" in exported.warnings[0]
     assert 'text = "never\\n"' in hook_file(more, "more").read_text()
     assert 'text = "nine and a half\\n"' in hook_file(more, "more").read_text()
 
 
-def test_a_text_that_forms_share_is_said_to_be_edited_for_all(more):
+def test_a_text_that_variants_share_is_said_to_be_edited_for_all(more):
     edit(more.tree / "docs/long.md", "and a half\n", "and three quarters\n")
     (warning,) = exports(more).warnings
-    assert "templates/hooks/more.toml [[hook]] 3: another form of this hook has the same text" in warning
+    assert "templates/hooks/more.toml [[hook]] 3: another variant of this hook has the same text" in warning
 
 
 def test_what_is_in_the_templates_by_now_counts_as_carried(here):

@@ -53,18 +53,18 @@ def test_a_killed_command_holds_no_lock(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from qlutattn_patch.tree import held
+from qlutattn_patch.tree.worktree import locked_tree
 from qlutattn_patch.workspace import Workspace
 root = Path(sys.argv[1])
-with held(Workspace(root, root / "vendor" / "llama.cpp")):
+with locked_tree(Workspace(root, root / "vendor" / "llama.cpp")):
     print("held", flush=True)
     time.sleep(600)
 """
 APPLY = """
 import sys
 from pathlib import Path
-from qlutattn_patch.series import load_series
-from qlutattn_patch.tree import apply
+from qlutattn_patch.patches.series import load_series
+from qlutattn_patch.tree.worktree import apply
 from qlutattn_patch.workspace import Workspace
 root = Path(sys.argv[1])
 print(apply(Workspace(root, root / "vendor" / "llama.cpp"), load_series(root / "patches")))
