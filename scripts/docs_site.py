@@ -1,4 +1,4 @@
-"""mkdocs' hooks: README.md as the first page, a navigation made from what is in docs/, and links that leave docs/.
+"""mkdocs' hooks: a navigation made from what is in docs/, and links that leave docs/.
 
 On the repository's own pages a link such as `../LICENSE` leads to the file; the site has a copy of it in its place.
 """
@@ -16,7 +16,10 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
 # The order in which one would read; a page that is not named here comes after these.
-ORDER = ("index", "comfort", "building", "kv-cache", "formats", "align", "performance", "quality", "patches")
+ORDER = (
+    *("index", "howto", "cli", "kv-cache", "building", "json", "performance", "quality"),
+    *("architecture", "formats", "align", "provenance", "faults", "patches"),
+)
 COPIES = "repository"  # the folder of the site for files from outside of docs/
 _LINK = re.compile(r"(\]\()([^)#\s]+)(#[^)\s]*)?\)")
 _FENCE = re.compile(r"^ *(```|~~~)")
@@ -25,19 +28,20 @@ _FENCE = re.compile(r"^ *(```|~~~)")
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """The navigation: index, the pages in their order, then all others by name."""
     names = sorted(path.relative_to(config.docs_dir).as_posix() for path in Path(config.docs_dir).rglob("*.md"))
-    config.nav = sorted(["index.md", *names], key=_rank)
+    config.nav = sorted(names, key=_rank)
     return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """README.md, and each file outside of docs/ that a page has a link to."""
-    pages = {"index.md": (ROOT / "README.md").read_text(encoding="utf-8")}
-    pages |= {file.src_uri: file.content_string for file in files.documentation_pages()}
-    files.append(File.generated(config, "index.md", content=pages["index.md"]))
-    for name, text in pages.items():
-        for path in sorted(set(_outside(name, text))):
+    """Each file outside of docs/ that a page has a link to."""
+    pages = list(files.documentation_pages())
+    for page in pages:
+        for path in sorted(set(_outside(page.src_uri, page.content_string))):
             if (ROOT / path).is_file() and (uri := _copy_of(path)) not in files.src_uris:
-                files.append(File.generated(config, uri, abs_src_path=str(ROOT / path)))
+                copy = File.generated(config, uri, abs_src_path=str(ROOT / path))
+                files.append(copy)
+                if copy.is_documentation_page():
+                    pages.append(copy)
     return files
 
 
@@ -57,8 +61,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def _copy_of(path: str) -> str:
-    """Where the site has a file from outside of docs/; `.txt` so that a browser shows it and nothing renders it."""
-    return "index.md" if path == "README.md" else f"{COPIES}/{path.lstrip('.')}.txt"
+    """Where the site has a file from outside of docs/: a page of the top folder as a page, others as plain text."""
+    is_page = "/" not in path and path.endswith(".md")
+    return f"{COPIES}/{path.lstrip('.')}" + ("" if is_page else ".txt")
 
 
 def _inside(path: str) -> str | None:
@@ -68,7 +73,7 @@ def _inside(path: str) -> str | None:
 
 def _in_repository(page: str, link: str) -> str:
     """Where in the repository a link of a page leads."""
-    source = "README.md" if page == "index.md" else f"docs/{page}"
+    source = page.removeprefix(f"{COPIES}/") if page.startswith(f"{COPIES}/") else f"docs/{page}"
     return posixpath.normpath(posixpath.join(posixpath.dirname(source), link))
 
 
@@ -77,7 +82,7 @@ def _outside(page: str, text: str) -> list[str]:
 
     def note(link: str) -> str:
         path = _in_repository(page, link)
-        if _inside(path) is None and path != "README.md":
+        if _inside(path) is None:
             found.append(path)
         return link
 

@@ -122,7 +122,7 @@ def test_the_documented_line_teaches_the_shell(tmp_path: Path, shell: str) -> No
             program,
             *{"zsh": ["-f"], "bash": ["--norc"], "fish": ["--no-config"]}[shell],
             "-c",
-            f"{first}{line_for('comfort.md', shell)}\n{asks}",
+            f"{first}{line_for('cli.md', shell)}\n{asks}",
         ],
         env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
         capture_output=True,

@@ -24,18 +24,41 @@ def test_the_sizes_are_those_of_the_types() -> None:
             assert int(size) == values * kind.bpw / 8 / 2**20
 
 
-def test_the_lines_touched_are_as_generated() -> None:
-    told = re.search(r"upstream lines it touches \((\d+) in all\)", README)
-    assert told
+def test_the_patches_are_as_generated() -> None:
+    stated = re.search(r"(\d+) patches change (\d+) lines of (\d+) upstream files", README)
+    assert stated
     text = (ROOT / "docs" / "patches.md").read_text(encoding="utf-8")
-    assert f"Together they touch {told[1]} lines" in text
+    listed = re.search(
+        r"The series has (\d+) patches.*\nTogether they change (\d+) lines of (\d+) upstream files", text
+    )
+    assert listed
+    assert stated.groups() == listed.groups()
 
 
-def test_the_matrix_is_the_one_in_the_docs() -> None:
-    tables = [re.search(r"```text\n(upstream  llama\.cpp .*?)```", page, re.S) for page in (README, UPSTREAMS)]
-    assert all(tables)
-    assert tables[0][1] == tables[1][1]
-    *rows, verdict = [line.split() for line in tables[0][1].splitlines()[1:]]
-    assert len(rows) == 8
+def test_the_matrix_passes_on_eight_releases() -> None:
+    assert "the last eight releases of llama-cpp-python" in README
+    table = re.search(r"```text\n(upstream  llama\.cpp .*?)```", UPSTREAMS, re.S)
+    assert table
+    *rows, verdict = [line.split() for line in table[1].splitlines()[1:]]
+    assert len({row[0] for row in rows}) == 8
     assert all(row[2:7] == ["ok"] * 5 for row in rows)
     assert verdict[:4] == ["PASS", "8", "of", "8"]
+
+
+def test_the_measurements_are_those_of_the_pages() -> None:
+    """The speeds and divergences of the README, found in the tables of the pages that it names."""
+    speeds = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8").split("## Prefill")[0]
+    decode = re.findall(r"^\| decode, (\d+) keys \| 1 \|(.*)\|$", README, re.M)
+    assert len(decode) == 2
+    for keys, row in decode:
+        (cells,) = re.findall(rf"^\| \*?\*?{keys}\*?\*? \| \*?\*?2\*?\*? \|(.*)\|$", speeds, re.M)
+        measured = re.findall(r"([\d.]+) ×", cells)  # K4V4, K4V2, K2V2, K1V1, K4V4+w512, q8_0, q4_0
+        assert re.findall(r"[\d.]+", row) == [*measured[-2:], *measured[:4]]
+    quality = (ROOT / "docs" / "quality.md").read_text(encoding="utf-8")
+    (named,) = re.findall(r"^\| \| (q8_0 .*) \|$", README, re.M)
+    (values,) = re.findall(r"^\| mean KL divergence from f16 \| (.*) \|$", README, re.M)
+    for name, value in zip(named.split(" | "), values.split(" | "), strict=True):
+        label = name.split("`")[1] if "`" in name else name
+        first = re.search(rf"^\| `{label}` \|.*?\| ([.\d]+) ±", quality, re.M)
+        assert first, label
+        assert first[1] == value, label
