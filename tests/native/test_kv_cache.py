@@ -249,6 +249,7 @@ PACKED = (
     "qwen3moe",
 )
 UNCACHED = ("dream", "llada", "llada-moe", "rnd1")  # diffusion: they keep no cache at all
+PAGE = Path(__file__).parents[2] / "docs" / "kv-cache.md"  # lists all of them
 LEARNED_POSITIONS = ("gpt2", "starcoder")  # no more of them than in training, 128
 
 
@@ -269,6 +270,10 @@ def test_every_architecture_is_packed_or_refused_in_words(program: Path, every_m
         assert arch in UNCACHED or found["nmse_tail"] > 0, arch
     assert {arch: why in refused.get(arch, "") for arch, why in REFUSED.items()} == dict.fromkeys(REFUSED, True)
     assert set(PACKED) <= packed.keys()
+    rows = re.findall(r"^\| (packed|no cache|refused)[^|]* \| (`.*`) \|$", PAGE.read_text(encoding="utf-8"), re.M)
+    listed = {arch: result for result, archs in rows for arch in re.findall(r"`([^`]+)`", archs)}
+    packs = {arch: "no cache" if arch in UNCACHED else "packed" for arch in packed}
+    assert listed == packs | dict.fromkeys(refused, "refused")
 
 
 @pytest.mark.parametrize(("pair", "share"), [("k4v4", 30.0), ("k2v2", 18.0)])
