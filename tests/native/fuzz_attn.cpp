@@ -119,83 +119,92 @@ struct facts {
     }
 };
 
-void problem::check_rows() const {
-    const block * m  = mask_of(mask);
-    const block * mp = mask_of(maskp);
+// what may come of query iq of head ih, and the largest key that it sees
+static outlook expect(const problem & p, const facts & about, int64_t iq, int64_t ih, int64_t i3, float & key) {
+    const settings & s  = p.s;
+    const block *    m  = mask_of(p.mask);
+    const block *    mp = mask_of(p.maskp);
+    outlook          o;
+    key = 0.0f;
+    for (int64_t token = 0; token < s.window.n; token++) {
+        if (o.see(mask_value(m, token, iq, ih, i3))) {
+            o.is_tame &= std::isfinite(about.k_size[token]);
+            key = std::max(key, about.k_size[token]);
+            for (int c = 0; c < s.head_dim; c++) {
+                o.take(c, about.values[token * s.head_dim + c], 0.0f);
+            }
+        }
+    }
+    for (int64_t tile = 0; tile < s.packed.n / TILE; tile++) {
+        bool seen = false;
+        for (int64_t token = tile * TILE; token < (tile + 1) * TILE; token++) {
+            if (o.see(mask_value(mp, token, iq, ih, i3))) {
+                seen = true;
+                if (p.kp->t->type == GGML_TYPE_F16) {
+                    o.is_tame &= std::isfinite(about.kp_size[token]);
+                }
+                o.is_nan |= std::isnan(about.kp_size[token]);
+                o.is_tame &= !std::isinf(about.kp_size[token]);
+                key = std::max(key, about.kp_size[token]);
+                for (int c = 0; c < s.head_dim && !about.vp_values.empty(); c++) {
+                    o.take(c, about.vp_values[token * s.head_dim + c], 0.0f);
+                }
+            }
+        }
+        for (int c = 0; c < s.head_dim && seen && about.vp_values.empty(); c++) {
+            // a tile's weights are rounded to integers with a step of about 1/64 of the largest of them, or less: 128 halves of
+            // that are the largest weight once more
+            const float radius = about.v_radius[tile * s.head_dim + c];
+            o.take(c, about.v_offset[tile * s.head_dim + c], 2.0f * radius);
+            o.poisoned[c] |= std::isnan(radius);
+        }
+    }
+    return o;
+}
 
+// the result of query iq of head ih is what its outlook allows
+static void check_row(const problem & p, const outlook & o, int64_t iq, int64_t ih, int64_t i3) {
+    for (int c = 0; c < p.s.head_dim; c++) {
+        const float y     = *p.result->at<float>(c, ih, iq, i3);
+        const float slack = 1e-4f * std::max(std::fabs(o.low[c]), std::fabs(o.high[c]));
+        const auto  wrong = [&](const char * why) {
+            fail("channel %d of query %d, head %d, batch %d is %g: %s", c, (int) iq, (int) ih, (int) i3, y, why);
+        };
+        if (!o.sees_any) {
+            if (y != 0.0f) {
+                wrong("a row that sees nothing must be zeros");
+            }
+        } else if (!o.is_tame) {
+            continue;
+        } else if (o.is_nan || o.poisoned[c]) {
+            if (!std::isnan(y)) {
+                wrong(o.is_nan ? "a visible K lane is poisoned, the row must be NaN" : "a V lane is poisoned, the channel must be NaN");
+            }
+        } else if (!o.wild[c] && !(y >= o.low[c] - slack && y <= o.high[c] + slack)) {
+            fprintf(stderr, "fuzz_attn: visible values go from %g to %g\n", o.low[c], o.high[c]);
+            wrong("outside of what the visible values span");
+        }
+    }
+}
+
+void problem::check_rows() const {
     for (int64_t i3 = 0; i3 < s.n_batch; i3++) {
         for (int64_t ikv = 0; ikv < s.n_head_kv; ikv++) {
             const facts about(*this, ikv, i3);
             for (int64_t ih = ikv * s.group; ih < (ikv + 1) * s.group; ih++) {
                 for (int64_t iq = 0; iq < s.n_q; iq++) {
-                    outlook o;
-                    float   key = 0.0f; // largest
-                    for (int64_t token = 0; token < s.window.n; token++) {
-                        if (o.see(mask_value(m, token, iq, ih, i3))) {
-                            o.is_tame &= std::isfinite(about.k_size[token]);
-                            key = std::max(key, about.k_size[token]);
-                            for (int c = 0; c < s.head_dim; c++) {
-                                o.take(c, about.values[token * s.head_dim + c], 0.0f);
-                            }
-                        }
-                    }
-                    for (int64_t tile = 0; tile < s.packed.n / TILE; tile++) {
-                        bool seen = false;
-                        for (int64_t token = tile * TILE; token < (tile + 1) * TILE; token++) {
-                            if (o.see(mask_value(mp, token, iq, ih, i3))) {
-                                seen = true;
-                                if (kp->t->type == GGML_TYPE_F16) {
-                                    o.is_tame &= std::isfinite(about.kp_size[token]);
-                                }
-                                o.is_nan |= std::isnan(about.kp_size[token]);
-                                o.is_tame &= !std::isinf(about.kp_size[token]);
-                                key = std::max(key, about.kp_size[token]);
-                                for (int c = 0; c < s.head_dim && !about.vp_values.empty(); c++) {
-                                    o.take(c, about.vp_values[token * s.head_dim + c], 0.0f);
-                                }
-                            }
-                        }
-                        for (int c = 0; c < s.head_dim && seen && about.vp_values.empty(); c++) {
-                            // a tile's weights are rounded to integers with a step of about 1/64 of the largest of them, or less: 128 halves of
-                            // that are the largest weight once more
-                            const float radius = about.v_radius[tile * s.head_dim + c];
-                            o.take(c, about.v_offset[tile * s.head_dim + c], 2.0f * radius);
-                            o.poisoned[c] |= std::isnan(radius);
-                        }
-                    }
-                    float length = 0.0f; // of q: sum of magnitudes
+                    float   key;           // the largest
+                    outlook o      = expect(*this, about, iq, ih, i3, key);
+                    float   length = 0.0f; // of q: sum of magnitudes
                     for (int c = 0; c < s.head_dim; c++) {
                         length += std::fabs(*q->at<float>(c, iq, ih, i3));
                     }
                     // no score overflows, nor the sum of q times the levels of a lane, which its scale multiplies; false for NaN
                     o.is_tame &= length * std::max(key, 1.0f) < 1e28f;
-                    if (sinks) {
-                        for (int c = 0; c < s.head_dim; c++) {
-                            o.take(c, 0.0f, 0.0f);
-                        }
+                    for (int c = 0; c < s.head_dim && sinks; c++) {
+                        o.take(c, 0.0f, 0.0f);
                     }
-                    for (int c = 0; c < s.head_dim; c++) {
-                        const float y     = *result->at<float>(c, ih, iq, i3);
-                        const float slack = 1e-4f * std::max(std::fabs(o.low[c]), std::fabs(o.high[c]));
-                        const auto  wrong = [&](const char * why) {
-                            fail("channel %d of query %d, head %d, batch %d is %g: %s", c, (int) iq, (int) ih, (int) i3, y, why);
-                        };
-                        if (!o.sees_any) {
-                            if (y != 0.0f) {
-                                wrong("a row that sees nothing must be zeros");
-                            }
-                        } else if (!o.is_tame) {
-                            continue;
-                        } else if (o.is_nan || o.poisoned[c]) {
-                            if (!std::isnan(y)) {
-                                wrong(o.is_nan ? "a visible K lane is poisoned, the row must be NaN" :
-                                                 "a V lane is poisoned, the channel must be NaN");
-                            }
-                        } else if (!o.wild[c] && !(y >= o.low[c] - slack && y <= o.high[c] + slack)) {
-                            fprintf(stderr, "fuzz_attn: visible values go from %g to %g\n", o.low[c], o.high[c]);
-                            wrong("outside of what the visible values span");
-                        }
-                    }
+                    check_row(*this, o, iq, ih, i3);
                 }
             }
         }

@@ -23,11 +23,11 @@ struct kernel_case {
     bool                   extreme;
 };
 
-static int units_max(const kernel_case & c) {
+static int qmax_of(const kernel_case & c) {
     if (c.kernel == QLUTATTN_KERNEL_LUT) {
         return 63;
     }
-    return c.config.bits == 4 && c.config.lane_is_token && qlutattn_simd_is_narrow() ? 64 : 127;
+    return c.config.bits == 4 && c.config.lane_is_token && qlutattn_simd_is_acc16() ? 64 : 127;
 }
 
 static bool compare(const kernel_case & c) {
@@ -35,24 +35,24 @@ static bool compare(const kernel_case & c) {
     for (uint8_t & byte : codes) {
         byte = c.extreme ? (rng() & 1 ? 0x00 : 0xff) : (uint8_t) rng();
     }
-    static qlutattn_tbl  tbls[QLUTATTN_ROWS];
-    const qlutattn_tbl * its[QLUTATTN_ROWS];
-    const int            top = units_max(c);
+    static qlutattn_qvec  qvecs[QLUTATTN_ROWS];
+    const qlutattn_qvec * x[QLUTATTN_ROWS];
+    const int             qmax = qmax_of(c);
     for (int r = 0; r < c.n_rows; r++) {
         const bool negative = c.config.lane_is_token;
-        memset(&tbls[r], 0xaa, sizeof(tbls[r]));
+        memset(&qvecs[r], 0xaa, sizeof(qvecs[r]));
         for (int d = 0; d < c.span.n_depth; d++) {
-            const int u      = c.extreme ? top : random_up_to(top);
-            tbls[r].units[d] = (int8_t) (negative && (rng() & 1) ? -u : u);
+            const int q    = c.extreme ? qmax : random_up_to(qmax);
+            qvecs[r].qs[d] = (int8_t) (negative && (rng() & 1) ? -q : q);
         }
-        qlutattn_finish_simd(c.config, c.kernel, c.span.n_depth, tbls[r]);
-        its[r] = &tbls[r];
+        qlutattn_build_lut_simd(c.config, c.kernel, c.span.n_depth, qvecs[r]);
+        x[r] = &qvecs[r];
     }
     static qlutattn_acc plain, simd;
     memset(plain, 0x55, sizeof(plain));
     memset(simd, 0x55, sizeof(simd));
-    qlutattn_acc_scalar(c.config, c.kernel, codes.data(), c.span, its, c.n_rows, plain);
-    qlutattn_acc_simd(c.config, c.kernel, codes.data(), c.span, its, c.n_rows, simd);
+    qlutattn_tile_gemm_scalar(c.config, c.kernel, codes.data(), c.span, x, c.n_rows, plain);
+    qlutattn_tile_gemm_simd(c.config, c.kernel, codes.data(), c.span, x, c.n_rows, simd);
     for (int r = 0; r < QLUTATTN_ROWS; r++) {
         for (int lane = 0; lane < PACK_SIZE; lane++) {
             if (plain[r][lane] != simd[r][lane]) {
@@ -79,8 +79,18 @@ int main() {
                 continue;
             }
             printf("%s %s\n", kernel == QLUTATTN_KERNEL_LUT ? "lut" : "dot", config.lane_is_token ? "K" : "V");
-            const qlutattn_span k_spans[] = { { 0, 128, 0, 128 }, { 0, 64, 0, 128 }, { 64, 64, 0, 128 } };
-            const qlutattn_span v_spans[] = { { 0, 128, 0, 128 }, { 0, 128, 0, 64 }, { 0, 128, 64, 64 } };
+            constexpr int       all       = PACK_SIZE;
+            constexpr int       half      = PACK_SIZE / 2;
+            const qlutattn_span k_spans[] = {
+                { 0,    all,  0, all },
+                { 0,    half, 0, all },
+                { half, half, 0, all }
+            };
+            const qlutattn_span v_spans[] = {
+                { 0, all, 0,    all  },
+                { 0, all, 0,    half },
+                { 0, all, half, half }
+            };
             for (const qlutattn_span & span : config.lane_is_token ? k_spans : v_spans) {
                 for (int n_rows = 1; n_rows <= QLUTATTN_ROWS; n_rows++) {
                     for (int round = 0; round < 6; round++, n++) {

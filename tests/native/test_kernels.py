@@ -1,7 +1,8 @@
-"""The vector kernels of every instruction set that can run here, against the plain ones, integer by integer."""
+"""The vector kernels of every instruction set that can run here, against the plain ones; the kernel that is forced."""
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import shutil
@@ -105,3 +106,45 @@ def test_exp_of_avx2(ggml: Path, tmp_path: Path) -> None:
 def test_exp_of_neon_under_qemu(ggml: Path, tmp_path: Path) -> None:
     worst = worst_of_exp(ggml, tmp_path / "exp", "aarch64-linux-gnu-g++", "-static", runner=("qemu-aarch64",))
     assert 0.5 < worst <= 2
+
+
+@pytest.fixture(scope="module")
+def forced(ggml: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The program that prints what is forced, of a build with lookup kernels and of one without."""
+    sources = [NATIVE / "forced.cpp", ggml / "src" / "ggml-cpu" / "qlutattn" / "qlutattn-env.cpp"]
+    include = [f"-I{folder}" for folder in (ggml / "include", ggml / "src", sources[1].parent)]
+    folder = tmp_path_factory.mktemp("forced")
+    for name, flags in (("lut", ["-DGGML_USE_TMAC"]), ("dot", [])):
+        subprocess.run(["c++", "-std=c++17", *flags, *include, *sources, "-o", folder / name], check=True)
+    return {name: folder / name for name in ("lut", "dot")}
+
+
+ALL, DOT = "lut, dot, lut-scalar or dot-scalar", "dot or dot-scalar"
+
+
+@pytest.mark.compiler
+@pytest.mark.parametrize(
+    ("build", "value", "found", "names"),
+    [
+        ("lut", None, "none fastest", None),
+        ("lut", "", "none fastest", None),
+        ("lut", "lut", "lut fastest", None),
+        ("lut", "dot", "dot fastest", None),
+        ("lut", "lut-scalar", "lut scalar", None),
+        ("lut", "dot-scalar", "dot scalar", None),
+        ("lut", "x-scalar", "none fastest", ALL),
+        ("lut", "LUT", "none fastest", ALL),
+        ("dot", "dot-scalar", "dot scalar", None),
+        ("dot", "lut-scalar", "none fastest", DOT),
+    ],
+)
+def test_the_environment_forces_a_kernel_or_is_ignored_aloud(
+    forced: dict[str, Path], build: str, value: str | None, found: str, names: str | None
+) -> None:
+    others = {key: text for key, text in os.environ.items() if key != "GGML_QLUTATTN_KERNEL"}
+    env = others if value is None else {**others, "GGML_QLUTATTN_KERNEL": value}
+    done = subprocess.run([forced[build]], env=env, capture_output=True, text=True, check=True)
+    first, second, *said = done.stdout.splitlines()
+    assert (first, second) == (found, found)
+    told = f"qlutattn: this build has no kernel '{value}', GGML_QLUTATTN_KERNEL is ignored: set it to {names}"
+    assert said == ([told] if names else [])

@@ -165,14 +165,14 @@ PACK_SIMD = "ggml/src/ggml-cpu/qlutattn/pack-simd.cpp"
 TBL = "ggml/src/ggml-cpu/qlutattn/tbl.cpp"
 ASSERTED = "GGML_ASSERT(n_rows <= QLUTATTN_ROWS);"
 ATTEND = "ggml/src/ggml-cpu/qlutattn/attend.cpp"
-LOADED = "f32::from_f16(config.offsets(tile) + span.lane0 + i) : f32::set(0.0f));\n    }\n"
+LOADED = "f32::from_f16(config.offsets(tile) + span.lane0 + i) : f32::broadcast(0.0f));\n    }\n"
 CONFIG = "ggml/src/ggml-cpu/qlutattn/qlutattn-config.cpp"
 MUTANTS = {
     "one packed code": (PACK, PACKED, f"{PACKED} ((uint8_t *) to)[777] ^= 1;"),
     "one packed scale": (PACK, PACKED, f"{PACKED} config->scales(to)[5] += 20;"),
     "one packed offset": (PACK, PACKED, f"{PACKED} config->offsets(to)[5] += 20;"),
     "one summand of the vector packer's tree": (PACK_SIMD, "return mul(v, v);", "return i == 9 ? v : mul(v, v);"),
-    "where the vector packer rounds": (PACK_SIMD, "all(0.5f)", "all(0.25f)"),
+    "where the vector packer rounds": (PACK_SIMD, "broadcast(0.5f)", "broadcast(0.25f)"),
     "one level of 4 bits": (CONFIG, "-122, -92, ", "-122, -98, "),
     "one level of 2 bits": (CONFIG, "-120, -36, ", "-120, -44, "),
     "one factor of 4 bits": (CONFIG, "-61, -46, ", "-61, -45, "),

@@ -45,7 +45,7 @@ GGML_API struct ggml_tensor * ggml_flash_attn_ext_mixed(
 // clang-format on
 
 // Whether a graph node may run on a device: nodes without packed tensors may; packed tensors go through ggml_cpy from f16 or f32,
-// views, and ggml_flash_attn_ext_mixed, on the CPU. Says in words, through the log, what it refuses.
+// views, and ggml_flash_attn_ext_mixed, on the CPU. Logs what it refuses, and why.
 GGML_API bool ggml_qlutattn_supports_op(const struct ggml_tensor * op, bool is_cpu);
 
 #ifdef __cplusplus

@@ -1,5 +1,5 @@
-// What packed tensors are not for. A row of a tile means nothing on its own, so whatever works on rows (get_rows, set_rows, mul_mat, ...)
-// must not see them; and only the CPU backend has kernels.
+// Refuses ops that packed tensors do not support. A row of a tile can not be decoded on its own, so whatever works on rows (get_rows, set_rows,
+// mul_mat, ...) is refused; and only the CPU backend has kernels.
 
 #include "ggml-qlutattn.h"
 
@@ -41,7 +41,7 @@ bool ggml_qlutattn_supports_op(const struct ggml_tensor * op, bool is_cpu) {
     }
 #ifdef GGML_USE_QLUTATTN
     if (!is_cpu) {
-        return false; // without a word: the scheduler asks every backend, and finds the CPU
+        return false; // not logged: the scheduler asks every backend, and finds the CPU
     }
     if (is_attention || is_view(op) || is_pack(op) || is_copy(op)) {
         return true;

@@ -9,6 +9,11 @@
 // Lanes and depth of a tile. Stated again, not GGML_QLUTATTN_TILE: what is proven here must not follow a mistake there.
 constexpr int TILE = 128;
 
+// Bytes of a tile: the codes, then an f16 scale and maybe an f16 offset of each lane.
+constexpr size_t tile_bytes(int bits, bool has_offset) {
+    return 2048 * (size_t) bits + (has_offset ? 512 : 256);
+}
+
 // The packed types, independent of the kernels' own table: what tiles are decoded and judged by.
 struct tile_format {
     ggml_type        type;
@@ -21,7 +26,7 @@ struct tile_format {
     std::vector<int> levels;    // in units of 1/64 of the scale
 
     size_t code_bytes() const { return 2048 * (size_t) bits; }
-    size_t tile_bytes() const { return code_bytes() + (has_offset ? 512 : 256); }
+    size_t tile_bytes() const { return ::tile_bytes(bits, has_offset); }
     int    n_levels() const { return (int) levels.size(); }
     double level(int code) const { return levels[code] / 64.0; } // in units of the scale
 };

@@ -8,15 +8,16 @@ static const ggml_fp16_t * token_at(const char * data, size_t stride, int i) {
     return (const ggml_fp16_t *) (data + i * stride);
 }
 
-// four keys at a time; what is past the last one is the last one again
-template <int n_rows> static void scores_of(const char * k, size_t stride, int n, int head_dim, const float * const * q, float * const * scores) {
+// four keys at a time; past the last one, the last one is repeated
+template <int n_rows>
+static void compute_scores(const char * k, size_t stride, int n, int head_dim, const float * const * q, float * const * scores) {
     for (int i = 0; i < n; i += 4) {
         const ggml_fp16_t * keys[4];
         f32::vec            sums[n_rows][4];
         for (int j = 0; j < 4; j++) {
             keys[j] = token_at(k, stride, std::min(i + j, n - 1));
             for (int r = 0; r < n_rows; r++) {
-                sums[r][j] = f32::set(0.0f);
+                sums[r][j] = f32::broadcast(0.0f);
             }
         }
         for (int d = 0; d < head_dim; d += f32::WIDTH) {
@@ -32,13 +33,14 @@ template <int n_rows> static void scores_of(const char * k, size_t stride, int n
             }
         }
         for (int r = 0; r < n_rows; r++) {
-            f32::totals(scores[r] + i, sums[r][0], sums[r][1], sums[r][2], sums[r][3]);
+            f32::reduce_add4(scores[r] + i, sums[r][0], sums[r][1], sums[r][2], sums[r][3]);
         }
     }
 }
 
 // two vectors of channels at a time, over all tokens
-template <int n_rows> static void add_values(const char * v, size_t stride, int n, int head_dim, const float * const * weights, float * const * out) {
+template <int n_rows>
+static void accumulate_pv(const char * v, size_t stride, int n, int head_dim, const float * const * weights, float * const * out) {
     for (int c = 0; c < head_dim; c += 2 * f32::WIDTH) {
         f32::vec sums[n_rows][2];
         for (int r = 0; r < n_rows; r++) {
@@ -49,7 +51,7 @@ template <int n_rows> static void add_values(const char * v, size_t stride, int 
             const f32::vec a = f32::from_f16(token_at(v, stride, i) + c);
             const f32::vec b = f32::from_f16(token_at(v, stride, i) + c + f32::WIDTH);
             for (int r = 0; r < n_rows; r++) {
-                const f32::vec weight = f32::set(weights[r][i]);
+                const f32::vec weight = f32::broadcast(weights[r][i]);
                 sums[r][0]            = f32::fma(weight, a, sums[r][0]);
                 sums[r][1]            = f32::fma(weight, b, sums[r][1]);
             }
@@ -75,23 +77,23 @@ static bool is_finite(const char * v, size_t stride, int n, int head_dim) {
     return finite;
 }
 
-void qlutattn_f16_scores(const char * k, size_t stride, int n, int head_dim, const float * const * q, int n_rows, float * const * scores) {
+void qlutattn_compute_scores_f16(const char * k, size_t stride, int n, int head_dim, const float * const * q, int n_rows, float * const * scores) {
     int r = 0;
     for (; r + 2 <= n_rows; r += 2) {
-        scores_of<2>(k, stride, n, head_dim, q + r, scores + r);
+        compute_scores<2>(k, stride, n, head_dim, q + r, scores + r);
     }
     if (r < n_rows) {
-        scores_of<1>(k, stride, n, head_dim, q + r, scores + r);
+        compute_scores<1>(k, stride, n, head_dim, q + r, scores + r);
     }
 }
 
-void qlutattn_f16_values(const char * v, size_t stride, int n, int head_dim, const float * const * weights, int n_rows, float * const * out) {
+void qlutattn_accumulate_pv_f16(const char * v, size_t stride, int n, int head_dim, const float * const * weights, int n_rows, float * const * out) {
     if (!is_finite(v, stride, n, head_dim)) {
         for (int r = 0; r < n_rows; r++) {
             for (int i = 0; i < n; i++) {
                 if (weights[r][i] != 0.0f) {
                     const float * weight = weights[r] + i;
-                    add_values<1>(v + i * stride, stride, 1, head_dim, &weight, out + r);
+                    accumulate_pv<1>(v + i * stride, stride, 1, head_dim, &weight, out + r);
                 }
             }
         }
@@ -99,9 +101,9 @@ void qlutattn_f16_values(const char * v, size_t stride, int n, int head_dim, con
     }
     int r = 0;
     for (; r + 4 <= n_rows; r += 4) {
-        add_values<4>(v, stride, n, head_dim, weights + r, out + r);
+        accumulate_pv<4>(v, stride, n, head_dim, weights + r, out + r);
     }
     for (; r < n_rows; r++) {
-        add_values<1>(v, stride, n, head_dim, weights + r, out + r);
+        accumulate_pv<1>(v, stride, n, head_dim, weights + r, out + r);
     }
 }

@@ -9,25 +9,25 @@
 
 namespace f32 = qlutattn_f32;
 
-// A kv head as pieces of tiles: two tiles at head size 256, one at 128, half a tile at 64.
-struct qlutattn_pieces {
-    int     n;      // pieces
-    int     length; // channels of a piece
-    int     first;  // its first channel in the tile
-    int64_t column;
+// The tiles of a kv head: two at head size 256, one at 128, half of one at 64.
+struct qlutattn_head_tiles {
+    int     n;          // tiles
+    int     n_channels; // of the head in each
+    int     channel0;   // its first channel in the tile
+    int64_t column;     // of the first tile
 
-    qlutattn_pieces(const qlutattn_block & block) :
+    qlutattn_head_tiles(const qlutattn_query_block & block) :
         n(std::max(1, block.head_dim / PACK_SIZE)),
-        length(std::min(block.head_dim, PACK_SIZE)),
-        first(block.ikv * block.head_dim % PACK_SIZE),
+        n_channels(std::min(block.head_dim, PACK_SIZE)),
+        channel0(block.ikv * block.head_dim % PACK_SIZE),
         column(block.ikv * block.head_dim / PACK_SIZE) {}
 };
 
-// the rows of a block that see something of a step
-struct qlutattn_seeing {
+// the rows of a query block to which some key of a KV block is visible
+struct qlutattn_visible_rows {
     int                 n = 0;
     int                 rows[QLUTATTN_ROWS];
-    const ggml_fp16_t * masks[QLUTATTN_ROWS]; // NULL where all is visible and the mask 0
+    const ggml_fp16_t * masks[QLUTATTN_ROWS]; // NULL where all keys are visible and the mask is 0
 };
 
 static const ggml_fp16_t * mask_at(const ggml_tensor * mask, const qlutattn_row & row, int64_t i3, int64_t token) {
@@ -36,103 +36,105 @@ static const ggml_fp16_t * mask_at(const ggml_tensor * mask, const qlutattn_row 
            token;
 }
 
-static qlutattn_seeing seeing_rows(const qlutattn_block & block, const ggml_tensor * mask, int64_t token, int n) {
+static qlutattn_visible_rows visible_rows(const qlutattn_query_block & block, const ggml_tensor * mask, int64_t token, int n) {
     constexpr ggml_fp16_t minus_infinity = 0xfc00;
     constexpr ggml_fp16_t sign           = 0x8000;
 
-    qlutattn_seeing     seeing;
-    const ggml_fp16_t * last = nullptr; // the mask of the last row: rows of a query often share one
-    bool                any  = true;
-    bool                all  = true;
+    qlutattn_visible_rows visible;
+    const ggml_fp16_t *   last_mask = nullptr; // of the last row: rows of a query often share one
+    bool                  any       = true;
+    bool                  all_zero  = true;
     for (int r = 0; r < block.n_rows; r++) {
-        const ggml_fp16_t * its = mask ? mask_at(mask, block.rows[r], block.i3, token) : nullptr;
-        if (its != last) {
-            last                 = its;
-            ggml_fp16_t not_zero = 0;
-            ggml_fp16_t visible  = 0;
+        const ggml_fp16_t * row_mask = mask ? mask_at(mask, block.rows[r], block.i3, token) : nullptr;
+        if (row_mask != last_mask) {
+            last_mask                = row_mask;
+            ggml_fp16_t not_zero     = 0;
+            ggml_fp16_t not_infinity = 0;
             for (int i = 0; i < n; i++) {
-                not_zero |= its[i];
-                visible |= its[i] ^ minus_infinity;
+                not_zero |= row_mask[i];
+                not_infinity |= row_mask[i] ^ minus_infinity;
             }
-            any = visible != 0;
-            all = (not_zero & ~sign) == 0;
+            any      = not_infinity != 0;
+            all_zero = (not_zero & ~sign) == 0;
         }
         if (any) {
-            seeing.rows[seeing.n]    = r;
-            seeing.masks[seeing.n++] = all ? nullptr : its;
+            visible.rows[visible.n]    = r;
+            visible.masks[visible.n++] = all_zero ? nullptr : row_mask;
         }
     }
-    return seeing;
+    return visible;
 }
 
-static const char * tile_at(const ggml_tensor * packed, const qlutattn_block & block, const qlutattn_pieces & pieces, int piece, int64_t token) {
-    return (const char *) packed->data + token * packed->nb[1] + (pieces.column + piece) * packed->nb[2] + block.i3 * packed->nb[3];
+static const char * tile_at(const ggml_tensor * packed, const qlutattn_query_block & block, const qlutattn_head_tiles & tiles, int i, int64_t token) {
+    return (const char *) packed->data + token * packed->nb[1] + (tiles.column + i) * packed->nb[2] + block.i3 * packed->nb[3];
 }
 
-static const char * token_at(const ggml_tensor * f16, const qlutattn_block & block, int64_t token) {
+static const char * token_at(const ggml_tensor * f16, const qlutattn_query_block & block, int64_t token) {
     return (const char *) f16->data + token * f16->nb[1] + block.ikv * f16->nb[2] + block.i3 * f16->nb[3];
 }
 
-// the scales (times factor) and offsets of a tile's lanes, as f32
-static void load_lanes(qlutattn_block & block, const qlutattn_kernel_config & config, const char * tile, const qlutattn_span & span, float factor) {
+// the scales (times level_scale) and offsets of a tile's lanes, as f32
+static void load_lanes(qlutattn_query_block & block, const qlutattn_kernel_config & config, const char * tile, const qlutattn_span & span,
+                       float level_scale) {
     for (int i = 0; i < span.n_lanes; i += f32::WIDTH) {
-        f32::store(block.lane_scale + i, f32::mul(f32::from_f16(config.scales(tile) + span.lane0 + i), f32::set(factor)));
-        f32::store(block.lane_offset + i, config.has_offset ? f32::from_f16(config.offsets(tile) + span.lane0 + i) : f32::set(0.0f));
+        f32::store(block.lane_scale + i, f32::mul(f32::from_f16(config.scales(tile) + span.lane0 + i), f32::broadcast(level_scale)));
+        f32::store(block.lane_offset + i, config.has_offset ? f32::from_f16(config.offsets(tile) + span.lane0 + i) : f32::broadcast(0.0f));
     }
 }
 
-// y[i] += scale[i]*(step*acc[i]) + offset[i]*sum
-static void add_lanes(const qlutattn_block & block, const int32_t * acc, int n, float step, float sum, float * y) {
+// y[i] += scale[i]*(d*acc[i]) + offset[i]*sum
+static void accumulate_lanes(const qlutattn_query_block & block, const int32_t * acc, int n, float d, float sum, float * y) {
     for (int i = 0; i < n; i += f32::WIDTH) {
-        const f32::vec scaled = f32::mul(f32::from_i32(acc + i), f32::set(step));
-        const f32::vec offset = f32::fma(f32::load(block.lane_offset + i), f32::set(sum), f32::load(y + i));
+        const f32::vec scaled = f32::mul(f32::from_i32(acc + i), f32::broadcast(d));
+        const f32::vec offset = f32::fma(f32::load(block.lane_offset + i), f32::broadcast(sum), f32::load(y + i));
         f32::store(y + i, f32::fma(f32::load(block.lane_scale + i), scaled, offset));
     }
 }
 
-static void add_products(qlutattn_block & block, const qlutattn_seeing & seeing, const qlutattn_kernel_config & config, const char * tile,
-                         const qlutattn_span & span, const qlutattn_tbl * tbls, float * const * y) {
-    const qlutattn_tbl * its[QLUTATTN_ROWS];
-    for (int i = 0; i < seeing.n; i++) {
-        its[i] = tbls + seeing.rows[i];
+// y[i] += tile times the vector of visible row i
+static void accumulate_tile(qlutattn_query_block & block, const qlutattn_visible_rows & visible, const qlutattn_kernel_config & config,
+                            const char * tile, const qlutattn_span & span, const qlutattn_qvec * qvecs, float * const * y) {
+    const qlutattn_qvec * x[QLUTATTN_ROWS];
+    for (int i = 0; i < visible.n; i++) {
+        x[i] = qvecs + visible.rows[i];
     }
-    qlutattn_tbl_mul(config, qlutattn_get_kernel(config.type), tile, span, its, seeing.n, block.acc);
-    load_lanes(block, config, tile, span, config.factor_size());
-    for (int i = 0; i < seeing.n; i++) {
-        add_lanes(block, block.acc[i], span.n_lanes, its[i]->step, its[i]->sum, y[i]);
+    qlutattn_tile_gemm(config, qlutattn_get_kernel(config.type), tile, span, x, visible.n, block.acc);
+    load_lanes(block, config, tile, span, config.level_scale());
+    for (int i = 0; i < visible.n; i++) {
+        accumulate_lanes(block, block.acc[i], span.n_lanes, x[i]->d, x[i]->sum, y[i]);
     }
 }
 
-// q.k of a step
-static void find_scores(qlutattn_block & block, const qlutattn_seeing & seeing, const ggml_tensor * k, int64_t token, int n) {
+// q.k of a KV block
+static void compute_scores(qlutattn_query_block & block, const qlutattn_visible_rows & visible, const ggml_tensor * k, int64_t token, int n) {
     float *       scores[QLUTATTN_ROWS];
     const float * q[QLUTATTN_ROWS];
-    for (int i = 0; i < seeing.n; i++) {
-        scores[i] = block.scores[seeing.rows[i]];
-        q[i]      = block.rows[seeing.rows[i]].q;
+    for (int i = 0; i < visible.n; i++) {
+        scores[i] = block.scores[visible.rows[i]];
+        q[i]      = block.rows[visible.rows[i]].q;
     }
     const qlutattn_kernel_config * config = qlutattn_get_kernel_config(k->type);
     if (!config) {
-        qlutattn_f16_scores(token_at(k, block, token), k->nb[1], n, block.head_dim, q, seeing.n, scores);
+        qlutattn_compute_scores_f16(token_at(k, block, token), k->nb[1], n, block.head_dim, q, visible.n, scores);
         return;
     }
-    for (int i = 0; i < seeing.n; i++) {
+    for (int i = 0; i < visible.n; i++) {
         memset(scores[i], 0, sizeof(block.scores[0]));
     }
-    const qlutattn_pieces pieces(block);
-    const qlutattn_span   span = { pieces.first, pieces.length, 0, PACK_SIZE };
-    for (int p = 0; p < pieces.n; p++) {
-        add_products(block, seeing, *config, tile_at(k, block, pieces, p, token), span, block.k_tbl[p], scores);
+    const qlutattn_head_tiles tiles(block);
+    const qlutattn_span       span = { tiles.channel0, tiles.n_channels, 0, PACK_SIZE };
+    for (int i = 0; i < tiles.n; i++) {
+        accumulate_tile(block, visible, *config, tile_at(k, block, tiles, i, token), span, block.q_qvec[i], scores);
     }
 }
 
-// scores become softcapped, scaled and masked; the largest of n is returned, NaN left out. After the last of n come -inf, to a multiple of the
-// vectors' width. A masked key is -inf whatever its product.
-static float finish_scores(qlutattn_block & block, const qlutattn_row & row, const ggml_fp16_t * mask, float * scores, int n) {
+// Scores become softcapped, scaled and masked; returns the largest of the n, NaN left out. Behind them come -inf up to a multiple of the
+// vector width. A masked key is -inf whatever its product.
+static float scale_and_mask(qlutattn_query_block & block, const qlutattn_row & row, const ggml_fp16_t * mask, float * scores, int n) {
     const int padded = (n + f32::WIDTH - 1) / f32::WIDTH * f32::WIDTH;
-    float     factor = block.scale;
+    float     scale  = block.scale;
     if (block.softcap != 0.0f) {
-        factor = block.softcap;
+        scale = block.softcap;
         for (int i = 0; i < n; i++) {
             scores[i] = tanhf(scores[i] * (block.scale / block.softcap));
         }
@@ -146,115 +148,115 @@ static float finish_scores(qlutattn_block & block, const qlutattn_row & row, con
             block.mask[i] = ggml_fp16_to_fp32(mask[i]);
         }
     }
-    std::fill(scores + n, scores + padded, scores[n - 1]); // -inf only at the end: the factor may be 0 or negative
+    std::fill(scores + n, scores + padded, scores[n - 1]); // -inf only at the end: the scale may be 0 or negative
     std::fill(block.mask + n, block.mask + padded, -INFINITY);
 
-    f32::vec largest = f32::set(-INFINITY);
+    f32::vec max_score = f32::broadcast(-INFINITY);
     for (int i = 0; i < padded; i += f32::WIDTH) {
-        f32::vec s = f32::mul(f32::load(scores + i), f32::set(factor));
+        f32::vec s = f32::mul(f32::load(scores + i), f32::broadcast(scale));
         if (mask) {
             const f32::vec m = f32::load(block.mask + i);
-            s                = f32::unless_masked(m, f32::fma(m, f32::set(row.slope), s));
+            s                = f32::apply_mask(m, f32::fma(m, f32::broadcast(row.slope), s));
         }
         f32::store(scores + i, s);
-        largest = f32::max(s, largest);
+        max_score = f32::max(s, max_score);
     }
     std::fill(scores + n, scores + padded, -INFINITY);
-    return f32::largest(largest);
+    return f32::reduce_max(max_score);
 }
 
-// Scores become weights exp(score - M), and the row's state comes to units of the new M. With a tbl, weights are rounded into it instead.
-static void find_weights(qlutattn_block & block, int r, const ggml_fp16_t * mask, int n, int top, qlutattn_tbl * tbl) {
-    qlutattn_row & row     = block.rows[r];
-    float *        scores  = block.scores[r];
-    const float    largest = finish_scores(block, row, mask, scores, n);
-    if (largest > row.M) {
-        const float rescale = expf(row.M - largest);
+// Scores become weights exp(score - M), and the state of row r is rescaled to the new M. With a qvec, the weights are quantized into it instead.
+static void online_softmax(qlutattn_query_block & block, int r, const ggml_fp16_t * mask, int n, int qmax, qlutattn_qvec * qvec) {
+    qlutattn_row & row       = block.rows[r];
+    float *        scores    = block.scores[r];
+    const float    max_score = scale_and_mask(block, row, mask, scores, n);
+    if (max_score > row.M) {
+        const float rescale = expf(row.M - max_score);
         for (int c = 0; c < block.head_dim; c += f32::WIDTH) {
-            f32::store(block.out[r] + c, f32::mul(f32::load(block.out[r] + c), f32::set(rescale)));
+            f32::store(block.out[r] + c, f32::mul(f32::load(block.out[r] + c), f32::broadcast(rescale)));
         }
         row.S *= rescale;
-        row.M = largest;
+        row.M = max_score;
     }
-    f32::vec sum = f32::set(0.0f);
-    if (!tbl) {
+    f32::vec sum = f32::broadcast(0.0f);
+    if (!qvec) {
         for (int i = 0; i < n; i += f32::WIDTH) {
-            const f32::vec weight = f32::exp(f32::sub(f32::load(scores + i), f32::set(row.M)));
+            const f32::vec weight = f32::exp(f32::sub(f32::load(scores + i), f32::broadcast(row.M)));
             f32::store(scores + i, weight);
             sum = f32::add(sum, weight);
         }
-        row.S += f32::total(sum);
+        row.S += f32::reduce_add(sum);
         return;
     }
-    constexpr float tiny   = 1e-30f; // below this, weights are nothing beside those that came before
-    const float     weight = expf(largest - row.M);
-    const float     units  = weight >= tiny ? top / weight : 0.0f;
+    constexpr float tiny       = 1e-30f;                                        // below this, weights are nothing beside those that came before
+    const float     max_weight = expf(max_score - row.M);
+    const float     id         = max_weight >= tiny ? qmax / max_weight : 0.0f; // 1/d
     for (int i = 0; i < n; i += f32::WIDTH) {
-        const f32::vec weights = f32::exp(f32::sub(f32::load(scores + i), f32::set(row.M)));
-        f32::store_units(tbl->units + i, f32::mul(weights, f32::set(units)));
-        sum = f32::add(sum, weights);
+        const f32::vec weight = f32::exp(f32::sub(f32::load(scores + i), f32::broadcast(row.M)));
+        f32::store_i8(qvec->qs + i, f32::mul(weight, f32::broadcast(id)));
+        sum = f32::add(sum, weight);
     }
-    tbl->sum  = f32::total(sum);
-    tbl->step = weight >= tiny ? weight / top : 0.0f;
-    row.S += tbl->sum;
+    qvec->sum = f32::reduce_add(sum);
+    qvec->d   = max_weight >= tiny ? max_weight / qmax : 0.0f;
+    row.S += qvec->sum;
 }
 
-// values of a step, weighed
-static void add_values(qlutattn_block & block, const qlutattn_seeing & seeing, const ggml_tensor * v, int64_t token, int n) {
+// out += weights times the values of a KV block
+static void accumulate_pv(qlutattn_query_block & block, const qlutattn_visible_rows & visible, const ggml_tensor * v, int64_t token, int n) {
     float *       out[QLUTATTN_ROWS];
     const float * weights[QLUTATTN_ROWS];
-    for (int i = 0; i < seeing.n; i++) {
-        out[i]     = block.out[seeing.rows[i]];
-        weights[i] = block.scores[seeing.rows[i]];
+    for (int i = 0; i < visible.n; i++) {
+        out[i]     = block.out[visible.rows[i]];
+        weights[i] = block.scores[visible.rows[i]];
     }
     const qlutattn_kernel_config * config = qlutattn_get_kernel_config(v->type);
     if (!config) {
-        qlutattn_f16_values(token_at(v, block, token), v->nb[1], n, block.head_dim, weights, seeing.n, out);
+        qlutattn_accumulate_pv_f16(token_at(v, block, token), v->nb[1], n, block.head_dim, weights, visible.n, out);
         return;
     }
-    const qlutattn_pieces pieces(block);
-    const qlutattn_span   span = { 0, PACK_SIZE, pieces.first, pieces.length };
-    for (int p = 0; p < pieces.n; p++) {
-        add_products(block, seeing, *config, tile_at(v, block, pieces, p, token), span, block.v_tbl, out);
-        for (int i = 0; i < seeing.n; i++) {
+    const qlutattn_head_tiles tiles(block);
+    const qlutattn_span       span = { 0, PACK_SIZE, tiles.channel0, tiles.n_channels };
+    for (int t = 0; t < tiles.n; t++) {
+        accumulate_tile(block, visible, *config, tile_at(v, block, tiles, t, token), span, block.p_qvec, out);
+        for (int i = 0; i < visible.n; i++) {
             out[i] += PACK_SIZE;
         }
     }
 }
 
-void qlutattn_attend(qlutattn_block & block, const qlutattn_segment & segment, int64_t first, int64_t last) {
+void qlutattn_attend(qlutattn_query_block & block, const qlutattn_segment & segment, int64_t first, int64_t last) {
     if (first >= last) {
         return;
     }
     const qlutattn_kernel_config * k_config = qlutattn_get_kernel_config(segment.k->type);
     const qlutattn_kernel_config * v_config = qlutattn_get_kernel_config(segment.v->type);
     if (k_config) {
-        const qlutattn_pieces pieces(block);
-        const qlutattn_kernel kernel = qlutattn_get_kernel(k_config->type);
-        for (int p = 0; p < pieces.n; p++) {
+        const qlutattn_head_tiles tiles(block);
+        const qlutattn_kernel     kernel = qlutattn_get_kernel(k_config->type);
+        for (int i = 0; i < tiles.n; i++) {
             for (int r = 0; r < block.n_rows; r++) {
-                qlutattn_tbl_build(*k_config, kernel, block.rows[r].q + p * PACK_SIZE, pieces.length, block.k_tbl[p][r]);
+                qlutattn_quantize_x(*k_config, kernel, block.rows[r].q + i * PACK_SIZE, tiles.n_channels, block.q_qvec[i][r]);
             }
         }
     }
     const qlutattn_kernel v_kernel = v_config ? qlutattn_get_kernel(v_config->type) : QLUTATTN_KERNEL_DOT;
-    const int             top      = v_config ? qlutattn_units_max(*v_config, v_kernel) : 0;
+    const int             qmax     = v_config ? qlutattn_qmax(*v_config, v_kernel) : 0;
 
-    for (int64_t token = first; token < last; token += QLUTATTN_STEP) {
-        const int             n      = std::min<int64_t>(QLUTATTN_STEP, last - token);
-        const qlutattn_seeing seeing = seeing_rows(block, segment.mask, token, n);
-        if (seeing.n == 0) {
+    for (int64_t token = first; token < last; token += QLUTATTN_KV_BLOCK) {
+        const int                   n       = std::min<int64_t>(QLUTATTN_KV_BLOCK, last - token);
+        const qlutattn_visible_rows visible = visible_rows(block, segment.mask, token, n);
+        if (visible.n == 0) {
             continue;
         }
-        find_scores(block, seeing, segment.k, token, n);
-        for (int i = 0; i < seeing.n; i++) {
-            const int      r   = seeing.rows[i];
-            qlutattn_tbl * tbl = v_config ? &block.v_tbl[r] : nullptr;
-            find_weights(block, r, seeing.masks[i], n, top, tbl);
+        compute_scores(block, visible, segment.k, token, n);
+        for (int i = 0; i < visible.n; i++) {
+            const int       r    = visible.rows[i];
+            qlutattn_qvec * qvec = v_config ? &block.p_qvec[r] : nullptr;
+            online_softmax(block, r, visible.masks[i], n, qmax, qvec);
             if (v_config) {
-                qlutattn_tbl_finish(*v_config, v_kernel, n, *tbl);
+                qlutattn_build_lut(*v_config, v_kernel, n, *qvec);
             }
         }
-        add_values(block, seeing, segment.v, token, n);
+        accumulate_pv(block, visible, segment.v, token, n);
     }
 }

@@ -1,12 +1,12 @@
 #pragma once
 
-// Attention of a block of rows to a run of keys, in steps of 128: scores, softmax, values. Keys and values of a segment are f16 or packed, each
-// side as it likes.
+// Attention of a block of query rows to a range of keys, one KV block at a time: scores, softmax, values (as FlashAttention does it).
+// Each side of a segment, K or V, is f16 or packed.
 
 #include "tbl.h"
 
 constexpr int QLUTATTN_MAX_HEAD = 256; // head sizes: 64, 128, 256
-constexpr int QLUTATTN_STEP     = PACK_SIZE;
+constexpr int QLUTATTN_KV_BLOCK = PACK_SIZE;
 
 // keys and values under one mask
 struct qlutattn_segment {
@@ -30,7 +30,7 @@ struct qlutattn_row {
 };
 
 // Rows that share a kv head, and all the memory that a thread needs for them.
-struct qlutattn_block {
+struct qlutattn_query_block {
     // what they attend to
     float   scale;
     float   softcap;
@@ -41,15 +41,15 @@ struct qlutattn_block {
     int          n_rows;
     qlutattn_row rows[QLUTATTN_ROWS];
 
-    alignas(64) float out[QLUTATTN_ROWS][QLUTATTN_MAX_HEAD]; // sums of weight * value
-    alignas(64) float scores[QLUTATTN_ROWS][QLUTATTN_STEP];  // of a step; then the weights exp(score - M)
-    alignas(64) float mask[QLUTATTN_STEP];
+    alignas(64) float out[QLUTATTN_ROWS][QLUTATTN_MAX_HEAD];    // sums of weight * value
+    alignas(64) float scores[QLUTATTN_ROWS][QLUTATTN_KV_BLOCK]; // of a KV block; then the weights exp(score - M)
+    alignas(64) float mask[QLUTATTN_KV_BLOCK];
     alignas(64) float lane_scale[PACK_SIZE];
     alignas(64) float lane_offset[PACK_SIZE];
-    qlutattn_acc acc;
-    qlutattn_tbl k_tbl[2][QLUTATTN_ROWS]; // queries, rounded, per tile of a head
-    qlutattn_tbl v_tbl[QLUTATTN_ROWS];    // weights, rounded
+    qlutattn_acc  acc;
+    qlutattn_qvec q_qvec[2][QLUTATTN_ROWS]; // queries, quantized, per tile of a head
+    qlutattn_qvec p_qvec[QLUTATTN_ROWS];    // weights, quantized
 };
 
 // let the rows of a block attend to tokens first..last of a segment; a packed side is read in whole tiles
-void qlutattn_attend(qlutattn_block & block, const qlutattn_segment & segment, int64_t first, int64_t last);
+void qlutattn_attend(qlutattn_query_block & block, const qlutattn_segment & segment, int64_t first, int64_t last);

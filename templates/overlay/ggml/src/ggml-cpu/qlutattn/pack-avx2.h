@@ -30,7 +30,7 @@ static inline void store_f16(ggml_fp16_t * p, floats v) {
     _mm_storeu_si128((__m128i *) p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
 }
 
-static inline floats all(float x) {
+static inline floats broadcast(float x) {
     return _mm256_set1_ps(x);
 }
 
@@ -54,7 +54,7 @@ static inline floats min(floats a, floats b) {
     return _mm256_min_ps(a, b);
 }
 
-static inline floats root(floats v) {
+static inline floats sqrt(floats v) {
     return _mm256_sqrt_ps(v);
 }
 
@@ -78,7 +78,7 @@ static inline words pair(ints first, ints second) {
     return _mm256_blend_epi16(first, _mm256_slli_epi32(second, 16), 0xaa);
 }
 
-static inline words by_16(words w) {
+static inline words shr4(words w) {
     return _mm256_srai_epi16(w, 4);
 }
 
@@ -98,23 +98,23 @@ static inline ints madd(ints s, words a, words b) {
     return _mm256_add_epi32(s, _mm256_madd_epi16(a, b));
 }
 
-static inline bytes all(int8_t x) {
+static inline bytes broadcast(int8_t x) {
     return _mm256_set1_epi8(x);
 }
 
-static inline bytes table(const int8_t * p) {
+static inline bytes broadcast16(const int8_t * p) {
     return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) p));
 }
 
-static inline bytes pick(bytes t, bytes n) {
+static inline bytes lookup16(bytes t, bytes n) {
     return _mm256_shuffle_epi8(t, n);
 }
 
-static inline bytes high(bytes v) {
+static inline bytes high_nibbles(bytes v) {
     return _mm256_and_si256(_mm256_srli_epi16(v, 4), _mm256_set1_epi8(15));
 }
 
-static inline bytes more(bytes a, bytes b) {
+static inline bytes greater(bytes a, bytes b) {
     return _mm256_cmpgt_epi8(a, b);
 }
 
@@ -122,7 +122,7 @@ static inline bytes sub(bytes a, bytes b) {
     return _mm256_sub_epi8(a, b);
 }
 
-static inline bytes either(bytes a, bytes b) {
+static inline bytes bit_or(bytes a, bytes b) {
     return _mm256_or_si256(a, b);
 }
 
@@ -130,12 +130,12 @@ template <int n> static inline bytes shl(bytes v) {
     return _mm256_slli_epi16(v, n);
 }
 
-static inline void weave(uint8_t * p, bytes a, bytes b) {
+static inline void interleave(uint8_t * p, bytes a, bytes b) {
     _mm256_storeu_si256((__m256i *) p, _mm256_unpacklo_epi16(a, b));
     _mm256_storeu_si256((__m256i *) (p + 32), _mm256_unpackhi_epi16(a, b));
 }
 
-static inline nibbles join(bytes v, int x, int y) {
+static inline nibbles pair_dot(bytes v, int x, int y) {
     return _mm256_maddubs_epi16(v, _mm256_set1_epi16((int16_t) (x | y << 8)));
 }
 
@@ -147,19 +147,19 @@ static inline __m256i in_order(nibbles a, nibbles b) {
     return _mm256_permutevar8x32_epi32(_mm256_packus_epi16(a, b), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
 
-static inline void store(uint8_t * p, uint8_t * q, nibbles a, nibbles b) {
+static inline void store_low(uint8_t * p, uint8_t * q, nibbles a, nibbles b) {
     const __m256i v = in_order(a, b);
     _mm_storeu_si128((__m128i *) p, _mm256_castsi256_si128(v));
     _mm_storeu_si128((__m128i *) q, _mm256_extracti128_si256(v, 1));
 }
 
-static inline void merge(uint8_t * p, uint8_t * q, nibbles a, nibbles b) {
+static inline void merge_high(uint8_t * p, uint8_t * q, nibbles a, nibbles b) {
     const __m256i v = _mm256_slli_epi16(in_order(a, b), 4);
     _mm_storeu_si128((__m128i *) p, _mm_or_si128(_mm_loadu_si128((const __m128i *) p), _mm256_castsi256_si128(v)));
     _mm_storeu_si128((__m128i *) q, _mm_or_si128(_mm_loadu_si128((const __m128i *) q), _mm256_extracti128_si256(v, 1)));
 }
 
-static inline void fetch(const char * p) {
+static inline void prefetch(const char * p) {
     _mm_prefetch(p, _MM_HINT_T1);
 }
 

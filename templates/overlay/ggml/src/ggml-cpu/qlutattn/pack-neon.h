@@ -47,7 +47,7 @@ static inline void store_f16(ggml_fp16_t * p, floats f) {
     vst1q_u16(p, vreinterpretq_u16_f16(vcvt_high_f16_f32(vcvt_f16_f32(f.v[0]), f.v[1])));
 }
 
-static inline floats all(float x) {
+static inline floats broadcast(float x) {
     return {
         { vdupq_n_f32(x), vdupq_n_f32(x) }
     };
@@ -83,7 +83,7 @@ static inline floats min(floats a, floats b) {
     };
 }
 
-static inline floats root(floats f) {
+static inline floats sqrt(floats f) {
     return {
         { vsqrtq_f32(f.v[0]), vsqrtq_f32(f.v[1]) }
     };
@@ -119,7 +119,7 @@ static inline words pair(ints a, ints b) {
     };
 }
 
-static inline words by_16(words w) {
+static inline words shr4(words w) {
     return {
         { vshrq_n_s16(w.v[0], 4), vshrq_n_s16(w.v[1], 4) }
     };
@@ -157,38 +157,38 @@ static inline ints madd(ints s, words a, words b) {
     };
 }
 
-static inline bytes all(int8_t x) {
+static inline bytes broadcast(int8_t x) {
     return {
         { vdupq_n_u8((uint8_t) x), vdupq_n_u8((uint8_t) x) }
     };
 }
 
-static inline bytes table(const int8_t * p) {
+static inline bytes broadcast16(const int8_t * p) {
     const uint8x16_t t = vreinterpretq_u8_s8(vld1q_s8(p));
     return {
         { t, t }
     };
 }
 
-static inline bytes pick(bytes t, bytes n) {
+static inline bytes lookup16(bytes t, bytes n) {
     return {
         { vqtbl1q_u8(t.v[0], n.v[0]), vqtbl1q_u8(t.v[1], n.v[1]) }
     };
 }
 
-static inline bytes high(bytes b) {
+static inline bytes high_nibbles(bytes b) {
     return {
         { vshrq_n_u8(b.v[0], 4), vshrq_n_u8(b.v[1], 4) }
     };
 }
 
-static inline uint8x16_t more(uint8x16_t a, uint8x16_t b) {
+static inline uint8x16_t greater(uint8x16_t a, uint8x16_t b) {
     return vcgtq_s8(vreinterpretq_s8_u8(a), vreinterpretq_s8_u8(b));
 }
 
-static inline bytes more(bytes a, bytes b) {
+static inline bytes greater(bytes a, bytes b) {
     return {
-        { more(a.v[0], b.v[0]), more(a.v[1], b.v[1]) }
+        { greater(a.v[0], b.v[0]), greater(a.v[1], b.v[1]) }
     };
 }
 
@@ -198,7 +198,7 @@ static inline bytes sub(bytes a, bytes b) {
     };
 }
 
-static inline bytes either(bytes a, bytes b) {
+static inline bytes bit_or(bytes a, bytes b) {
     return {
         { vorrq_u8(a.v[0], b.v[0]), vorrq_u8(a.v[1], b.v[1]) }
     };
@@ -210,7 +210,7 @@ template <int n> static inline bytes shl(bytes b) {
     };
 }
 
-static inline void weave(uint8_t * p, bytes a, bytes b) {
+static inline void interleave(uint8_t * p, bytes a, bytes b) {
     for (int i = 0; i < 2; i++) {
         const uint16x8_t x = vreinterpretq_u16_u8(a.v[i]);
         const uint16x8_t y = vreinterpretq_u16_u8(b.v[i]);
@@ -219,7 +219,7 @@ static inline void weave(uint8_t * p, bytes a, bytes b) {
     }
 }
 
-static inline nibbles join(bytes b, int x, int y) {
+static inline nibbles pair_dot(bytes b, int x, int y) {
     const uint8x16_t first  = vuzp1q_u8(b.v[0], b.v[1]);
     const uint8x16_t second = vuzp2q_u8(b.v[0], b.v[1]);
     return vmlaq_u8(vmulq_u8(first, vdupq_n_u8((uint8_t) x)), second, vdupq_n_u8((uint8_t) y));
@@ -229,16 +229,16 @@ static inline nibbles add(nibbles a, nibbles b) {
     return vaddq_u8(a, b);
 }
 
-static inline void store(uint8_t * p, uint8_t * q, nibbles a, nibbles b) {
+static inline void store_low(uint8_t * p, uint8_t * q, nibbles a, nibbles b) {
     vst1q_u8(p, a);
     vst1q_u8(q, b);
 }
 
-static inline void merge(uint8_t * p, uint8_t * q, nibbles a, nibbles b) {
-    store(p, q, vsliq_n_u8(vld1q_u8(p), a, 4), vsliq_n_u8(vld1q_u8(q), b, 4));
+static inline void merge_high(uint8_t * p, uint8_t * q, nibbles a, nibbles b) {
+    store_low(p, q, vsliq_n_u8(vld1q_u8(p), a, 4), vsliq_n_u8(vld1q_u8(q), b, 4));
 }
 
-static inline void fetch(const char * p) {
+static inline void prefetch(const char * p) {
     __builtin_prefetch(p, 0, 2);
 }
 

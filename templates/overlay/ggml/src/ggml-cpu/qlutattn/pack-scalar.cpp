@@ -1,4 +1,4 @@
-// See docs/formats.md of the qlutattn project: the steps below carry its numbers.
+// The plain packer. The steps have the numbers of docs/formats.md of the qlutattn project.
 
 #include "ggml-impl.h"
 #include "pack-tile.h"
@@ -8,7 +8,7 @@
 #include <cmath>
 #include <cstring>
 
-// the sum of 128 values as a fixed tree; overwrites them
+// the sum of PACK_SIZE values as a fixed tree; overwrites them
 static float tree_sum(float * s) {
     for (int w = PACK_SIZE / 2; w > 0; w /= 2) {
         for (int i = 0; i < w; i++) {
@@ -20,10 +20,10 @@ static float tree_sum(float * s) {
 
 // the code of u, an integer in level units: how many thresholds are not greater
 static inline int choose_code(const qlutattn_kernel_config & config, int u) {
-    const int held = std::min(std::max(u, -128), 127);
-    int       code = 0;
+    const int clamped = std::min(std::max(u, -128), 127);
+    int       code    = 0;
     for (int k = 0; k + 1 < 1 << config.bits; k++) {
-        code += qlutattn_pack_threshold(config.levels, k) <= held;
+        code += qlutattn_pack_threshold(config.levels, k) <= clamped;
     }
     return code;
 }
@@ -78,19 +78,19 @@ static void pack_lane(const qlutattn_kernel_config & config, const float * x, gg
     }
 }
 
-// the byte and the bit of a code in the order of its type
-static inline void put_code(const qlutattn_kernel_config & config, uint8_t * codes, int lane, int depth, int code) {
+// store a code at its byte and bit in the order of its type
+static inline void store_code(const qlutattn_kernel_config & config, uint8_t * codes, int lane, int depth, int code) {
     const int bits = config.bits;
 
     if (config.layout == QLUTATTN_LAYOUT_LOOKUP) {
         const int per_nibble = config.depths_per_nibble();
-        codes[depth / per_nibble * PACK_CHUNK_SIZE + lane % 64] |= code << (lane / 64 * 4 + depth % per_nibble * bits);
+        codes[depth / per_nibble * PACK_CHUNK_SIZE + lane % PACK_CHUNK_SIZE] |= code << (lane / PACK_CHUNK_SIZE * 4 + depth % per_nibble * bits);
         return;
     }
     const int per_chunk = 32 / bits;
     const int in_chunk  = depth % per_chunk;
-    const int chunk     = lane / 16 * (PACK_SIZE / per_chunk) + depth / per_chunk;
-    codes[chunk * PACK_CHUNK_SIZE + lane % 16 * 4 + in_chunk % 4] |= code << (in_chunk / 4 * bits);
+    const int chunk     = lane / QLUTATTN_DOT_LANES * (PACK_SIZE / per_chunk) + depth / per_chunk;
+    codes[chunk * PACK_CHUNK_SIZE + lane % QLUTATTN_DOT_LANES * 4 + in_chunk % 4] |= code << (in_chunk / 4 * bits);
 }
 
 static inline float load(const qlutattn_pack_source & source, int lane, int depth) {
@@ -112,7 +112,7 @@ void qlutattn_pack_tile_scalar(const qlutattn_kernel_config & config, const qlut
             config.offsets(tile)[lane] = offset;
         }
         for (int depth = 0; depth < PACK_SIZE; depth++) {
-            put_code(config, (uint8_t *) tile, lane, depth, codes[depth]);
+            store_code(config, (uint8_t *) tile, lane, depth, codes[depth]);
         }
     }
 }

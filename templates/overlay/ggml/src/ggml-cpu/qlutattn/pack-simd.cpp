@@ -1,12 +1,12 @@
 // The vector form of the packer, in the verbs of pack-simd.h.
 //
-// Lanes lie side by side in registers, and the loops run over the depth: so the fixed summation tree, the root, the divisions and the fit are
-// plain vector arithmetic without a horizontal step, V is read as it lies, and only K is transposed, as f16, before it is widened. A strip of
-// 16 lanes (8 KiB of residuals) stays in the L1 cache. Codes are chosen on bytes: 16 lanes of two depths at once.
+// Lanes are side by side in registers, and the loops run over the depth: so the fixed summation tree, the square root, the divisions and the
+// fit are plain vector arithmetic without a horizontal step, V is read in its own order, and only K is transposed, as f16, before it is widened.
+// A strip of 16 lanes (8 KiB of residuals) stays in the L1 cache. Codes are chosen on bytes: 16 lanes of two depths at once.
 //
-// What was learned: 32 instructions per 8 values (AVX2, 4 bits), a third of them to fit the scale, so the work is bound by instructions once memory is
-// out of the way. It is not by itself: 128 rows that lie far apart are beyond the processor's prefetching, and fetching the next tile ahead made
-// packing 1.3 times as fast, taking the heads of a token one after the other (qlutattn-pack.cpp) twice, where heads share rows.
+// Measured: 32 instructions per 8 values (AVX2, 4 bits), a third of them to fit the scale, so packing is bound by instructions once data are in
+// the cache. The processor's own prefetching does not follow 128 rows that are far apart: prefetching the next tile made packing 1.3 times as
+// fast, and packing the heads of a token one after the other (qlutattn-pack.cpp) twice as fast, where heads share rows.
 
 #include "pack-tile.h"
 
@@ -27,23 +27,24 @@ void qlutattn_pack_tile_simd(const qlutattn_kernel_config &, const qlutattn_pack
 
 using namespace qlutattn_pack_simd;
 
-static constexpr int STRIP   = 16; // lanes
-static constexpr int FLOATS  = 8;  // lanes of a register
+static constexpr int STRIP   = QLUTATTN_DOT_LANES;
+static constexpr int FLOATS  = 8; // lanes of a register
 static constexpr int COLUMNS = STRIP / FLOATS;
 
-// Step 6 and the first half of step 4: codes of signed bytes. Of 16 levels, no more than one threshold lies between two multiples of 16,
-// so that the upper nibble says how many are below, and which one to compare with.
-template <int bits> struct code_choice {
+// Step 6 and the first half of step 4: codes of signed bytes. Of 16 levels, no more than one threshold is between two multiples of 16, so that
+// the upper nibble determines how many are below, and which one to compare with.
+template <int bits> struct code_quantizer {
     bytes limits[3]; // 1 and 2 bits: the largest integers below each threshold
-    bytes below, limit_of;
+    bytes n_below;   // 4 bits, by upper nibble: how many thresholds are below
+    bytes limit_of;  // and the limit of the one that may be between
     bytes levels;
 
-    explicit code_choice(const int8_t * level) {
+    explicit code_quantizer(const int8_t * level) {
         constexpr int n = 1 << bits;
 
         int8_t all_levels[16] = { 0 };
         memcpy(all_levels, level, n);
-        levels = table(all_levels);
+        levels = broadcast16(all_levels);
 
         int8_t limit[n - 1];
         for (int k = 0; k + 1 < n; k++) {
@@ -51,7 +52,7 @@ template <int bits> struct code_choice {
         }
         if (bits < 4) {
             for (int k = 0; k + 1 < n && k < 3; k++) {
-                limits[k] = all(limit[k]);
+                limits[k] = broadcast(limit[k]);
             }
             return;
         }
@@ -70,24 +71,24 @@ template <int bits> struct code_choice {
                 }
             }
         }
-        below    = table(count);
-        limit_of = table(within);
+        n_below  = broadcast16(count);
+        limit_of = broadcast16(within);
     }
 
     bytes operator()(bytes u) const {
         if (bits < 4) {
-            bytes codes = sub(zero_bytes(), more(u, limits[0]));
+            bytes codes = sub(zero_bytes(), greater(u, limits[0]));
             for (int k = 1; k + 1 < 1 << bits; k++) {
-                codes = sub(codes, more(u, limits[k]));
+                codes = sub(codes, greater(u, limits[k]));
             }
             return codes;
         }
-        const bytes group = high(u);
-        return sub(pick(below, group), more(u, pick(limit_of, group)));
+        const bytes group = high_nibbles(u);
+        return sub(lookup16(n_below, group), greater(u, lookup16(limit_of, group)));
     }
 };
 
-// the sum of a column over the depth, as the fixed tree: what stands at i when the tree is w wide
+// node i of the fixed summation tree over the depth, at the level with w nodes
 template <int w, typename source> static inline floats tree(const source & at, int i) {
     if constexpr (w == PACK_SIZE) {
         return at(i);
@@ -109,40 +110,40 @@ template <typename source> static inline floats tree_sum(const source & at) {
     return s[0];
 }
 
-// residuals in units of 1/factor, of two depths
-static inline words units(const float * r, floats factor) {
-    return pair(round(mul(load(r), factor)), round(mul(load(r + STRIP), factor)));
+// round(r * id), of two depths
+static inline words quantize(const float * r, floats id) {
+    return pair(round(mul(load(r), id)), round(mul(load(r + STRIP), id)));
 }
 
-static inline words units_below(const float * r, floats factor) {
-    const floats half = all(0.5f);
-    return pair(round(sub(mul(load(r), factor), half)), round(sub(mul(load(r + STRIP), factor), half)));
+// round(r * id - 0.5), of two depths
+static inline words quantize_below(const float * r, floats id) {
+    const floats half = broadcast(0.5f);
+    return pair(round(sub(mul(load(r), id), half)), round(sub(mul(load(r + STRIP), id), half)));
 }
 
-// a strip in the making
+// the work memory of a strip
 struct pack_strip {
     alignas(64) float r[PACK_SIZE * STRIP]; // [depth][lane]: the values, then the residuals
     alignas(64) float sums[STRIP];
     alignas(64) float starts[STRIP];
-    alignas(64) ggml_fp16_t no_offsets[STRIP]; // where those of a type that has none go
+    alignas(64) ggml_fp16_t no_offsets[STRIP]; // the offsets of a type that has none
     floats coarse[COLUMNS];
-    bool   dead[STRIP];
-    bool   any_dead;
+    bool   zeroed[STRIP];                      // lanes whose codes are all 0: poisoned, or of scale 0
+    bool   any_zeroed;
 };
 
-// The 16 rows of the next tile's source that are fetched while a strip is fitted: 128 rows lie too far apart for the processor
-// to foresee.
-struct fetched {
+// The rows of the next tile's source that are prefetched while a strip is fitted, as many as a strip has lanes.
+struct prefetch_rows {
     const char * rows;
     size_t       nb;
 };
 
 // Steps 1 to 5. x is [depth][lane]; a lane that is poisoned has a sum that is not finite.
 template <int bits, typename T>
-static void fit_strip(const qlutattn_kernel_config & config, const code_choice<bits> & choice, const T * x, const fetched & ahead, pack_strip & strip,
-                      ggml_fp16_t * scales, ggml_fp16_t * offsets) {
-    const floats mean    = all(1.0f / PACK_SIZE);
-    const floats centred = all(config.has_offset ? 1.0f / PACK_SIZE : 0.0f);
+static void fit_strip(const qlutattn_kernel_config & config, const code_quantizer<bits> & quantizer, const T * x, const prefetch_rows & next,
+                      pack_strip & strip, ggml_fp16_t * scales, ggml_fp16_t * offsets) {
+    const floats mean    = broadcast(1.0f / PACK_SIZE);
+    const floats centred = broadcast(config.has_offset ? 1.0f / PACK_SIZE : 0.0f);
     floats       start[COLUMNS];
     floats       fine[COLUMNS];
     ints         num[COLUMNS];
@@ -164,21 +165,21 @@ static void fit_strip(const qlutattn_kernel_config & config, const code_choice<b
             store(r + i * STRIP, v);
             return mul(v, v);
         });
-        start[c]             = mul(all(config.rms_to_scale), root(mul(squares, mean)));
+        start[c]             = mul(broadcast(config.rms_to_scale), sqrt(mul(squares, mean)));
         store(strip.starts + c * FLOATS, start[c]);
-        fine[c] = div(all((float) (QLUTATTN_PACK_FINE * QLUTATTN_LEVEL_UNIT)), start[c]);
+        fine[c] = div(broadcast((float) (QLUTATTN_PACK_FINE * QLUTATTN_LEVEL_UNIT)), start[c]);
         num[c]  = zero_ints();
         den[c]  = zero_ints();
     }
 
-    static_assert(COLUMNS == 2 && QLUTATTN_PACK_FINE == 16, "widen_first, widen_last and by_16 below");
+    static_assert(COLUMNS == 2 && QLUTATTN_PACK_FINE == 16, "widen_first, widen_last and shr4 below");
     const float * r = strip.r;
     for (int row = 0; row < STRIP; row++) {
         for (int line = 0; line < 4; line++, r += 2 * STRIP) {
-            fetch(ahead.rows + row * ahead.nb + line * 64);
-            const words v0     = units(r, fine[0]);
-            const words v1     = units(r + FLOATS, fine[1]);
-            const bytes levels = pick(choice.levels, choice(narrow(by_16(v0), by_16(v1))));
+            prefetch(next.rows + row * next.nb + line * 64);
+            const words v0     = quantize(r, fine[0]);
+            const words v1     = quantize(r + FLOATS, fine[1]);
+            const bytes levels = lookup16(quantizer.levels, quantizer(narrow(shr4(v0), shr4(v1))));
             const words l0     = widen_first(levels);
             const words l1     = widen_last(levels);
             num[0]             = madd(num[0], v0, l0);
@@ -189,28 +190,28 @@ static void fit_strip(const qlutattn_kernel_config & config, const code_choice<b
     }
 
     for (int c = 0; c < COLUMNS; c++) {
-        const floats fitted = div(mul(start[c], to_floats(num[c])), mul(all((float) QLUTATTN_PACK_FINE), to_floats(den[c])));
-        store_f16(scales + c * FLOATS, min(fitted, all(QLUTATTN_F16_MAX)));
-        strip.coarse[c] = div(all((float) QLUTATTN_LEVEL_UNIT), load(scales + c * FLOATS));
+        const floats fitted = div(mul(start[c], to_floats(num[c])), mul(broadcast((float) QLUTATTN_PACK_FINE), to_floats(den[c])));
+        store_f16(scales + c * FLOATS, min(fitted, broadcast(QLUTATTN_F16_MAX)));
+        strip.coarse[c] = div(broadcast((float) QLUTATTN_LEVEL_UNIT), load(scales + c * FLOATS));
     }
-    strip.any_dead = false;
+    strip.any_zeroed = false;
     for (int i = 0; i < STRIP; i++) {
         const bool poisoned = !(std::fabs(strip.sums[i]) < INFINITY);
         const bool zero     = strip.starts[i] == 0.0f || scales[i] == 0;
-        strip.dead[i]       = poisoned || zero;
-        strip.any_dead |= strip.dead[i];
+        strip.zeroed[i]     = poisoned || zero;
+        strip.any_zeroed |= strip.zeroed[i];
         scales[i]  = poisoned ? QLUTATTN_F16_NAN : zero ? 0 : scales[i];
         offsets[i] = poisoned ? 0 : offsets[i];
     }
 }
 
-// Step 6: the codes of two depths. It is copied to where it is used, so that stores of codes do not make compilers load it again.
-template <int bits> struct code_maker {
-    code_choice<bits> choice;
-    floats            coarse[COLUMNS];
-    const float *     residuals;
+// Step 6: the codes of two depths. It is passed by value, so that stores of codes do not make compilers load it again.
+template <int bits> struct strip_codes {
+    code_quantizer<bits> quantizer;
+    floats               coarse[COLUMNS];
+    const float *        residuals;
 
-    code_maker(const code_choice<bits> & choice, const pack_strip & strip) : choice(choice), residuals(strip.r) {
+    strip_codes(const code_quantizer<bits> & quantizer, const pack_strip & strip) : quantizer(quantizer), residuals(strip.r) {
         for (int c = 0; c < COLUMNS; c++) {
             coarse[c] = strip.coarse[c];
         }
@@ -218,46 +219,46 @@ template <int bits> struct code_maker {
 
     bytes operator()(int depth) const {
         const float * r = residuals + depth * STRIP;
-        return choice(narrow(units_below(r, coarse[0]), units_below(r + FLOATS, coarse[1])));
+        return quantizer(narrow(quantize_below(r, coarse[0]), quantize_below(r + FLOATS, coarse[1])));
     }
 };
 
-// Step 6, in the dot order: a chunk is 32/bits depths of the strip. Fields are put in from the last one on.
-template <int bits> static void put_dot(const code_maker<bits> codes, uint8_t * out) {
+// Step 6, in the dot order: a chunk is 32/bits depths of the strip. Fields are shifted in from the last one on.
+template <int bits> static void store_codes_dot(const strip_codes<bits> codes, uint8_t * out) {
     constexpr int depths = 32 / bits;
     for (int depth = 0; depth < PACK_SIZE; depth += depths) {
         bytes a = zero_bytes();
         bytes b = zero_bytes();
         for (int i = depths - 4; i >= 0; i -= 4) {
-            a = either(shl<bits>(a), codes(depth + i));
-            b = either(shl<bits>(b), codes(depth + i + 2));
+            a = bit_or(shl<bits>(a), codes(depth + i));
+            b = bit_or(shl<bits>(b), codes(depth + i + 2));
         }
-        weave(out + depth / depths * PACK_CHUNK_SIZE, a, b);
+        interleave(out + depth / depths * PACK_CHUNK_SIZE, a, b);
     }
 }
 
-// Step 6, in the lookup order of 1 bit: a chunk is a nibble, four depths, of all lanes; 0..63 in the low ones, which are written first.
-static void put_lookup(const code_maker<1> codes, bool is_high, uint8_t * out) {
+// Step 6, in the lookup order of 1 bit: a chunk is a nibble, four depths, of all lanes; the first half in the low nibbles, which are written
+// first.
+static void store_codes_lookup(const strip_codes<1> codes, bool is_high, uint8_t * out) {
     for (int depth = 0; depth < PACK_SIZE; depth += 8) {
         nibbles of[2];
         for (int i = 0; i < 2; i++) {
             const bytes first = codes(depth + i * 4);
             const bytes last  = codes(depth + i * 4 + 2);
-            of[i]             = add(join(first, 1, 2), join(last, 4, 8));
+            of[i]             = add(pair_dot(first, 1, 2), pair_dot(last, 4, 8));
         }
         uint8_t * p = out + depth / 4 * PACK_CHUNK_SIZE;
         if (is_high) {
-            merge(p, p + PACK_CHUNK_SIZE, of[0], of[1]);
+            merge_high(p, p + PACK_CHUNK_SIZE, of[0], of[1]);
         } else {
-            store(p, p + PACK_CHUNK_SIZE, of[0], of[1]);
+            store_low(p, p + PACK_CHUNK_SIZE, of[0], of[1]);
         }
     }
 }
 
-// codes 0 for the lanes that are poisoned or have the scale 0
-static void clear_dead(const qlutattn_kernel_config & config, const pack_strip & strip, int lane0, uint8_t * codes) {
+static void clear_zeroed_lanes(const qlutattn_kernel_config & config, const pack_strip & strip, int lane0, uint8_t * codes) {
     for (int i = 0; i < STRIP; i++) {
-        if (!strip.dead[i]) {
+        if (!strip.zeroed[i]) {
             continue;
         }
         if (config.layout == QLUTATTN_LAYOUT_DOT) {
@@ -266,9 +267,9 @@ static void clear_dead(const qlutattn_kernel_config & config, const pack_strip &
                 memset(p + chunk * PACK_CHUNK_SIZE, 0, 4);
             }
         } else {
-            uint8_t * p = codes + lane0 % 64 + i;
+            uint8_t * p = codes + lane0 % PACK_CHUNK_SIZE + i;
             for (int chunk = 0; chunk < 32 * config.bits; chunk++) {
-                p[chunk * PACK_CHUNK_SIZE] &= lane0 < 64 ? 0xf0 : 0x0f;
+                p[chunk * PACK_CHUNK_SIZE] &= lane0 < PACK_CHUNK_SIZE ? 0xf0 : 0x0f;
             }
         }
     }
@@ -291,7 +292,7 @@ template <typename T> static void gather_strip(const qlutattn_pack_source & sour
     }
 }
 
-// two strips that lie side by side
+// two adjacent strips
 static void copy_strips(const char * from, size_t nb, ggml_fp16_t * first, ggml_fp16_t * second) {
     constexpr size_t size = STRIP * sizeof(ggml_fp16_t);
     for (int depth = 0; depth < PACK_SIZE; depth += 4) {
@@ -303,7 +304,7 @@ static void copy_strips(const char * from, size_t nb, ggml_fp16_t * first, ggml_
 }
 
 template <int bits> static void pack_tile(const qlutattn_kernel_config & config, const qlutattn_pack_source & source, void * tile) {
-    const code_choice<bits> choice(config.levels);
+    const code_quantizer<bits> quantizer(config.levels);
 
     const bool              is_f16 = source.type == GGML_TYPE_F16;
     pack_strip              strip;
@@ -311,12 +312,12 @@ template <int bits> static void pack_tile(const qlutattn_kernel_config & config,
     alignas(64) float       gathered[PACK_SIZE * STRIP];
 
     for (int lane0 = 0; lane0 < PACK_SIZE; lane0 += STRIP) {
-        const char *  from    = source.data + lane0 * source.nb_lane;
-        const size_t  nb_row  = source.next ? (config.lane_is_token ? source.nb_lane : source.nb_depth) : 0;
-        const fetched ahead   = { source.next ? source.next + lane0 * nb_row : source.data, nb_row };
-        ggml_fp16_t * scales  = config.scales(tile) + lane0;
-        ggml_fp16_t * offsets = config.has_offset ? config.offsets(tile) + lane0 : strip.no_offsets;
-        uint8_t *     codes   = (uint8_t *) tile;
+        const char *        from    = source.data + lane0 * source.nb_lane;
+        const size_t        nb_row  = source.next ? (config.lane_is_token ? source.nb_lane : source.nb_depth) : 0;
+        const prefetch_rows next    = { source.next ? source.next + lane0 * nb_row : source.data, nb_row };
+        ggml_fp16_t *       scales  = config.scales(tile) + lane0;
+        ggml_fp16_t *       offsets = config.has_offset ? config.offsets(tile) + lane0 : strip.no_offsets;
+        uint8_t *           codes   = (uint8_t *) tile;
 
         if (is_f16 && (source.nb_lane == sizeof(ggml_fp16_t) || source.nb_depth == sizeof(ggml_fp16_t))) {
             ggml_fp16_t * x = rows[lane0 / STRIP % 2];
@@ -328,23 +329,23 @@ template <int bits> static void pack_tile(const qlutattn_kernel_config & config,
                 // a cache line is two strips wide, and would not stay until the second one where rows are a power of two apart
                 copy_strips(from, source.nb_depth, rows[0], rows[1]);
             }
-            fit_strip(config, choice, x, ahead, strip, scales, offsets);
+            fit_strip(config, quantizer, x, next, strip, scales, offsets);
         } else {
             if (is_f16) {
                 gather_strip<ggml_fp16_t>(source, lane0, gathered);
             } else {
                 gather_strip<float>(source, lane0, gathered);
             }
-            fit_strip(config, choice, gathered, ahead, strip, scales, offsets);
+            fit_strip(config, quantizer, gathered, next, strip, scales, offsets);
         }
 
         if (config.layout == QLUTATTN_LAYOUT_DOT) {
-            put_dot<bits>({ choice, strip }, codes + lane0 / STRIP * (4 * bits * PACK_CHUNK_SIZE));
+            store_codes_dot<bits>({ quantizer, strip }, codes + lane0 / STRIP * (4 * bits * PACK_CHUNK_SIZE));
         } else if constexpr (bits == 1) {
-            put_lookup({ choice, strip }, lane0 >= 64, codes + lane0 % 64);
+            store_codes_lookup({ quantizer, strip }, lane0 >= PACK_CHUNK_SIZE, codes + lane0 % PACK_CHUNK_SIZE);
         }
-        if (strip.any_dead) {
-            clear_dead(config, strip, lane0, codes);
+        if (strip.any_zeroed) {
+            clear_zeroed_lanes(config, strip, lane0, codes);
         }
     }
 }

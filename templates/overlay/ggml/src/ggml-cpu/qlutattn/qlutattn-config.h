@@ -1,7 +1,7 @@
 #pragma once
 
 // The configuration of each packed type: one table, one lookup function, used by the packer and by attention alike.
-// The table is generated from formats.toml (qlutattn-config.cpp); docs/formats.md of the qlutattn project explains the tile.
+// The table is generated from formats.toml (qlutattn-config.cpp); docs/formats.md of the qlutattn project describes the tile.
 
 #include "ggml-qlutattn.h"
 
@@ -11,20 +11,26 @@
 // lanes of a tile, and its depth
 constexpr int PACK_SIZE = GGML_QLUTATTN_TILE;
 
-// bytes of codes in one chunk: one nibble of every lane (lookup order), or four bytes of 16 lanes (dot order)
+// bytes of codes in one chunk: one nibble of every lane (lookup order), or four bytes of QLUTATTN_DOT_LANES lanes (dot order)
 constexpr int PACK_CHUNK_SIZE = 64;
+
+// lanes of a chunk in the dot order
+constexpr int QLUTATTN_DOT_LANES = 16;
+
+static_assert(PACK_CHUNK_SIZE == PACK_SIZE / 2, "a chunk in the lookup order is one nibble of every lane");
+static_assert(PACK_CHUNK_SIZE == 4 * QLUTATTN_DOT_LANES, "a chunk in the dot order is four bytes of each of its lanes");
 
 // value = scale * level / QLUTATTN_LEVEL_UNIT, + offset where a type has offsets
 constexpr int QLUTATTN_LEVEL_UNIT = 64;
 
 enum qlutattn_layout {
-    QLUTATTN_LAYOUT_LOOKUP, // a chunk is one nibble (4/bits neighbouring depths) of all lanes
-    QLUTATTN_LAYOUT_DOT,    // a chunk is 32/bits depths of 16 lanes, four depths of one lane side by side
+    QLUTATTN_LAYOUT_LOOKUP, // a chunk is one nibble (4/bits neighbouring depths) of all lanes: the first half of them low, the other high
+    QLUTATTN_LAYOUT_DOT,    // a chunk is 32/bits depths of QLUTATTN_DOT_LANES lanes, four depths of one lane side by side
 };
 
 enum qlutattn_kernel {
-    QLUTATTN_KERNEL_LUT, // int8 tables of 16 entries, looked up with nibbles
-    QLUTATTN_KERNEL_DOT, // int8 levels times int8 x
+    QLUTATTN_KERNEL_LUT, // uint8 tables of 16 partial sums, looked up with nibbles of codes
+    QLUTATTN_KERNEL_DOT, // integer levels times x, both int8
 };
 
 struct qlutattn_kernel_config {
@@ -35,12 +41,12 @@ struct qlutattn_kernel_config {
     enum qlutattn_kernel kernel;       // the fastest, as measured
     bool                 has_offset;   // beside the scale of a lane; without, it counts as 0
     const int8_t *       levels;       // [1 << bits], ascending, symmetric
-    const int8_t *       factors;      // levels / level_factor, what kernels multiply by: small, so that sums of products fit 16 bits
-    int                  level_factor; // the largest common divisor of the levels
+    const int8_t *       int_levels;   // levels / level_gcd, what kernels multiply by: small, so that sums of products fit 16 bits
+    int                  level_gcd;    // the greatest common divisor of the levels
     float                rms_to_scale; // where the encoder starts: scale per root mean square of a lane
 
     int   depths_per_nibble() const { return 4 / bits; }
-    float factor_size() const { return (float) level_factor / QLUTATTN_LEVEL_UNIT; } // value = scale * factor_size * factor + offset
+    float level_scale() const { return (float) level_gcd / QLUTATTN_LEVEL_UNIT; } // value = scale * level_scale * int_level + offset
 
     constexpr size_t code_bytes() const { return (size_t) PACK_SIZE * PACK_SIZE * bits / 8; }
     constexpr size_t tile_bytes() const { return code_bytes() + (has_offset ? 2 : 1) * PACK_SIZE * sizeof(ggml_fp16_t); }

@@ -2,18 +2,7 @@
 
 #include "ggml-impl.h"
 #include "pack-tile.h"
-
-#include <cstdlib>
-#include <string>
-
-// whether the plain form is forced (docs/building.md): it packs as well as it multiplies
-static bool is_scalar_forced() {
-    static const bool forced = [] {
-        const char * env = getenv("GGML_QLUTATTN_KERNEL");
-        return env && std::string(env).find("-scalar") != std::string::npos;
-    }();
-    return forced;
-}
+#include "qlutattn-env.h"
 
 void ggml_compute_forward_dup_f16_qlutattn(const struct ggml_compute_params * params, struct ggml_tensor * dst) {
     const struct ggml_tensor *     src    = dst->src[0];
@@ -25,15 +14,16 @@ void ggml_compute_forward_dup_f16_qlutattn(const struct ggml_compute_params * pa
     GGML_ASSERT(dst->ne[0] == PACK_SIZE && dst->ne[1] % PACK_SIZE == 0);
     GGML_ASSERT(dst->nb[1] * PACK_SIZE == config->tile_bytes());
 
-    // K is read as it lies (lane = token), V across (lane = channel)
+    // K is read along its rows (lane = token), V across them (lane = channel)
     const size_t nb_lane  = config->lane_is_token ? src->nb[1] : src->nb[0];
     const size_t nb_depth = config->lane_is_token ? src->nb[0] : src->nb[1];
 
-    const auto    pack_tile = !is_scalar_forced() && qlutattn_pack_has_simd(*config) ? qlutattn_pack_tile_simd : qlutattn_pack_tile_scalar;
+    const bool    is_simd   = !qlutattn_is_scalar_forced() && qlutattn_pack_has_simd(*config);
+    const auto    pack_tile = is_simd ? qlutattn_pack_tile_simd : qlutattn_pack_tile_scalar;
     const int64_t n_tiles   = dst->ne[1] / PACK_SIZE;
     const int64_t n         = n_tiles * dst->ne[2] * dst->ne[3];
 
-    // columns that lie side by side in memory (heads of one token) are taken one after the other
+    // columns that are adjacent in memory (heads of one token) are packed one after the other
     const bool by_column = src->nb[2] < src->nb[1];
     const auto data_at   = [=](const struct ggml_tensor * t, int64_t i) {
         const int64_t inner = by_column ? t->ne[2] : n_tiles;

@@ -1,7 +1,7 @@
-// Work is cut into items: (block of rows, run of keys). A block is up to QLUTATTN_ROWS (query, head) pairs that share a kv head, so that the
-// codes of a tile are taken apart once for several of them. Keys are cut into runs only when the rows of a kv head fit one block (decode), by a
-// rule that looks at shapes alone; each item leaves the usual online softmax state (max, sum, output), and states of one row are merged in
-// order. So results do not depend on the number of threads.
+// Work is divided into items: (query block, KV split). A query block is up to QLUTATTN_ROWS (query, head) pairs that share a kv head, so that the
+// codes of a tile are unpacked once for several of them. Keys are split only when the rows of a kv head fit one block (decode; as flash-decoding
+// does), by a rule that looks at shapes alone; each item leaves the usual online softmax state (max, sum, output), and states of one row are
+// merged in order. So results do not depend on the number of threads.
 
 #include "qlutattn.h"
 
@@ -13,10 +13,10 @@
 #include <cmath>
 #include <cstring>
 
-static constexpr int QLUTATTN_RUN     = 2048; // keys of a packed run
-static constexpr int QLUTATTN_RUN_F16 = 512;  // keys of an f16 run
+static constexpr int QLUTATTN_KV_SPLIT     = 2048; // keys of a split of the packed segment
+static constexpr int QLUTATTN_KV_SPLIT_F16 = 512;  // keys of a split of the f16 window
 
-// the op's sources and parameters, by name, and how its work is cut
+// the op's sources and parameters, by name, and how its work is divided
 struct qlutattn_op {
     const ggml_tensor * q;
     const ggml_tensor * sinks;
@@ -30,35 +30,35 @@ struct qlutattn_op {
     int64_t n_head_kv;
 
     int64_t head_dim;
-    int64_t group;    // query heads of a kv head
-    int64_t n_rows;   // rows of a kv head
-    int64_t n_blocks; // blocks of rows of a kv head
-    int64_t n_runs_window;
-    int64_t n_runs;   // runs of a block, the window's first; 1 if not cut
+    int64_t group;       // query heads of a kv head
+    int64_t n_rows;      // rows of a kv head
+    int64_t n_blocks;    // blocks of rows of a kv head
+    int64_t n_kv_splits_window;
+    int64_t n_kv_splits; // of a block, the window's first; 1 if not split
 
     explicit qlutattn_op(const ggml_tensor * op) :
         q(op->src[0]), sinks(op->src[4]), dst(op), window({ op->src[1], op->src[2], op->src[3] }), packed({ op->src[5], op->src[6], op->src[7] }) {
         memcpy(&scale, (const float *) op->op_params + 0, sizeof(float));
         memcpy(&max_bias, (const float *) op->op_params + 1, sizeof(float));
         memcpy(&softcap, (const float *) op->op_params + 2, sizeof(float));
-        n_head_kv     = ggml_get_op_params_i32(op, 3);
-        head_dim      = q->ne[0];
-        group         = q->ne[2] / n_head_kv;
-        n_rows        = group * q->ne[1];
-        n_blocks      = (n_rows + QLUTATTN_ROWS - 1) / QLUTATTN_ROWS;
-        n_runs_window = (window.n_tokens() + QLUTATTN_RUN_F16 - 1) / QLUTATTN_RUN_F16;
-        n_runs        = n_blocks == 1 ? std::max<int64_t>(1, n_runs_window + (packed.n_tokens() + QLUTATTN_RUN - 1) / QLUTATTN_RUN) : 1;
+        n_head_kv          = ggml_get_op_params_i32(op, 3);
+        head_dim           = q->ne[0];
+        group              = q->ne[2] / n_head_kv;
+        n_rows             = group * q->ne[1];
+        n_blocks           = (n_rows + QLUTATTN_ROWS - 1) / QLUTATTN_ROWS;
+        n_kv_splits_window = (window.n_tokens() + QLUTATTN_KV_SPLIT_F16 - 1) / QLUTATTN_KV_SPLIT_F16;
+        n_kv_splits = n_blocks == 1 ? std::max<int64_t>(1, n_kv_splits_window + (packed.n_tokens() + QLUTATTN_KV_SPLIT - 1) / QLUTATTN_KV_SPLIT) : 1;
     }
 
-    bool    is_cut() const { return n_runs > 1; }
-    int64_t n_items() const { return n_runs * n_blocks * n_head_kv * q->ne[3]; }
+    bool    is_split() const { return n_kv_splits > 1; }
+    int64_t n_items() const { return n_kv_splits * n_blocks * n_head_kv * q->ne[3]; }
     int64_t state_floats() const { return 2 + head_dim; } // of a row in a partial result
 };
 
 size_t ggml_flash_attn_ext_mixed_work_size(const struct ggml_tensor * node, int n_threads) {
     const qlutattn_op op(node);
-    const size_t      partials = op.is_cut() ? op.n_items() * op.n_rows * op.state_floats() * sizeof(float) : 0;
-    return sizeof(qlutattn_block) * n_threads + alignof(qlutattn_block) + partials;
+    const size_t      partials = op.is_split() ? op.n_items() * op.n_rows * op.state_floats() * sizeof(float) : 0;
+    return sizeof(qlutattn_query_block) * n_threads + alignof(qlutattn_query_block) + partials;
 }
 
 static float alibi_slope(float max_bias, int64_t n_head, int64_t head) {
@@ -71,8 +71,8 @@ static float alibi_slope(float max_bias, int64_t n_head, int64_t head) {
     return head < n_head_log2 ? powf(m0, head + 1) : powf(m1, 2 * (head - n_head_log2) + 1);
 }
 
-// make block the rows from the first one of a kv head on, having seen nothing
-static void start_block(const qlutattn_op & op, qlutattn_block & block, int64_t first, int64_t ikv, int64_t i3) {
+// make block the rows of a kv head from the first one on, with an empty softmax state
+static void start_block(const qlutattn_op & op, qlutattn_query_block & block, int64_t first, int64_t ikv, int64_t i3) {
     block.scale    = op.scale;
     block.softcap  = op.softcap;
     block.head_dim = op.head_dim;
@@ -88,26 +88,26 @@ static void start_block(const qlutattn_op & op, qlutattn_block & block, int64_t 
     }
 }
 
-// add another state of the same row
-static void merge(qlutattn_row & row, float * out, float M, float S, const float * its, int head_dim) {
+// merge another softmax state (M, S, other) of the same row
+static void merge_state(qlutattn_row & row, float * out, float M, float S, const float * other, int head_dim) {
     if (S == 0.0f) {
-        return; // saw nothing
+        return; // no visible key
     }
-    const float M_new    = std::max(row.M, M);
-    const float factor   = expf(row.M - M_new);
-    const float its_part = expf(M - M_new);
+    const float M_new       = std::max(row.M, M);
+    const float scale       = expf(row.M - M_new);
+    const float other_scale = expf(M - M_new);
     for (int c = 0; c < head_dim; c++) {
-        out[c] = out[c] * factor + its[c] * its_part;
+        out[c] = out[c] * scale + other[c] * other_scale;
     }
-    row.S = row.S * factor + S * its_part;
+    row.S = row.S * scale + S * other_scale;
     row.M = M_new;
 }
 
-// the sink joins the sum last: a logit without a value
-static void finish_row(const qlutattn_op & op, qlutattn_row & row, float * out, int64_t i3) {
+// the sink is merged last: a logit without a value
+static void write_result(const qlutattn_op & op, qlutattn_row & row, float * out, int64_t i3) {
     if (op.sinks) {
         const float zeros[QLUTATTN_MAX_HEAD] = { 0 };
-        merge(row, out, ((const float *) op.sinks->data)[row.ih], 1.0f, zeros, op.head_dim);
+        merge_state(row, out, ((const float *) op.sinks->data)[row.ih], 1.0f, zeros, op.head_dim);
     }
     float *     result  = (float *) ((char *) op.dst->data + row.ih * op.dst->nb[1] + row.iq * op.dst->nb[2] + i3 * op.dst->nb[3]);
     const float inverse = row.S == 0.0f ? 0.0f : 1.0f / row.S;
@@ -120,9 +120,9 @@ void ggml_compute_forward_flash_attn_ext_mixed(const struct ggml_compute_params 
     const qlutattn_op op(dst);
 
     GGML_ASSERT(params->wsize >= ggml_flash_attn_ext_mixed_work_size(dst, params->nth));
-    qlutattn_block * blocks   = (qlutattn_block *) GGML_PAD((uintptr_t) params->wdata, alignof(qlutattn_block));
-    qlutattn_block & block    = blocks[params->ith];
-    float *          partials = (float *) (blocks + params->nth); // [i3][ikv][row][run][M, S, out]
+    qlutattn_query_block * blocks   = (qlutattn_query_block *) GGML_PAD((uintptr_t) params->wdata, alignof(qlutattn_query_block));
+    qlutattn_query_block & block    = blocks[params->ith];
+    float *                partials = (float *) (blocks + params->nth); // [i3][ikv][row][kv_split][M, S, out]
 
     if (params->ith == 0) {
         ggml_threadpool_chunk_set(params->threadpool, params->nth);
@@ -131,33 +131,33 @@ void ggml_compute_forward_flash_attn_ext_mixed(const struct ggml_compute_params 
 
     const int64_t n_items = op.n_items();
     for (int64_t item = params->ith; item < n_items; item = ggml_threadpool_chunk_add(params->threadpool, 1)) {
-        const int64_t run  = item % op.n_runs;
-        const int64_t head = item / op.n_runs / op.n_blocks; // of all batches
-        const int64_t i3   = head / op.n_head_kv;
-        start_block(op, block, item / op.n_runs % op.n_blocks * QLUTATTN_ROWS, head % op.n_head_kv, i3);
-        if (!op.is_cut()) {
+        const int64_t kv_split = item % op.n_kv_splits;
+        const int64_t head     = item / op.n_kv_splits / op.n_blocks; // of all batches
+        const int64_t i3       = head / op.n_head_kv;
+        start_block(op, block, item / op.n_kv_splits % op.n_blocks * QLUTATTN_ROWS, head % op.n_head_kv, i3);
+        if (!op.is_split()) {
             qlutattn_attend(block, op.window, 0, op.window.n_tokens());
             qlutattn_attend(block, op.packed, 0, op.packed.n_tokens());
             for (int r = 0; r < block.n_rows; r++) {
-                finish_row(op, block.rows[r], block.out[r], i3);
+                write_result(op, block.rows[r], block.out[r], i3);
             }
             continue;
         }
-        if (run < op.n_runs_window) {
-            const int64_t from = run * QLUTATTN_RUN_F16;
-            qlutattn_attend(block, op.window, from, std::min<int64_t>(op.window.n_tokens(), from + QLUTATTN_RUN_F16));
+        if (kv_split < op.n_kv_splits_window) {
+            const int64_t from = kv_split * QLUTATTN_KV_SPLIT_F16;
+            qlutattn_attend(block, op.window, from, std::min<int64_t>(op.window.n_tokens(), from + QLUTATTN_KV_SPLIT_F16));
         } else {
-            const int64_t from = (run - op.n_runs_window) * QLUTATTN_RUN;
-            qlutattn_attend(block, op.packed, from, std::min<int64_t>(op.packed.n_tokens(), from + QLUTATTN_RUN));
+            const int64_t from = (kv_split - op.n_kv_splits_window) * QLUTATTN_KV_SPLIT;
+            qlutattn_attend(block, op.packed, from, std::min<int64_t>(op.packed.n_tokens(), from + QLUTATTN_KV_SPLIT));
         }
         for (int r = 0; r < block.n_rows; r++) {
-            float * partial = partials + ((head * op.n_rows + r) * op.n_runs + run) * op.state_floats();
+            float * partial = partials + ((head * op.n_rows + r) * op.n_kv_splits + kv_split) * op.state_floats();
             partial[0]      = block.rows[r].M;
             partial[1]      = block.rows[r].S;
             memcpy(partial + 2, block.out[r], op.head_dim * sizeof(float));
         }
     }
-    if (!op.is_cut()) {
+    if (!op.is_split()) {
         return;
     }
     ggml_barrier(params->threadpool);
@@ -169,10 +169,10 @@ void ggml_compute_forward_flash_attn_ext_mixed(const struct ggml_compute_params 
         const int64_t ih                     = head % op.n_head_kv * op.group + in_head % op.group;
         qlutattn_row  row                    = { nullptr, 0.0f, in_head / op.group, ih, -INFINITY, 0.0f };
         float         out[QLUTATTN_MAX_HEAD] = { 0 };
-        for (int64_t run = 0; run < op.n_runs; run++) {
-            const float * partial = partials + (i * op.n_runs + run) * op.state_floats();
-            merge(row, out, partial[0], partial[1], partial + 2, op.head_dim);
+        for (int64_t kv_split = 0; kv_split < op.n_kv_splits; kv_split++) {
+            const float * partial = partials + (i * op.n_kv_splits + kv_split) * op.state_floats();
+            merge_state(row, out, partial[0], partial[1], partial + 2, op.head_dim);
         }
-        finish_row(op, row, out, head / op.n_head_kv);
+        write_result(op, row, out, head / op.n_head_kv);
     }
 }

@@ -2,17 +2,19 @@
 
 // Vectors of f32 for everything around the integer kernels: scores, softmax, the f16 segment.
 //
-//   load(p), store(p, v)   WIDTH floats
-//   set(x)                 x in every place
-//   add, sub, mul, fma     a+b, a-b, a*b, a*b+c
-//   max(a, b)              b where one of them is NaN
-//   from_i32(p)            WIDTH int32
-//   from_f16(p)            WIDTH f16
-//   unless_masked(m, v)    v, and -inf where m is -inf
-//   exp(v)                 within 1.96 ulp (ggml_v_expf)
-//   store_units(p, v)      rounded to int8
-//   total(v), largest(v)   over all places
-//   totals(p, a, b, c, d)  the four totals
+//   WIDTH, vec              floats of a vector, and the vector
+//   load(p), store(p, v)    WIDTH floats
+//   broadcast(x)            x in every lane
+//   add, sub, mul, fma      a+b, a-b, a*b, a*b+c
+//   max(a, b)               b where one of them is NaN
+//   from_i32(p)             WIDTH int32
+//   from_f16(p)             WIDTH f16
+//   apply_mask(m, v)        v, and -inf where m is -inf
+//   exp(v)                  within 1.96 ulp (ggml_v_expf)
+//   store_i8(p, v)          rounded to int8, ties to even; |v| must not exceed 127
+//   reduce_add(v)           the sum of all lanes
+//   reduce_max(v)           the largest of all lanes
+//   reduce_add4(p, a, b, c, d)  the sums of four vectors, to four floats
 
 #include "vec.h"
 
@@ -31,7 +33,7 @@ typedef __m512 vec;
 // clang-format off
 static inline vec  load(const float * p)             { return _mm512_loadu_ps(p); }
 static inline void store(float * p, vec v)           { _mm512_storeu_ps(p, v); }
-static inline vec  set(float x)                      { return _mm512_set1_ps(x); }
+static inline vec  broadcast(float x)                { return _mm512_set1_ps(x); }
 static inline vec  add(vec a, vec b)                 { return _mm512_add_ps(a, b); }
 static inline vec  sub(vec a, vec b)                 { return _mm512_sub_ps(a, b); }
 static inline vec  mul(vec a, vec b)                 { return _mm512_mul_ps(a, b); }
@@ -40,21 +42,21 @@ static inline vec  max(vec a, vec b)                 { return _mm512_max_ps(a, b
 static inline vec  from_i32(const int32_t * p)       { return _mm512_cvtepi32_ps(_mm512_loadu_si512(p)); }
 static inline vec  from_f16(const ggml_fp16_t * p)   { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) p)); }
 static inline vec  exp(vec v)                        { return ggml_v_expf(v); }
-static inline void store_units(int8_t * p, vec v)    { _mm_storeu_si128((__m128i *) p, _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v))); }
-static inline float total(vec v)                     { return _mm512_reduce_add_ps(v); }
-static inline float largest(vec v)                   { return _mm512_reduce_max_ps(v); }
+static inline void store_i8(int8_t * p, vec v)       { _mm_storeu_si128((__m128i *) p, _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v))); }
+static inline float reduce_add(vec v)                { return _mm512_reduce_add_ps(v); }
+static inline float reduce_max(vec v)                { return _mm512_reduce_max_ps(v); }
 // clang-format on
 
-static inline vec unless_masked(vec m, vec v) {
-    const vec masked = set(-INFINITY);
+static inline vec apply_mask(vec m, vec v) {
+    const vec masked = broadcast(-INFINITY);
     return _mm512_mask_mov_ps(v, _mm512_cmp_ps_mask(m, masked, _CMP_EQ_OQ), masked);
 }
 
-static inline void totals(float * p, vec a, vec b, vec c, vec d) {
-    p[0] = total(a);
-    p[1] = total(b);
-    p[2] = total(c);
-    p[3] = total(d);
+static inline void reduce_add4(float * p, vec a, vec b, vec c, vec d) {
+    p[0] = reduce_add(a);
+    p[1] = reduce_add(b);
+    p[2] = reduce_add(c);
+    p[3] = reduce_add(d);
 }
 
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
@@ -65,7 +67,7 @@ typedef __m256 vec;
 // clang-format off
 static inline vec  load(const float * p)             { return _mm256_loadu_ps(p); }
 static inline void store(float * p, vec v)           { _mm256_storeu_ps(p, v); }
-static inline vec  set(float x)                      { return _mm256_set1_ps(x); }
+static inline vec  broadcast(float x)                { return _mm256_set1_ps(x); }
 static inline vec  add(vec a, vec b)                 { return _mm256_add_ps(a, b); }
 static inline vec  sub(vec a, vec b)                 { return _mm256_sub_ps(a, b); }
 static inline vec  mul(vec a, vec b)                 { return _mm256_mul_ps(a, b); }
@@ -76,30 +78,30 @@ static inline vec  from_f16(const ggml_fp16_t * p)   { return _mm256_cvtph_ps(_m
 static inline vec  exp(vec v)                        { return ggml_v_expf(v); }
 // clang-format on
 
-static inline void store_units(int8_t * p, vec v) {
+static inline void store_i8(int8_t * p, vec v) {
     const __m256i i32 = _mm256_cvtps_epi32(v);
     const __m128i i16 = _mm_packs_epi32(_mm256_castsi256_si128(i32), _mm256_extracti128_si256(i32, 1));
     _mm_storel_epi64((__m128i *) p, _mm_packs_epi16(i16, i16));
 }
 
-static inline float total(vec v) {
+static inline float reduce_add(vec v) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     s        = _mm_add_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
 
-static inline float largest(vec v) {
+static inline float reduce_max(vec v) {
     __m128 s = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     s        = _mm_max_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
 }
 
-static inline vec unless_masked(vec m, vec v) {
-    const vec masked = set(-INFINITY);
+static inline vec apply_mask(vec m, vec v) {
+    const vec masked = broadcast(-INFINITY);
     return _mm256_blendv_ps(v, masked, _mm256_cmp_ps(m, masked, _CMP_EQ_OQ));
 }
 
-static inline void totals(float * p, vec a, vec b, vec c, vec d) {
+static inline void reduce_add4(float * p, vec a, vec b, vec c, vec d) {
     const __m256 s = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
     _mm_storeu_ps(p, _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1)));
 }
@@ -112,7 +114,7 @@ typedef float32x4_t vec;
 // clang-format off
 static inline vec  load(const float * p)             { return vld1q_f32(p); }
 static inline void store(float * p, vec v)           { vst1q_f32(p, v); }
-static inline vec  set(float x)                      { return vdupq_n_f32(x); }
+static inline vec  broadcast(float x)                { return vdupq_n_f32(x); }
 static inline vec  add(vec a, vec b)                 { return vaddq_f32(a, b); }
 static inline vec  sub(vec a, vec b)                 { return vsubq_f32(a, b); }
 static inline vec  mul(vec a, vec b)                 { return vmulq_f32(a, b); }
@@ -121,22 +123,22 @@ static inline vec  max(vec a, vec b)                 { return vbslq_f32(vcgtq_f3
 static inline vec  from_i32(const int32_t * p)       { return vcvtq_f32_s32(vld1q_s32(p)); }
 static inline vec  from_f16(const ggml_fp16_t * p)   { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
 static inline vec  exp(vec v)                        { return ggml_v_expf(v); }
-static inline float total(vec v)                     { return vaddvq_f32(v); }
-static inline float largest(vec v)                   { return vmaxnmvq_f32(v); }
+static inline float reduce_add(vec v)                { return vaddvq_f32(v); }
+static inline float reduce_max(vec v)                { return vmaxnmvq_f32(v); }
 // clang-format on
 
-static inline void store_units(int8_t * p, vec v) {
+static inline void store_i8(int8_t * p, vec v) {
     const int16x4_t i16 = vqmovn_s32(vcvtnq_s32_f32(v));
     const int8x8_t  i8  = vqmovn_s16(vcombine_s16(i16, i16));
     vst1_lane_s32((int32_t *) p, vreinterpret_s32_s8(i8), 0);
 }
 
-static inline vec unless_masked(vec m, vec v) {
-    const vec masked = set(-INFINITY);
+static inline vec apply_mask(vec m, vec v) {
+    const vec masked = broadcast(-INFINITY);
     return vbslq_f32(vceqq_f32(m, masked), masked, v);
 }
 
-static inline void totals(float * p, vec a, vec b, vec c, vec d) {
+static inline void reduce_add4(float * p, vec a, vec b, vec c, vec d) {
     vst1q_f32(p, vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)));
 }
 
@@ -148,8 +150,8 @@ struct vec {
     float at[WIDTH];
 };
 
-// a vector whose place i is what f gives for it
-template <typename F> static inline vec each(F f) {
+// a vector whose lane i is f(i)
+template <typename F> static inline vec generate(F f) {
     vec v;
     for (int i = 0; i < WIDTH; i++) {
         v.at[i] = f(i);
@@ -158,21 +160,21 @@ template <typename F> static inline vec each(F f) {
 }
 
 // clang-format off
-static inline vec  load(const float * p)             { return each([=](int i) { return p[i]; }); }
+static inline vec  load(const float * p)             { return generate([=](int i) { return p[i]; }); }
 static inline void store(float * p, vec v)           { memcpy(p, v.at, sizeof(v)); }
-static inline vec  set(float x)                      { return each([=](int) { return x; }); }
-static inline vec  add(vec a, vec b)                 { return each([=](int i) { return a.at[i] + b.at[i]; }); }
-static inline vec  sub(vec a, vec b)                 { return each([=](int i) { return a.at[i] - b.at[i]; }); }
-static inline vec  mul(vec a, vec b)                 { return each([=](int i) { return a.at[i] * b.at[i]; }); }
-static inline vec  fma(vec a, vec b, vec c)          { return each([=](int i) { return a.at[i] * b.at[i] + c.at[i]; }); }
-static inline vec  max(vec a, vec b)                 { return each([=](int i) { return a.at[i] > b.at[i] ? a.at[i] : b.at[i]; }); }
-static inline vec  from_i32(const int32_t * p)       { return each([=](int i) { return (float) p[i]; }); }
-static inline vec  from_f16(const ggml_fp16_t * p)   { return each([=](int i) { return ggml_fp16_to_fp32(p[i]); }); }
-static inline vec  exp(vec v)                        { return each([=](int i) { return expf(v.at[i]); }); }
-static inline vec  unless_masked(vec m, vec v)       { return each([=](int i) { return m.at[i] == -INFINITY ? -INFINITY : v.at[i]; }); }
+static inline vec  broadcast(float x)                { return generate([=](int) { return x; }); }
+static inline vec  add(vec a, vec b)                 { return generate([=](int i) { return a.at[i] + b.at[i]; }); }
+static inline vec  sub(vec a, vec b)                 { return generate([=](int i) { return a.at[i] - b.at[i]; }); }
+static inline vec  mul(vec a, vec b)                 { return generate([=](int i) { return a.at[i] * b.at[i]; }); }
+static inline vec  fma(vec a, vec b, vec c)          { return generate([=](int i) { return a.at[i] * b.at[i] + c.at[i]; }); }
+static inline vec  max(vec a, vec b)                 { return generate([=](int i) { return a.at[i] > b.at[i] ? a.at[i] : b.at[i]; }); }
+static inline vec  from_i32(const int32_t * p)       { return generate([=](int i) { return (float) p[i]; }); }
+static inline vec  from_f16(const ggml_fp16_t * p)   { return generate([=](int i) { return ggml_fp16_to_fp32(p[i]); }); }
+static inline vec  exp(vec v)                        { return generate([=](int i) { return expf(v.at[i]); }); }
+static inline vec  apply_mask(vec m, vec v)          { return generate([=](int i) { return m.at[i] == -INFINITY ? -INFINITY : v.at[i]; }); }
 // clang-format on
 
-static inline void store_units(int8_t * p, vec v) {
+static inline void store_i8(int8_t * p, vec v) {
     // adding and subtracting 1.5*2^23 rounds to the nearest integer, ties to even; NaN, which no integer stands for, becomes 0
     for (int i = 0; i < WIDTH; i++) {
         const float rounded = (v.at[i] + 12582912.0f) - 12582912.0f;
@@ -180,7 +182,7 @@ static inline void store_units(int8_t * p, vec v) {
     }
 }
 
-static inline float total(vec v) {
+static inline float reduce_add(vec v) {
     float sum = 0.0f;
     for (int i = 0; i < WIDTH; i++) {
         sum += v.at[i];
@@ -188,15 +190,15 @@ static inline float total(vec v) {
     return sum;
 }
 
-static inline float largest(vec v) {
+static inline float reduce_max(vec v) {
     return *std::max_element(v.at, v.at + WIDTH);
 }
 
-static inline void totals(float * p, vec a, vec b, vec c, vec d) {
-    p[0] = total(a);
-    p[1] = total(b);
-    p[2] = total(c);
-    p[3] = total(d);
+static inline void reduce_add4(float * p, vec a, vec b, vec c, vec d) {
+    p[0] = reduce_add(a);
+    p[1] = reduce_add(b);
+    p[2] = reduce_add(c);
+    p[3] = reduce_add(d);
 }
 
 #endif

@@ -2,6 +2,9 @@
 
 #include <immintrin.h>
 
+#include <cstdint>
+#include <cstring>
+
 #define QLUTATTN_SIMD "avx2"
 
 namespace qlutattn_simd {
@@ -10,14 +13,14 @@ constexpr int WIDTH    = 32;
 constexpr int DOT_ROWS = 4;
 constexpr int LUT_ROWS = 2;
 #ifdef __AVXVNNI__
-constexpr bool NARROW = false;
+constexpr bool ACC16 = false;
 #else
-constexpr bool NARROW = true;
+constexpr bool ACC16 = true;
 #endif
 
 typedef __m256i bytes;
 typedef __m256i sums32;
-typedef __m256i products; // 16-bit sums of two where NARROW, else 32-bit sums of four
+typedef __m256i products; // 16-bit sums of two where ACC16, else 32-bit sums of four
 
 // 16-bit sums of bytes: `mixed` adds the pairs (even byte + 256 * odd byte) as they are, `odd` the odd bytes; the even ones are the difference
 struct sums16 {
@@ -29,30 +32,29 @@ static inline bytes load(const uint8_t * p) {
     return _mm256_loadu_si256((const __m256i *) p);
 }
 
-static inline bytes table(const void * p) {
+static inline bytes broadcast16(const void * p) {
     return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) p));
 }
 
-static inline bytes low(bytes v) {
+static inline bytes low_nibbles(bytes v) {
     return _mm256_and_si256(v, _mm256_set1_epi8(15));
 }
 
-static inline bytes high(bytes v) {
+static inline bytes high_nibbles(bytes v) {
     return _mm256_and_si256(_mm256_srli_epi16(v, 4), _mm256_set1_epi8(15));
 }
 
-static inline bytes pick(bytes t, bytes n) {
+static inline bytes lookup16(bytes t, bytes n) {
     return _mm256_shuffle_epi8(t, n);
 }
 
-static inline bytes spread(const uint8_t * p) {
+static inline bytes repeat4(const uint8_t * p) {
     const __m256i each = _mm256_broadcastq_epi64(_mm_loadl_epi64((const __m128i *) p));
     return _mm256_shuffle_epi8(each,
                                _mm256_setr_epi32(0x00000000, 0x01010101, 0x02020202, 0x03030303, 0x04040404, 0x05050505, 0x06060606, 0x07070707));
 }
 
-// bits 0 to 3 of a byte, counted from one on, in four neighbouring bytes
-static inline bytes four_bits(int first) {
+static inline bytes bit_mask4(int first) {
     return _mm256_set1_epi32((int) (0x08040201u << first));
 }
 
@@ -60,13 +62,13 @@ static inline bytes test(bytes v, bytes m) {
     return _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(v, m), m), _mm256_set1_epi8(2));
 }
 
-static inline bytes four(const int8_t * p) {
+static inline bytes broadcast4(const int8_t * p) {
     int32_t x;
     memcpy(&x, p, sizeof(x));
     return _mm256_set1_epi32(x);
 }
 
-static inline bytes fours(const uint8_t * p) {
+static inline bytes broadcast4_parts(const uint8_t * p) {
     const __m256i both = _mm256_castsi128_si256(_mm_loadl_epi64((const __m128i *) p));
     return _mm256_permutevar8x32_epi32(both, _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1));
 }
@@ -79,12 +81,12 @@ static inline void store(uint8_t * p, bytes v) {
     _mm256_storeu_si256((__m256i *) p, v);
 }
 
-static inline sums32 set32(int32_t i) {
+static inline sums32 broadcast32(int32_t i) {
     return _mm256_set1_epi32(i);
 }
 
 static inline products begin(sums32 s) {
-    return NARROW ? _mm256_setzero_si256() : s;
+    return ACC16 ? _mm256_setzero_si256() : s;
 }
 
 static inline products mul_add(products p, bytes u, bytes i) {
@@ -96,7 +98,7 @@ static inline products mul_add(products p, bytes u, bytes i) {
 }
 
 static inline sums32 end(sums32 s, products p) {
-    return NARROW ? _mm256_add_epi32(s, _mm256_madd_epi16(p, _mm256_set1_epi16(1))) : p;
+    return ACC16 ? _mm256_add_epi32(s, _mm256_madd_epi16(p, _mm256_set1_epi16(1))) : p;
 }
 
 static inline void store(int32_t * p, sums32 s) {

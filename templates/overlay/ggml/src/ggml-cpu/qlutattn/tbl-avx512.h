@@ -2,6 +2,9 @@
 
 #include <immintrin.h>
 
+#include <cstdint>
+#include <cstring>
+
 #ifdef __AVX512VNNI__
 #    define QLUTATTN_SIMD "avx512-vnni"
 #else
@@ -14,9 +17,9 @@ constexpr int WIDTH    = 64;
 constexpr int DOT_ROWS = 8;
 constexpr int LUT_ROWS = 4;
 #ifdef __AVX512VNNI__
-constexpr bool NARROW = false;
+constexpr bool ACC16 = false;
 #else
-constexpr bool NARROW = true;
+constexpr bool ACC16 = true;
 #endif
 
 typedef __m512i bytes;
@@ -33,28 +36,28 @@ static inline bytes load(const uint8_t * p) {
     return _mm512_loadu_si512(p);
 }
 
-static inline bytes table(const void * p) {
+static inline bytes broadcast16(const void * p) {
     return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *) p));
 }
 
-static inline bytes low(bytes v) {
+static inline bytes low_nibbles(bytes v) {
     return _mm512_and_si512(v, _mm512_set1_epi8(15));
 }
 
-static inline bytes high(bytes v) {
+static inline bytes high_nibbles(bytes v) {
     return _mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15));
 }
 
-static inline bytes pick(bytes t, bytes n) {
+static inline bytes lookup16(bytes t, bytes n) {
     return _mm512_shuffle_epi8(t, n);
 }
 
-static inline bytes spread(const uint8_t * p) {
+static inline bytes repeat4(const uint8_t * p) {
     const __m512i each = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *) p));
     return _mm512_shuffle_epi8(each, _mm512_broadcast_i32x4(_mm_setr_epi32(0x00000000, 0x04040404, 0x08080808, 0x0c0c0c0c)));
 }
 
-static inline bytes four_bits(int first) {
+static inline bytes bit_mask4(int first) {
     return _mm512_set1_epi32((int) (0x08040201u << first));
 }
 
@@ -62,13 +65,13 @@ static inline bytes test(bytes v, bytes m) {
     return _mm512_maskz_mov_epi8(_mm512_test_epi8_mask(v, m), _mm512_set1_epi8(2));
 }
 
-static inline bytes four(const int8_t * p) {
+static inline bytes broadcast4(const int8_t * p) {
     int32_t x;
     memcpy(&x, p, sizeof(x));
     return _mm512_set1_epi32(x);
 }
 
-static inline bytes fours(const uint8_t * p) {
+static inline bytes broadcast4_parts(const uint8_t * p) {
     const __m512i all = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *) p));
     return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3), all);
 }
@@ -81,12 +84,12 @@ static inline void store(uint8_t * p, bytes v) {
     _mm512_storeu_si512(p, v);
 }
 
-static inline sums32 set32(int32_t i) {
+static inline sums32 broadcast32(int32_t i) {
     return _mm512_set1_epi32(i);
 }
 
 static inline products begin(sums32 s) {
-    return NARROW ? _mm512_setzero_si512() : s;
+    return ACC16 ? _mm512_setzero_si512() : s;
 }
 
 static inline products mul_add(products p, bytes u, bytes i) {
@@ -98,7 +101,7 @@ static inline products mul_add(products p, bytes u, bytes i) {
 }
 
 static inline sums32 end(sums32 s, products p) {
-    return NARROW ? _mm512_add_epi32(s, _mm512_madd_epi16(p, _mm512_set1_epi16(1))) : p;
+    return ACC16 ? _mm512_add_epi32(s, _mm512_madd_epi16(p, _mm512_set1_epi16(1))) : p;
 }
 
 static inline void store(int32_t * p, sums32 s) {

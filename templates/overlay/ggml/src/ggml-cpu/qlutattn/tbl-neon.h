@@ -2,6 +2,9 @@
 
 #include <arm_neon.h>
 
+#include <cstdint>
+#include <cstring>
+
 #ifdef __ARM_FEATURE_MATMUL_INT8
 #    define QLUTATTN_SIMD "neon-i8mm"
 #    define QLUTATTN_MATRIX
@@ -16,7 +19,7 @@ namespace qlutattn_simd {
 constexpr int  WIDTH    = 16;
 constexpr int  DOT_ROWS = 4;
 constexpr int  LUT_ROWS = 4;
-constexpr bool NARROW   = false;
+constexpr bool ACC16    = false;
 
 typedef uint8x16_t bytes;
 typedef int32x4_t  sums32;
@@ -39,34 +42,34 @@ static inline bytes load(const uint8_t * p) {
     return vld1q_u8(p);
 }
 
-static inline bytes table(const void * p) {
+static inline bytes broadcast16(const void * p) {
     return vld1q_u8((const uint8_t *) p);
 }
 
-static inline bytes low(bytes v) {
+static inline bytes low_nibbles(bytes v) {
     return vandq_u8(v, vdupq_n_u8(15));
 }
 
-static inline bytes high(bytes v) {
+static inline bytes high_nibbles(bytes v) {
     return vshrq_n_u8(v, 4);
 }
 
-static inline bytes pick(bytes t, bytes n) {
+static inline bytes lookup16(bytes t, bytes n) {
     return vqtbl1q_u8(t, n);
 }
 
-static inline bytes four(const int8_t * p) {
+static inline bytes broadcast4(const int8_t * p) {
     int32_t x;
     memcpy(&x, p, sizeof(x));
     return vreinterpretq_u8_s32(vdupq_n_s32(x));
 }
 
-static inline bytes spread(const uint8_t * p) {
+static inline bytes repeat4(const uint8_t * p) {
     static const uint8_t each_four_times[16] = { 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3 };
-    return vqtbl1q_u8(four((const int8_t *) p), vld1q_u8(each_four_times));
+    return vqtbl1q_u8(broadcast4((const int8_t *) p), vld1q_u8(each_four_times));
 }
 
-static inline bytes four_bits(int first) {
+static inline bytes bit_mask4(int first) {
     return vreinterpretq_u8_u32(vdupq_n_u32(0x08040201u << first));
 }
 
@@ -74,8 +77,8 @@ static inline bytes test(bytes v, bytes m) {
     return vandq_u8(vtstq_u8(v, m), vdupq_n_u8(2));
 }
 
-static inline bytes fours(const uint8_t * p) {
-    return four((const int8_t *) p);
+static inline bytes broadcast4_parts(const uint8_t * p) {
+    return broadcast4((const int8_t *) p);
 }
 
 static inline bytes add(bytes a, bytes b) {
@@ -86,7 +89,7 @@ static inline void store(uint8_t * p, bytes v) {
     vst1q_u8(p, v);
 }
 
-static inline sums32 set32(int32_t i) {
+static inline sums32 broadcast32(int32_t i) {
     return vdupq_n_s32(i);
 }
 
@@ -136,7 +139,7 @@ static inline bytes last_lanes(bytes a, bytes b) {
     return vreinterpretq_u8_u32(vzip2q_u32(vreinterpretq_u32_u8(a), vreinterpretq_u32_u8(b)));
 }
 
-static inline sums32 multiply(sums32 s, bytes x, bytes f) {
+static inline sums32 matmul(sums32 s, bytes x, bytes f) {
     return vmmlaq_s32(s, vreinterpretq_s8_u8(x), vreinterpretq_s8_u8(f));
 }
 

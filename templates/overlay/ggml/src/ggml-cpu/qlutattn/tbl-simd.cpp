@@ -1,5 +1,5 @@
 // The vector kernels: one algorithm each, in the verbs of tbl-simd.h.
-// The lookup of sums of products follows T-MAC; accumulating bytes in 16 bits follows FAISS's 4-bit fast scan.
+// Looking up partial sums follows T-MAC; accumulating bytes in 16 bits follows FAISS's 4-bit fast scan.
 
 #include <algorithm>
 #include <cstring>
@@ -17,14 +17,14 @@ bool qlutattn_has_simd(const qlutattn_kernel_config &, qlutattn_kernel) {
     return false;
 }
 
-bool qlutattn_simd_is_narrow() {
+bool qlutattn_simd_is_acc16() {
     return false;
 }
 
-void qlutattn_finish_simd(const qlutattn_kernel_config &, qlutattn_kernel, int, qlutattn_tbl &) {}
+void qlutattn_build_lut_simd(const qlutattn_kernel_config &, qlutattn_kernel, int, qlutattn_qvec &) {}
 
-void qlutattn_acc_simd(const qlutattn_kernel_config &, qlutattn_kernel, const uint8_t *, const qlutattn_span &, const qlutattn_tbl * const *, int,
-                       qlutattn_acc &) {}
+void qlutattn_tile_gemm_simd(const qlutattn_kernel_config &, qlutattn_kernel, const uint8_t *, const qlutattn_span &, const qlutattn_qvec * const *,
+                             int, qlutattn_acc &) {}
 
 #else
 
@@ -32,51 +32,50 @@ using namespace qlutattn_simd;
 
 static constexpr int MAX_ROWS = std::max(DOT_ROWS, LUT_ROWS);
 
-// the dot order: a chunk is 32/bits depths of 16 lanes; field i of a byte (bits i*bits on) is one of the depths 4*i .. 4*i + 3
-static constexpr int DOT_LANES = 16;
-
-// what every call of a kernel gets
-struct task {
+// the arguments of a kernel
+struct gemm_task {
     const qlutattn_kernel_config & config;
     const uint8_t *                codes;
     const qlutattn_span &          span;
-    const qlutattn_tbl * const *   tbls;
+    const qlutattn_qvec * const *  qvecs;
     qlutattn_acc &                 acc;
 };
 
-// Codes become factors once for all rows, and factors are multiplied by four neighbouring depths of x at a time. K has signed x, and factors
-// that are made unsigned by adding the largest; V has unsigned x.
-template <int bits, bool signed_x, int n_rows, int n_vecs> static void dot_rows(const task & t, int row0) {
+// The dot order: field i of a byte (bits i*bits on) is one of the depths 4*i .. 4*i + 3. Codes become integer levels once for all rows, and
+// levels are multiplied by four neighbouring depths of x at a time. K has signed x, and levels that are made unsigned by adding the largest;
+// V has unsigned x.
+template <int bits, bool signed_x, int n_rows, int n_vecs> static void dot_rows(const gemm_task & t, int row0) {
     constexpr int fields = 8 / bits;  // of a byte
     constexpr int depths = 32 / bits; // of a chunk
     constexpr int mask   = (1 << bits) - 1;
 
-    bytes factors[fields / 2]; // the factor of each field, for every nibble
+    bytes levels[fields / 2]; // the level of each field, for every nibble
     for (int f = 0; f < fields / 2; f++) {
         int8_t of_nibble[16];
         for (int n = 0; n < 16; n++) {
-            of_nibble[n] = t.config.factors[n >> (f * bits) & mask] + (signed_x ? t.config.factors[mask] : 0);
+            of_nibble[n] = t.config.int_levels[n >> (f * bits) & mask] + (signed_x ? t.config.int_levels[mask] : 0);
         }
-        factors[f] = table(of_nibble);
+        levels[f] = broadcast16(of_nibble);
     }
     const int n_chunks = t.span.n_depth / depths;
 
     for (int lane = 0; lane < t.span.n_lanes; lane += n_vecs * WIDTH / 4) {
-        const int       at    = t.span.lane0 + lane;
-        const uint8_t * chunk = t.codes + (at / DOT_LANES * (PACK_SIZE / depths) + t.span.depth0 / depths) * PACK_CHUNK_SIZE + at % DOT_LANES * 4;
+        const int       at = t.span.lane0 + lane;
+        const uint8_t * chunk =
+            t.codes + (at / QLUTATTN_DOT_LANES * (PACK_SIZE / depths) + t.span.depth0 / depths) * PACK_CHUNK_SIZE + at % QLUTATTN_DOT_LANES * 4;
 
         sums32 sums[n_vecs][n_rows];
         for (int v = 0; v < n_vecs; v++) {
             for (int r = 0; r < n_rows; r++) {
-                sums[v][r] = set32(-t.tbls[row0 + r]->bias);
+                sums[v][r] = broadcast32(-t.qvecs[row0 + r]->bias);
             }
         }
         for (int i = 0; i < n_chunks; i++) {
             bytes nibbles[n_vecs][2];
             for (int v = 0; v < n_vecs; v++) {
                 const bytes c = load(chunk + i * PACK_CHUNK_SIZE + v * WIDTH);
-                nibbles[v][0] = low(c);
-                nibbles[v][1] = high(c);
+                nibbles[v][0] = low_nibbles(c);
+                nibbles[v][1] = high_nibbles(c);
             }
             products p[n_vecs][n_rows];
             for (int v = 0; v < n_vecs; v++) {
@@ -87,10 +86,10 @@ template <int bits, bool signed_x, int n_rows, int n_vecs> static void dot_rows(
             for (int j = 0; j < fields; j++) {
                 bytes f[n_vecs];
                 for (int v = 0; v < n_vecs; v++) {
-                    f[v] = pick(factors[j % (fields / 2)], nibbles[v][j / (fields / 2)]);
+                    f[v] = lookup16(levels[j % (fields / 2)], nibbles[v][j / (fields / 2)]);
                 }
                 for (int r = 0; r < n_rows; r++) {
-                    const bytes x = four(t.tbls[row0 + r]->units + i * depths + 4 * j);
+                    const bytes x = broadcast4(t.qvecs[row0 + r]->qs + i * depths + 4 * j);
                     for (int v = 0; v < n_vecs; v++) {
                         p[v][r] = signed_x ? mul_add(p[v][r], f[v], x) : mul_add(p[v][r], x, f[v]);
                     }
@@ -112,59 +111,60 @@ template <int bits, bool signed_x, int n_rows, int n_vecs> static void dot_rows(
 
 #    ifdef QLUTATTN_MATRIX
 
-// The same with a matrix instruction: two rows times two lanes, eight depths at a time. A single row is taken twice.
-template <int bits, int n_pairs> static void matrix_rows(const task & t, int row0, int n_rows) {
+// The same with a matrix instruction: two rows times two lanes, eight depths at a time. A single row is computed twice.
+template <int bits, int n_pairs> static void matrix_rows(const gemm_task & t, int row0, int n_rows) {
     constexpr int fields = 8 / bits;
     constexpr int depths = 32 / bits;
     constexpr int mask   = (1 << bits) - 1;
-    constexpr int n_vecs = DOT_LANES * 4 / WIDTH;
+    constexpr int n_vecs = QLUTATTN_DOT_LANES * 4 / WIDTH;
     constexpr int lanes  = WIDTH / 4; // of a vector: two pairs
 
     const bool signed_x = t.config.lane_is_token;
-    bytes      factors[fields / 2];
+    bytes      levels[fields / 2];
     for (int f = 0; f < fields / 2; f++) {
         int8_t of_nibble[16];
         for (int n = 0; n < 16; n++) {
-            of_nibble[n] = t.config.factors[n >> (f * bits) & mask] + (signed_x ? t.config.factors[mask] : 0);
+            of_nibble[n] = t.config.int_levels[n >> (f * bits) & mask] + (signed_x ? t.config.int_levels[mask] : 0);
         }
-        factors[f] = table(of_nibble);
+        levels[f] = broadcast16(of_nibble);
     }
-    const qlutattn_tbl * tbls[n_pairs][2];
-    int32_t *            out[n_pairs][2];
+    const qlutattn_qvec * qvecs[n_pairs][2];
+    int32_t *             out[n_pairs][2];
     for (int r = 0; r < 2 * n_pairs; r++) {
-        const int row      = row0 + std::min(r, n_rows - 1);
-        tbls[r / 2][r % 2] = t.tbls[row];
-        out[r / 2][r % 2]  = t.acc[row];
+        const int row       = row0 + std::min(r, n_rows - 1);
+        qvecs[r / 2][r % 2] = t.qvecs[row];
+        out[r / 2][r % 2]   = t.acc[row];
     }
     const int n_chunks = t.span.n_depth / depths;
 
-    for (int lane = 0; lane < t.span.n_lanes; lane += DOT_LANES) {
-        const uint8_t * chunk = t.codes + ((t.span.lane0 + lane) / DOT_LANES * (PACK_SIZE / depths) + t.span.depth0 / depths) * PACK_CHUNK_SIZE;
+    for (int lane = 0; lane < t.span.n_lanes; lane += QLUTATTN_DOT_LANES) {
+        const uint8_t * chunk =
+            t.codes + ((t.span.lane0 + lane) / QLUTATTN_DOT_LANES * (PACK_SIZE / depths) + t.span.depth0 / depths) * PACK_CHUNK_SIZE;
 
         sums32 sums[n_vecs][n_pairs][2]; // [vector][rows][lanes]
         for (int p = 0; p < n_pairs; p++) {
             for (int v = 0; v < n_vecs; v++) {
-                sums[v][p][0] = sums[v][p][1] = two_rows(-tbls[p][0]->bias, -tbls[p][1]->bias);
+                sums[v][p][0] = sums[v][p][1] = two_rows(-qvecs[p][0]->bias, -qvecs[p][1]->bias);
             }
         }
         for (int i = 0; i < n_chunks; i++) {
             bytes nibbles[n_vecs][2];
             for (int v = 0; v < n_vecs; v++) {
                 const bytes c = load(chunk + i * PACK_CHUNK_SIZE + v * WIDTH);
-                nibbles[v][0] = low(c);
-                nibbles[v][1] = high(c);
+                nibbles[v][0] = low_nibbles(c);
+                nibbles[v][1] = high_nibbles(c);
             }
             for (int j = 0; j < fields; j += 2) { // eight depths
                 bytes x[n_pairs];
                 for (int p = 0; p < n_pairs; p++) {
-                    x[p] = two_rows(tbls[p][0]->units + i * depths + 4 * j, tbls[p][1]->units + i * depths + 4 * j);
+                    x[p] = two_rows(qvecs[p][0]->qs + i * depths + 4 * j, qvecs[p][1]->qs + i * depths + 4 * j);
                 }
                 for (int v = 0; v < n_vecs; v++) {
-                    const bytes a = pick(factors[j % (fields / 2)], nibbles[v][j / (fields / 2)]);
-                    const bytes b = pick(factors[(j + 1) % (fields / 2)], nibbles[v][(j + 1) / (fields / 2)]);
+                    const bytes a = lookup16(levels[j % (fields / 2)], nibbles[v][j / (fields / 2)]);
+                    const bytes b = lookup16(levels[(j + 1) % (fields / 2)], nibbles[v][(j + 1) / (fields / 2)]);
                     for (int p = 0; p < n_pairs; p++) {
-                        sums[v][p][0] = multiply(sums[v][p][0], x[p], first_lanes(a, b));
-                        sums[v][p][1] = multiply(sums[v][p][1], x[p], last_lanes(a, b));
+                        sums[v][p][0] = matmul(sums[v][p][0], x[p], first_lanes(a, b));
+                        sums[v][p][1] = matmul(sums[v][p][1], x[p], last_lanes(a, b));
                     }
                 }
             }
@@ -180,30 +180,30 @@ template <int bits, int n_pairs> static void matrix_rows(const task & t, int row
 
 #    endif
 
-// One bit, in the lookup order: a chunk is one nibble, four depths, of all 128 lanes: lanes 0..63 low, 64..127 high. Codes are factors 0 and 2
-// here; the sum over -1 and 1 is that less the sum of x.
-template <int n_rows> static void bit_rows(const task & t, int row0) {
-    constexpr int together = 4; // chunks
+// One bit, in the lookup order: a chunk is one nibble, four depths, of all lanes, the first half low, the other high. Codes count as levels 0
+// and 2 here; the sum over -1 and 1 is that less the sum of x.
+template <int n_rows> static void bit_rows(const gemm_task & t, int row0) {
+    constexpr int unroll = 4; // chunks
 
     const int n_chunks = t.span.n_depth / 4;
     for (int lane = 0; lane < t.span.n_lanes; lane += WIDTH / 4) {
         const int       at    = t.span.lane0 + lane;
-        const uint8_t * chunk = t.codes + t.span.depth0 / 4 * PACK_CHUNK_SIZE + at % 64;
-        const bytes     field = four_bits(at / 64 * 4);
+        const uint8_t * chunk = t.codes + t.span.depth0 / 4 * PACK_CHUNK_SIZE + at % PACK_CHUNK_SIZE;
+        const bytes     mask  = bit_mask4(at / PACK_CHUNK_SIZE * 4);
 
         sums32 sums[n_rows];
         for (int r = 0; r < n_rows; r++) {
-            sums[r] = set32(-t.tbls[row0 + r]->bias);
+            sums[r] = broadcast32(-t.qvecs[row0 + r]->bias);
         }
-        for (int i = 0; i < n_chunks; i += together) {
+        for (int i = 0; i < n_chunks; i += unroll) {
             products p[n_rows];
             for (int r = 0; r < n_rows; r++) {
                 p[r] = begin(sums[r]);
             }
-            for (int j = i; j < i + together; j++) {
-                const bytes f = test(spread(chunk + j * PACK_CHUNK_SIZE), field);
+            for (int j = i; j < i + unroll; j++) {
+                const bytes level = test(repeat4(chunk + j * PACK_CHUNK_SIZE), mask);
                 for (int r = 0; r < n_rows; r++) {
-                    p[r] = mul_add(p[r], f, four(t.tbls[row0 + r]->units + j * 4));
+                    p[r] = mul_add(p[r], level, broadcast4(t.qvecs[row0 + r]->qs + j * 4));
                 }
             }
             for (int r = 0; r < n_rows; r++) {
@@ -218,13 +218,13 @@ template <int n_rows> static void bit_rows(const task & t, int row0) {
 
 // One bit, looked up: 16-bit sums hold the 32 bytes of a lane without overflow. Entries are sums over codes 0 and 1; the sum over -1 and 1
 // is twice that less the bias.
-template <int n_rows> static void lut_rows(const task & t, int row0) {
+template <int n_rows> static void lut_rows(const gemm_task & t, int row0) {
     const int  n_nibbles = t.span.n_depth / 4;
     const bool want_low  = t.span.lane0 == 0;
     const bool want_high = t.span.lane0 + t.span.n_lanes == PACK_SIZE;
 
     const uint8_t * codes = t.codes + t.span.depth0 / 4 * PACK_CHUNK_SIZE;
-    for (int lane = 0; lane < 64; lane += WIDTH) {
+    for (int lane = 0; lane < PACK_CHUNK_SIZE; lane += WIDTH) {
         sums16 first[n_rows];
         sums16 last[n_rows];
         for (int r = 0; r < n_rows; r++) {
@@ -233,27 +233,27 @@ template <int n_rows> static void lut_rows(const task & t, int row0) {
         }
         for (int g = 0; g < n_nibbles; g++) {
             const bytes v = load(codes + g * PACK_CHUNK_SIZE + lane);
-            const bytes a = low(v);
-            const bytes b = high(v);
+            const bytes a = low_nibbles(v);
+            const bytes b = high_nibbles(v);
             for (int r = 0; r < n_rows; r++) {
-                const bytes entries = table(t.tbls[row0 + r]->tables + g * 16);
-                first[r]            = add(first[r], pick(entries, a));
-                last[r]             = add(last[r], pick(entries, b));
+                const bytes entries = broadcast16(t.qvecs[row0 + r]->lut + g * 16);
+                first[r]            = add(first[r], lookup16(entries, a));
+                last[r]             = add(last[r], lookup16(entries, b));
             }
         }
         for (int r = 0; r < n_rows; r++) {
-            const int32_t bias = t.tbls[row0 + r]->bias;
+            const int32_t bias = t.qvecs[row0 + r]->bias;
             if (want_low) {
                 store_twice(t.acc[row0 + r] + lane, first[r], bias);
             }
             if (want_high) {
-                store_twice(t.acc[row0 + r] + lane + 64 - t.span.lane0, last[r], bias);
+                store_twice(t.acc[row0 + r] + lane + PACK_CHUNK_SIZE - t.span.lane0, last[r], bias);
             }
         }
     }
 }
 
-template <int n_rows> static void by_kernel(const task & t, qlutattn_kernel kernel, int row0) {
+template <int n_rows> static void dispatch(const gemm_task & t, qlutattn_kernel kernel, int row0) {
     const bool is_k = t.config.lane_is_token;
 #    ifdef QLUTATTN_MATRIX
     constexpr int n_pairs = (n_rows + 1) / 2;
@@ -262,7 +262,7 @@ template <int n_rows> static void by_kernel(const task & t, qlutattn_kernel kern
         return;
     }
 #    endif
-    constexpr int n_vecs = std::max(1, DOT_LANES * 4 / WIDTH); // a chunk
+    constexpr int n_vecs = std::max(1, QLUTATTN_DOT_LANES * 4 / WIDTH); // a chunk
     switch (t.config.bits) {
         case 1:
             kernel == QLUTATTN_KERNEL_LUT ? lut_rows<n_rows>(t, row0) : bit_rows<n_rows>(t, row0);
@@ -276,43 +276,43 @@ template <int n_rows> static void by_kernel(const task & t, qlutattn_kernel kern
     }
 }
 
-static int32_t sum_of(const int8_t * units, int n) {
+static int32_t sum_qs(const int8_t * qs, int n) {
     int32_t sum = 0;
     for (int i = 0; i < n; i++) {
-        sum += units[i];
+        sum += qs[i];
     }
     return sum;
 }
 
-// Tables of one bit, from units u: entry n is the sum of the u that the bits of n select, plus the |u| of the negative u of the nibble, which
-// makes it 0 at least, and 4*63 at most.
-static int32_t fill_tables(const int8_t * units, bool signed_x, int n_depth, uint8_t * tables) {
-    // entries are picked from the four units of a nibble: bit i of n set: unit i, else nothing
+// The tables of one bit: entry n is the sum of the qs that the bits of n select, plus the |q| of the negative q of the nibble, which makes it
+// 0 at least, and 4*63 at max_rows. Returns the bias.
+static int32_t fill_lut(const int8_t * qs, bool signed_x, int n_depth, uint8_t * lut) {
+    // entries are looked up in the four qs of a nibble: q i where bit i of n is set, else nothing
     uint8_t at[4][16];
     for (int i = 0; i < 4; i++) {
         for (int n = 0; n < 16; n++) {
             at[i][n] = n >> i & 1 ? i : 0x80;
         }
     }
-    const bytes index[4] = { table(at[0]), table(at[1]), table(at[2]), table(at[3]) };
+    const bytes index[4] = { broadcast16(at[0]), broadcast16(at[1]), broadcast16(at[2]), broadcast16(at[3]) };
 
-    int32_t bias = sum_of(units, n_depth);
-    memset(tables, 0, n_depth / 4 * 16);
+    int32_t bias = sum_qs(qs, n_depth);
+    memset(lut, 0, n_depth / 4 * 16);
     for (int g = 0; signed_x && g < n_depth / 4; g++) {
         int negative = 0;
         for (int i = 0; i < 4; i++) {
-            negative += std::max(0, -units[g * 4 + i]);
+            negative += std::max(0, -qs[g * 4 + i]);
         }
-        memset(tables + g * 16, negative, 16);
+        memset(lut + g * 16, negative, 16);
         bias += 2 * negative;
     }
     for (int g = 0; g < n_depth / 4; g += WIDTH / 16) {
-        const bytes u = fours((const uint8_t *) units + g * 4);
-        bytes       e = load(tables + g * 16);
+        const bytes q = broadcast4_parts((const uint8_t *) qs + g * 4);
+        bytes       e = load(lut + g * 16);
         for (int i = 0; i < 4; i++) {
-            e = add(e, pick(u, index[i]));
+            e = add(e, lookup16(q, index[i]));
         }
-        store(tables + g * 16, e);
+        store(lut + g * 16, e);
     }
     return bias;
 }
@@ -325,38 +325,38 @@ bool qlutattn_has_simd(const qlutattn_kernel_config & config, qlutattn_kernel ke
     return config.layout == QLUTATTN_LAYOUT_LOOKUP ? config.bits == 1 : kernel == QLUTATTN_KERNEL_DOT && config.bits > 1;
 }
 
-bool qlutattn_simd_is_narrow() {
-    return NARROW;
+bool qlutattn_simd_is_acc16() {
+    return ACC16;
 }
 
-void qlutattn_finish_simd(const qlutattn_kernel_config & config, qlutattn_kernel kernel, int n_depth, qlutattn_tbl & tbl) {
+void qlutattn_build_lut_simd(const qlutattn_kernel_config & config, qlutattn_kernel kernel, int n_depth, qlutattn_qvec & qvec) {
     const bool signed_x = config.lane_is_token;
     if (kernel == QLUTATTN_KERNEL_LUT) {
-        tbl.bias = fill_tables(tbl.units, signed_x, n_depth, tbl.tables);
+        qvec.bias = fill_lut(qvec.qs, signed_x, n_depth, qvec.lut);
     } else if (config.bits == 1) {
-        tbl.bias = sum_of(tbl.units, n_depth);
+        qvec.bias = sum_qs(qvec.qs, n_depth);
     } else {
-        tbl.bias = signed_x ? config.factors[(1 << config.bits) - 1] * sum_of(tbl.units, n_depth) : 0;
+        qvec.bias = signed_x ? config.int_levels[(1 << config.bits) - 1] * sum_qs(qvec.qs, n_depth) : 0;
     }
 }
 
-void qlutattn_acc_simd(const qlutattn_kernel_config & config, qlutattn_kernel kernel, const uint8_t * codes, const qlutattn_span & span,
-                       const qlutattn_tbl * const * tbls, int n_rows, qlutattn_acc & acc) {
-    const task t    = { config, codes, span, tbls, acc };
-    const int  step = kernel == QLUTATTN_KERNEL_LUT ? LUT_ROWS : DOT_ROWS;
+void qlutattn_tile_gemm_simd(const qlutattn_kernel_config & config, qlutattn_kernel kernel, const uint8_t * codes, const qlutattn_span & span,
+                             const qlutattn_qvec * const * qvecs, int n_rows, qlutattn_acc & acc) {
+    const gemm_task t        = { config, codes, span, qvecs, acc };
+    const int       max_rows = kernel == QLUTATTN_KERNEL_LUT ? LUT_ROWS : DOT_ROWS;
     for (int r = 0; r < n_rows;) {
-        const int n = std::min(step, n_rows - r);
-        if (step >= 8 && n >= 8) {
-            by_kernel<std::min(8, MAX_ROWS)>(t, kernel, r);
+        const int n = std::min(max_rows, n_rows - r);
+        if (max_rows >= 8 && n >= 8) {
+            dispatch<std::min(8, MAX_ROWS)>(t, kernel, r);
             r += 8;
-        } else if (step >= 4 && n >= 4) {
-            by_kernel<4>(t, kernel, r);
+        } else if (max_rows >= 4 && n >= 4) {
+            dispatch<4>(t, kernel, r);
             r += 4;
         } else if (n >= 2) {
-            by_kernel<2>(t, kernel, r);
+            dispatch<2>(t, kernel, r);
             r += 2;
         } else {
-            by_kernel<1>(t, kernel, r);
+            dispatch<1>(t, kernel, r);
             r += 1;
         }
     }
