@@ -74,15 +74,15 @@ def slides(text: str, edit: Edit) -> Iterator[Edit]:
             return
 
 
-def owned(parts: Sequence[Part], edit: Edit, first: bool = True) -> tuple[Hashable, Edit] | None:
-    """Whose part an edit is in, and what it is there; an insertion between two belongs to the first, or the last."""
+def owned(parts: Sequence[Part], edit: Edit) -> tuple[Hashable, Edit] | None:
+    """Whose part an edit is in, and what it is there; an insertion between two belongs to the first."""
     if all(part.key is None for part in parts):
         return None
     text = "".join(part.text for part in parts)
     for slid in slides(text, edit):
-        found = [one for one in _owners(parts, slid) if one is not None]
+        found = next((one for one in _owners(parts, slid) if one is not None), None)
         if found:
-            return found[0 if first else -1]
+            return found
     return None
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from qlutattn_patch.export.carry import Made, carried
 from qlutattn_patch.export.diff import Edit, Part, apply_edits, edits, owned
 from qlutattn_patch.export.hookfile import place_of, text_is_shared, with_text
 from qlutattn_patch.export.patched_file import Owner, PatchedFile, patched_file
@@ -17,15 +16,14 @@ from qlutattn_patch.patches.generate import Layout, lay_out
 from qlutattn_patch.patches.series import Series
 from qlutattn_patch.system.git import is_plain_file
 from qlutattn_patch.system.toml import read_text, read_toml, repository_path
+from qlutattn_patch.templates.anchors import Placed
 from qlutattn_patch.templates.formats import load_formats
-from qlutattn_patch.templates.render import Placed
+from qlutattn_patch.templates.render import escaped
 from qlutattn_patch.templates.spec import TEMPLATE_SUFFIX, Hook, Templates, load_templates, read_series
 from qlutattn_patch.tree.worktree import Tree
 from qlutattn_patch.workspace import Workspace
 
 _AGAIN = "then: qlutattn export"
-# what a template may take something from, and where that is written
-_TABLES = {"types": "[[type]]", "tile": "[tile]", "codebooks": "[codebook]"}
 
 
 @dataclass(frozen=True)
@@ -155,30 +153,30 @@ class Collector:
         self.refused += upstream_edits(file, found, homeless, self._templates.patches)
         overlay = theirs.pop(Owner(None), None)
         if overlay and source:
-            self._overlay(file, source, apply_edits(self._layout.overlay[path], overlay) or "", found)
+            self._overlay(file, source, overlay, found)
         for placed in dict.fromkeys(owner.placed for owner in theirs):
             assert placed is not None
             self._hook(file, placed, theirs, found)
 
-    def _overlay(self, file: PatchedFile, source: Path, wanted: str, found: Sequence[Edit]) -> None:
-        if source.suffix != TEMPLATE_SUFFIX:
-            self._write(source, wanted, file.path)
-            return
-        template = read_text(source).replace("\r\n", "\n")
-        name = f"templates/overlay/{file.path}{TEMPLATE_SUFFIX}"
-        new = carried(self._layout.renderer, template, wanted, name)
-        if isinstance(new, Made):
-            self._refuse_made(file, Owner(None), new, f"{name}, line {new.template_line}", template, found)
+    def _overlay(self, file: PatchedFile, source: Path, ours: Sequence[Edit], found: Sequence[Edit]) -> None:
+        if source.suffix == TEMPLATE_SUFFIX:
+            template = read_text(source).replace("\r\n", "\n")
+            self._refuse_rendered(
+                file, Owner(None), ours, template, source.relative_to(self._staging.root).as_posix(), found
+            )
         else:
-            self._write(source, new, file.path)
+            self._write(source, apply_edits(self._layout.overlay[file.path], ours) or "", file.path)
 
     def _hook(
         self, file: PatchedFile, placed: Placed, theirs: Mapping[Owner, list[Edit]], found: Sequence[Edit]
     ) -> None:
         owners = [owner for owner in file.owners if owner.placed == placed]
         edited = next(owner for owner in owners if owner in theirs)
-        results = {apply_edits(placed.text, theirs.get(owner, [])) for owner in owners}
         variant, name = placed.variant, hook_name(placed.variant)
+        if variant.text not in (placed.text, escaped(placed.text)):
+            self._refuse_rendered(file, edited, theirs[edited], variant.text, f"the text of {name}", found)
+            return
+        results = {apply_edits(placed.text, theirs.get(owner, [])) for owner in owners}
         line = line_of(found, file.text, file.range_of(edited)[0] + theirs[edited][0].start)
         wanted = results.pop() or ""
         if results:
@@ -189,13 +187,9 @@ class Collector:
             why = f"without this text, {name} does nothing"
             self._refuse(file.path, why, f"remove that hook there, {_AGAIN}", line)
             return
-        new = carried(self._layout.renderer, variant.text, wanted, name)
-        if isinstance(new, Made):
-            self._refuse_made(file, edited, new, f"line {new.template_line} of the text of {name}", variant.text, found)
-            return
         path = self._staging.templates / "hooks" / f"{variant.patch}.toml"
         self._warn_of_variants(read_text(path), variant)
-        path.write_bytes(with_text(read_text(path), variant, new).encode())
+        path.write_bytes(with_text(read_text(path), variant, escaped(wanted)).encode())
         number, other = place_of(variant)
         self.carried.append(Carried(file.path, f"templates/hooks/{variant.patch}.toml", number, other))
 
@@ -219,24 +213,20 @@ class Collector:
     def _refuse(self, file: str, why: str, hint: str, line: int | None = None) -> None:
         self.refused.append(Refused(file, line, why, hint))
 
-    def _refuse_made(
-        self, file: PatchedFile, owner: Owner, made: Made, where: str, template: str, found: Sequence[Edit]
+    def _refuse_rendered(
+        self, file: PatchedFile, owner: Owner, ours: Sequence[Edit], template: str, where: str, found: Sequence[Edit]
     ) -> None:
-        line = line_of(found, file.text, file.range_of(owner)[0] + made.at)
-        if not made.expression:
-            why = f"'{made.text.strip()}' comes from {where}, which is not rendered just once and as it stands"
+        """Refuse the edits of what a template renders, once for each line of the template."""
+        start = file.range_of(owner)[0]
+        lines: dict[int, int] = {}
+        for edit in ours:
+            at = self._layout.renderer.template_line(template, edit.start)
+            lines.setdefault(at, line_of(found, file.text, start + edit.start))
+        for at, line in lines.items():
+            why = f"this is rendered from {where}, line {at}, and edits of rendered text are not carried back"
             self._refuse(
-                file.path,
-                why,
-                f"make the same edit wherever it is rendered, or in the template by hand, {_AGAIN}",
-                line,
+                file.path, why, f"make the edit in the template, or in what it is rendered from, {_AGAIN}", line
             )
-            return
-        names = self._layout.renderer.names(template)
-        tables = [f"{_TABLES[name]} of templates/formats.toml" for name in names if name in _TABLES]
-        tables += ["the numbers of this llama.cpp"] if "upstream" in names else []
-        why = f"'{made.text}' is made by an expression in {where}, from {' and '.join(tables) or 'its own values'}"
-        self._refuse(file.path, why, f"edit that, or the template, by hand so that it gives this text, {_AGAIN}", line)
 
     def _see_mode(self, path: str) -> None:
         """Refuse a change of mode: ours is what a file's first line asks for, upstream's stays as it is."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qlutattn_patch.export.diff import Part
 from qlutattn_patch.patches.generate import Layout
-from qlutattn_patch.templates.render import Placed
+from qlutattn_patch.templates.anchors import Placed
 
 
 @dataclass(frozen=True)

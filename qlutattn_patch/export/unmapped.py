@@ -6,10 +6,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qlutattn_patch.export.carry import escaped
 from qlutattn_patch.export.diff import Edit, apply_edits
 from qlutattn_patch.export.hookfile import place_of, written
 from qlutattn_patch.export.patched_file import Owner, PatchedFile
+from qlutattn_patch.templates.render import escaped
 from qlutattn_patch.templates.spec import Hook, PatchSpec
 
 _CONTEXT = 12

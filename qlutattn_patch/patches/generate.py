@@ -18,8 +18,9 @@ from qlutattn_patch.system.files import write_atomically
 from qlutattn_patch.system.git import IDENTITY, MAIL, Entry, Repository
 from qlutattn_patch.system.toml import MEND, read_text
 from qlutattn_patch.system.transaction import Contents
+from qlutattn_patch.templates.anchors import Placed, Placer
 from qlutattn_patch.templates.formats import Formats, load_formats
-from qlutattn_patch.templates.render import Placed, Placer, Renderer
+from qlutattn_patch.templates.render import Renderer
 from qlutattn_patch.templates.spec import TEMPLATE_SUFFIX, PatchSpec, Templates, load_templates
 from qlutattn_patch.upstream.layout import TABLES, check_is_llama_cpp
 from qlutattn_patch.workspace import Workspace

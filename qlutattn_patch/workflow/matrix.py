@@ -21,8 +21,8 @@ from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.system.files import write_atomically
 from qlutattn_patch.system.git import Repository
 from qlutattn_patch.system.lock import locked
+from qlutattn_patch.templates.anchors import AnchorFailure, HooksDoNotFit
 from qlutattn_patch.templates.formats import load_formats
-from qlutattn_patch.templates.render import AnchorFailure, HooksDoNotFit
 from qlutattn_patch.templates.spec import Templates, load_templates, of_templates
 from qlutattn_patch.tree import worktree
 from qlutattn_patch.upstream.releases import Upstream
