@@ -224,9 +224,8 @@ class Collector:
             lines.setdefault(at, line_of(found, file.text, start + edit.start))
         for at, line in lines.items():
             why = f"this is rendered from {where}, line {at}, and edits of rendered text are not carried back"
-            self._refuse(
-                file.path, why, f"make the edit in the template, or in what it is rendered from, {_AGAIN}", line
-            )
+            hint = f"make the edit there, or in templates/formats.toml if its values are from there, {_AGAIN}"
+            self._refuse(file.path, why, hint, line)
 
     def _see_mode(self, path: str) -> None:
         """Refuse a change of mode: ours is what a file's first line asks for, upstream's stays as it is."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from qlutattn_patch.patches.patchfile import FilePatch
 from qlutattn_patch.patches.series import Patch, Series
 from qlutattn_patch.patches.tables import mismatches
-from qlutattn_patch.patches.tile_sizes import STATEMENTS, disagreements
+from qlutattn_patch.patches.tile_sizes import disagreements
 from qlutattn_patch.patches.untouched import changes
 from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.system.git import Entry, Repository
-from qlutattn_patch.upstream.layout import TABLES
+from qlutattn_patch.upstream.layout import TABLES, TRAITS_INC
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _check_tables(scratch: Repository, head: str, tree: str, files: Mapping[str,
 
 def _texts(scratch: Repository, tree: str) -> dict[str, str]:
     """The files of a tree in which tables are."""
-    entries = {path: entry for path, entry in scratch.files(tree).items() if path in (*TABLES, *STATEMENTS)}
+    entries = {path: entry for path, entry in scratch.files(tree).items() if path in (*TABLES, TRAITS_INC)}
     blobs = scratch.blobs(entry.blob for entry in entries.values())
     return {path: blobs[entry.blob].decode("utf-8", "replace") for path, entry in entries.items()}
 
