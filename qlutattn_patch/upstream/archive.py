@@ -5,7 +5,6 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
-import re
 import shutil
 import tarfile
 import zlib
@@ -15,9 +14,9 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from qlutattn_patch.system.errors import ExpectedError, from_system
+from qlutattn_patch.system.files import is_plain_path
 from qlutattn_patch.system.toml import shown
 
-_DRIVE = re.compile(r"^[A-Za-z]:")
 _BROKEN = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ValueError)
 _OTHER = "name another with --from"
 _MAX_TEXT = 16 << 20
@@ -42,12 +41,15 @@ def unpack(archive: Path, target: Path, prefix: str | None, landmarks: Iterable[
     holds the landmarks. A `.git` entry in it (a submodule's) is left out. `progress` hears how many files of
     how many are written.
     """
-    members = _examined(archive)
+    members = _examined(archive, target)
     files = [member for member in members if member.isfile()]
     top = _folder(archive, [member.name for member in files], prefix, tuple(landmarks))
     inside = [member.name for member in files if _is_wanted(member.name, top)]
-    _refuse_if_ambiguous(archive, (_below(name, top) for name in inside))
     wanted = {name: _below(name, top) for name in inside}
+    for name, path in wanted.items():
+        if not is_plain_path(path):
+            raise _refused(archive, f"its member {shown(name)} has a name that no source file has")
+    _refuse_if_ambiguous(archive, (_below(name, top) for name in inside))
     target.mkdir(parents=True)
     try:
         with _opened(archive) as tar:
@@ -106,11 +108,11 @@ def text_of(archive: Path, name: str) -> str | None:
     return None
 
 
-def _examined(archive: Path) -> list[tarfile.TarInfo]:
-    """The members of an archive, every one of them harmless."""
+def _examined(archive: Path, target: Path) -> list[tarfile.TarInfo]:
+    """The members of an archive, every one of them harmless below a folder."""
     try:
         with _opened(archive) as tar:
-            members = list(_harmless(archive, tar))
+            members = list(_harmless(archive, tar, target))
             # tarfile takes a header cut short for the end of the archive; a whole one ends in zeros
             tar.fileobj.seek(tar.offset)
             if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
@@ -122,11 +124,11 @@ def _examined(archive: Path) -> list[tarfile.TarInfo]:
     return members
 
 
-def _harmless(archive: Path, tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+def _harmless(archive: Path, tar: tarfile.TarFile, target: Path) -> Iterator[tarfile.TarInfo]:
     """The members one by one, none of them looked behind before it is found harmless."""
     size = 0
     for count, member in enumerate(tar, 1):
-        _refuse_if_hostile(archive, member)
+        _refuse_if_hostile(archive, member, target)
         size += member.size
         if size > MAX_BYTES:
             raise _refused(archive, f"unpacked it has more than {MAX_BYTES >> 30} GiB")
@@ -148,23 +150,22 @@ def _refuse_if_ambiguous(archive: Path, names: Iterable[str]) -> None:
                 raise _refused(archive, f"'{files[str(folder)]}' in it is a file and the folder of '{name}'")
 
 
-def _refuse_if_hostile(archive: Path, member: tarfile.TarInfo) -> None:
-    name = member.name
+def _refuse_if_hostile(archive: Path, member: tarfile.TarInfo, target: Path) -> None:
+    """Refuse what no source archive has: links, special files, and whatever tarfile's data filter refuses."""
     reason = None
-    if name.startswith(("/", "\\")) or _DRIVE.match(name):
-        reason = "has an absolute path"
-    elif ".." in re.split(r"[/\\]", name):
-        reason = "leads out of its folder"
-    elif not name.isprintable() or "\\" in name:
-        reason = "has a character that no source file has"
-    elif member.issym() or member.islnk():
+    if member.issym() or member.islnk():
         reason = "is a link"
-    elif member.size < 0:
-        reason = "has a size below zero"
     elif not (member.isfile() or member.isdir()):
         reason = "is a device or another special file"
+    elif member.size < 0:
+        reason = "has a size below zero"
     if reason:
-        raise _refused(archive, f"its member {shown(name)} {reason}")
+        raise _refused(archive, f"its member {shown(member.name)} {reason}")
+    if hasattr(tarfile, "data_filter"):  # in Python 3.10.12, 3.11.4 and newer
+        try:
+            tarfile.data_filter(member, str(target))
+        except tarfile.FilterError as failure:
+            raise _refused(archive, str(failure)) from None
 
 
 def _folder(archive: Path, names: list[str], prefix: str | None, landmarks: tuple[str, ...]) -> str:
