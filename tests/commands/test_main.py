@@ -124,10 +124,3 @@ def test_json_is_one_document_and_nothing_else(argv: list[str]) -> None:
     )
     assert done.returncode in (0, 1), done.stderr
     assert json.loads(done.stdout)["schema"] == 1
-
-
-def test_commands_do_not_import_one_another() -> None:
-    commands = ROOT / "qlutattn_patch" / "commands"
-    for path in commands.glob("*.py"):
-        imported = re.findall(r"qlutattn_patch\.commands(?:\.| import )(\w+)", path.read_text(encoding="utf-8"))
-        assert not set(imported) & set(main.COMMANDS), path.name
