@@ -175,16 +175,7 @@ def dump_case(
         if extras:
             case["maskp"] = causal(n_q, tiles * 128, 100).astype(np.float16)
             sources[1, 0, 1, 3, 3] = np.nan
-        case["ksrc"], case["vsrc"] = (to_columns(source) for source in sources)
-        sides: list[Any] = []
-        for name, kind, source in zip("kv", kinds, sources, strict=True):
-            if name == f16:
-                case[f"type_{name}"] = case[f"kernel_{name}"] = "f16"
-                sides.append(source.astype(float))
-                continue
-            data = pack(case[f"{name}src"], kind)
-            case[f"{name}p"] = data.reshape(-1).view(np.int8)
-            sides.append(Packed(unpack(data, kind, 1, case["ksrc"].shape[1]), case[f"kernel_{name}"]))
+        sides = _pack_into(case, kinds, sources, f16)
         mask = case["maskp"].astype(float) if extras else None
         segments.append(Segment.of_tiles(*sides, n_kv, mask))
     if extras:
@@ -200,3 +191,18 @@ def dump_case(
     )
     case["out"] = attend(problem).astype(np.float32)
     return case
+
+
+def _pack_into(case: dict[str, Any], kinds: list[Kind], sources: np.ndarray, f16: str) -> list[Any]:
+    """Put K and V of the packed segment into a case, as sources and as tiles; the sides of that segment."""
+    case["ksrc"], case["vsrc"] = (to_columns(source) for source in sources)
+    sides: list[Any] = []
+    for name, kind, source in zip("kv", kinds, sources, strict=True):
+        if name == f16:
+            case[f"type_{name}"] = case[f"kernel_{name}"] = "f16"
+            sides.append(source.astype(float))
+            continue
+        data = pack(case[f"{name}src"], kind)
+        case[f"{name}p"] = data.reshape(-1).view(np.int8)
+        sides.append(Packed(unpack(data, kind, 1, case["ksrc"].shape[1]), case[f"kernel_{name}"]))
+    return sides

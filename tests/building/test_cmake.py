@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import fake_tools
 import pytest
+from build_helpers import Bench, definitions
 
 from qlutattn_patch.building import cmake, presets, toolchain
 from qlutattn_patch.building.origin import HEADER
@@ -16,50 +16,6 @@ from qlutattn_patch.building.stamp import Stamp, read_stamp
 from qlutattn_patch.system import process
 from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.workspace import Workspace
-
-TOOLS = ("cc", "c++", "cmake", "ninja")
-
-
-@dataclass(frozen=True)
-class Bench:
-    """A patched-looking tree, and a PATH with nothing but stand-ins."""
-
-    bin: Path
-    workspace: Workspace
-
-    def build(self, preset: str = "native", *targets: str, **options: object) -> cmake.BuildTree:
-        return cmake.build(self.workspace, preset, targets or (presets.DEFAULT_TARGET,), **options)  # type: ignore[arg-type]
-
-    def calls(self, job: str) -> list[dict[str, object]]:
-        return [call for call in fake_tools.calls(self.bin, "cmake") if job in call["argv"]]  # type: ignore[operator]
-
-    @property
-    def configures(self) -> int:
-        return len(self.calls("-S"))
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    tree = tmp_path / "mein llämä"
-    (tree / "tools" / "align-attn").mkdir(parents=True)
-    (tree / "CMakeLists.txt").touch()
-    folder = tmp_path / "bin ü"
-    fake_tools.install(folder, *TOOLS)
-    monkeypatch.setenv("PATH", str(folder))
-    for name in ("CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(toolchain.sysconfig, "get_path", lambda name: str(tmp_path / "pypi"))
-    return Bench(folder, Workspace(root=tmp_path, tree=tree))
-
-
-def on(machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(presets.platform, "machine", lambda: machine)
-
-
-def definitions(call: dict[str, object]) -> dict[str, str]:
-    argv: list[str] = call["argv"]  # type: ignore[assignment]
-    return dict(arg[2:].split("=", 1) for arg in argv if arg.startswith("-D"))
-
 
 # --- configuring: once, and again for a reason
 
@@ -192,137 +148,6 @@ def test_only_a_target_that_needs_the_tools_configures_them(bench: Bench, capsys
     assert definitions(bench.calls("-S")[-1])["LLAMA_USE_PREBUILT_UI"] == "OFF"
 
 
-# --- what the presets give to cmake
-
-OWNERS_LINE = {
-    "CMAKE_C_COMPILER": "clang",
-    "CMAKE_CXX_COMPILER": "clang++",
-    "GGML_GRAPH_PROFILER": "OFF",
-    "GGML_CUDA": "OFF",
-    "GGML_TMAC": "ON",
-    "LLAMA_TORCH": "ON",
-    "GGML_QLUTATTN": "ON",
-}
-CROSS = {"CMAKE_TOOLCHAIN_FILE", "GGML_OPENMP", "LLAMA_OPENSSL"}
-
-
-@pytest.mark.parametrize("machine", ["aarch64", "x86_64"])
-def test_arm64_is_the_owners_line(bench: Bench, machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    on(machine, monkeypatch)
-    fake_tools.install(bench.bin, "clang", "clang++")
-    bench.build("arm64")
-    (call,) = bench.calls("-S")
-    given = definitions(call)
-    assert OWNERS_LINE.items() <= given.items()
-    assert call["argv"][call["argv"].index("-G") + 1] == "Ninja"  # type: ignore[index, attr-defined]
-    env: dict[str, str] = call["env"]  # type: ignore[assignment]
-    assert (env["CFLAGS"], env["CXXFLAGS"]) == ("-march=armv8.7a", "-march=armv8.7a")
-    small = {name for name in given if name.startswith(("LLAMA_BUILD_", "LLAMA_USE_"))}
-    more = given.keys() - OWNERS_LINE.keys() - small - {"CMAKE_BUILD_TYPE", "CMAKE_MAKE_PROGRAM", "GGML_CCACHE"}
-    assert more == (CROSS if machine == "x86_64" else set())
-    assert Path(presets.ARM64_TOOLCHAIN_FILE).is_file()
-
-
-def test_scalar_and_avx2_name_every_instruction_set(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    on("x86_64", monkeypatch)
-    bench.build("scalar")
-    bench.build("avx2")
-    scalar, avx2 = map(definitions, bench.calls("-S"))
-    assert scalar["GGML_NATIVE"] == avx2["GGML_NATIVE"] == "OFF"
-    sets = {name for name in scalar if name.startswith(("GGML_AVX", "GGML_AMX"))} | {"GGML_SSE42", "GGML_FMA"}
-    assert len(sets) > 10
-    assert {scalar[name] for name in sets} == {"OFF"}
-    turned_on = {name for name in avx2 if avx2[name] == "ON"}
-    assert turned_on == {
-        *("GGML_QLUTATTN", "GGML_TMAC"),
-        *("GGML_SSE42", "GGML_AVX", "GGML_AVX2", "GGML_FMA", "GGML_F16C", "GGML_BMI2"),
-    }
-
-
-def test_users_flags_come_first_and_never_into_a_cross_build(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    on("x86_64", monkeypatch)
-    monkeypatch.setenv("CXXFLAGS", "-march=haswell")
-    fake_tools.install(bench.bin, "clang", "clang++")
-    bench.build("asan")
-    bench.build("arm64")
-    asan, arm64 = (call["env"] for call in bench.calls("-S"))
-    assert asan["CXXFLAGS"].startswith("-march=haswell -fsanitize=address,undefined -fno-sanitize-recover=all")  # type: ignore[index]
-    assert arm64["CXXFLAGS"] == "-march=armv8.7a"  # type: ignore[index]
-
-
-def test_ccache_and_lld_are_used_when_there(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cmake.platform, "system", lambda: "Linux")
-    fake_tools.install(bench.bin, "ccache", "ld.lld")
-    bench.build()
-    (call,) = bench.calls("-S")
-    assert definitions(call)["CMAKE_CXX_COMPILER_LAUNCHER"] == str(bench.bin / "ccache")
-    assert call["env"]["LDFLAGS"] == "-fuse-ld=lld"  # type: ignore[index]
-
-
-def test_the_users_compilers_are_used(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_tools.install(bench.bin, "my cc", "my++")
-    monkeypatch.setenv("CC", f"'{bench.bin / 'my cc'}' -m64")
-    monkeypatch.setenv("CXX", "my++")
-    bench.build()
-    (call,) = bench.calls("-S")
-    assert call["env"]["CC"] == f"'{bench.bin / 'my cc'}' -m64"  # type: ignore[index]
-    assert call["env"]["CXX"] == "my++"  # type: ignore[index]
-
-
-# --- programs that are missing: one sentence, and nothing touched
-
-
-def untouched(bench: Bench) -> bool:
-    return not list(bench.workspace.tree.glob("build*"))
-
-
-def test_no_compiler(bench: Bench) -> None:
-    (bench.bin / "c++").unlink()
-    fake_tools.install(bench.bin, "apt-get")
-    with pytest.raises(ExpectedError, match="There is no C and C\\+\\+ compiler") as failure:
-        bench.build()
-    assert re.fullmatch(r"(sudo )?apt-get install -y g\+\+", failure.value.hint or "")
-    assert untouched(bench)
-
-
-def test_a_compiler_of_that_name_is_missing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ExpectedError, match="The compiler 'clang' is not on PATH"):
-        bench.build("arm64")
-    monkeypatch.setenv("CXX", "nope++")
-    with pytest.raises(ExpectedError, match="The compiler 'nope\\+\\+' is not on PATH"):
-        bench.build()
-    assert untouched(bench)
-
-
-def test_a_compiler_that_can_not_link(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    on("x86_64", monkeypatch)
-    fake_tools.install(bench.bin, "clang", "clang++", "apt-get")
-    fake_tools.behaves(bench.bin, "clang++", 1, "")
-    with pytest.raises(ExpectedError, match="arm64 sysroot may be missing") as failure:
-        bench.build("arm64")
-    assert "g++-aarch64-linux-gnu" in (failure.value.hint or "")
-    assert bench.configures == 0
-
-
-def test_a_preset_for_another_machine(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    on("aarch64", monkeypatch)
-    with pytest.raises(ExpectedError, match="The preset 'avx2' is for x86_64, and this machine is arm64"):
-        bench.build("avx2")
-    assert bench.configures == 0
-
-
-def test_cmake_and_ninja_from_pypi_where_the_systems_are_old_or_absent(bench: Bench, tmp_path: Path) -> None:
-    fake_tools.says(bench.bin, "cmake", "cmake version 3.13.4")
-    (bench.bin / "ninja").unlink()
-    with pytest.raises(ExpectedError, match=r"no cmake 3\.14 or newer") as failure:
-        bench.build()
-    assert failure.value.hint == "python -m pip install cmake"
-    fake_tools.install(tmp_path / "pypi", "cmake", "ninja")
-    bench.build()
-    (call,) = fake_tools.calls(tmp_path / "pypi", "cmake")[:1]
-    assert definitions(call)["CMAKE_MAKE_PROGRAM"] == str(tmp_path / "pypi" / "ninja")
-
-
 def test_no_tree_and_no_patch(bench: Bench, tmp_path: Path) -> None:
     (bench.workspace.tree / "tools" / "align-attn").rmdir()
     with pytest.raises(ExpectedError, match="is not patched") as failure:
@@ -332,68 +157,6 @@ def test_no_tree_and_no_patch(bench: Bench, tmp_path: Path) -> None:
     with pytest.raises(ExpectedError, match=r"There is no llama\.cpp in") as failure:
         cmake.build(Workspace(tmp_path, tmp_path / "vendor" / "llama.cpp"), "native")
     assert failure.value.hint == "qlutattn vendor"
-
-
-def test_an_unknown_preset(bench: Bench) -> None:
-    with pytest.raises(ExpectedError, match="There is no preset 'fast'"):
-        bench.build("fast")
-
-
-def test_the_runner_of_a_preset(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    on("aarch64", monkeypatch)
-    assert toolchain.find_runner(presets.preset("arm64")) == ()
-    on("x86_64", monkeypatch)
-    assert toolchain.find_runner(presets.preset("asan")) == ()
-    with pytest.raises(ExpectedError, match="needs qemu-aarch64"):
-        toolchain.find_runner(presets.preset("arm64"))
-    fake_tools.install(bench.bin, "qemu-aarch64-static")
-    qemu = str(bench.bin / "qemu-aarch64-static")
-    assert toolchain.find_runner(presets.preset("arm64")) == (qemu, "-L", "/usr/aarch64-linux-gnu")
-
-
-# --- what ninja says
-
-NINJA_FAILS = """\
-[1/9] Building CXX object a.o
-a.cpp: warning: harmless
-FAILED: b.o
-/usr/bin/c++ -Ivery -Ilong
-b.cpp:1:1: error: first
-    1 | x
-[2/9] Building CXX object c.o
-c.cpp: warning: harmless
-FAILED: d.o
-/usr/bin/c++ -Ivery -Ilong
-d.cpp:1:1: error: second
-ninja: build stopped: subcommand failed.
-"""
-
-
-def test_errors_are_shown_whole_and_last(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
-    fake_tools.behaves(bench.bin, "cmake--build", 1, NINJA_FAILS)
-    with pytest.raises(ExpectedError, match=r"The build of align_attn failed in 2 place\(s\)") as failure:
-        bench.build()
-    err = capsys.readouterr().err
-    told = ["FAILED: b.o", "b.cpp:1:1: error: first", "    1 | x", "FAILED: d.o", "d.cpp:1:1: error: second", ""]
-    assert err.endswith("\n".join(told))
-    assert "harmless" not in err
-    log = re.search(r"output is in (.*qlutattn-build\.log)", failure.value.cause)
-    assert log
-    assert NINJA_FAILS in Path(log[1]).read_text(encoding="utf-8")
-
-
-def test_an_unknown_target(bench: Bench) -> None:
-    output = "ninja: error: unknown target 'align_atn', did you mean 'align_attn'?\n"
-    fake_tools.behaves(bench.bin, "cmake--build", 1, output)
-    with pytest.raises(ExpectedError, match="has no target 'align_atn'"):
-        bench.build("native", "align_atn")
-
-
-def test_a_failure_that_names_no_command_is_shown_too(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
-    fake_tools.behaves(bench.bin, "cmake--build", 137, "ninja: fatal: out of memory\n")
-    with pytest.raises(ExpectedError, match="The build of align_attn failed;"):
-        bench.build()
-    assert capsys.readouterr().err.endswith("ninja: fatal: out of memory\n")
 
 
 # --- real tools
