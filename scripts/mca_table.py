@@ -239,8 +239,8 @@ def table(workspace: Workspace) -> list[str]:
 
 def _row(name: str, march: str, cells: Mapping[str, str], loops: Sequence[Loop]) -> str:
     shares = "; ".join(f"{loop.vector} of {len(loop.body)}" for loop in loops)
-    others = "; ".join(", ".join(f"{n} {what}" for what, n in loop.scalar.items()) for loop in loops)
-    return f"| {name} | `{march}` | " + " | ".join(cells[cpu] for cpu in CPUS) + f" | {shares} | {others} |"
+    rest = "; ".join(", ".join(f"{n} {what}" for what, n in loop.scalar.items()) for loop in loops)
+    return f"| {name} | `{march}` | " + " | ".join(cells[cpu] for cpu in CPUS) + f" | {shares} | {rest} |"
 
 
 def _function(assembly: str, symbol: re.Pattern[str]) -> list[str]:

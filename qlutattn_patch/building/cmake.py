@@ -147,11 +147,11 @@ class BuildTree:
         """Build targets, and also other files, and write down what the targets were built from."""
         origin.write_header(self.path)
         stamp = read_stamp(self.path)
-        others = {name: built for name, built in stamp.targets.items() if name not in targets}
-        Stamp(stamp.facts, others).write(self.path)  # until the targets are whole
+        untouched = {name: built for name, built in stamp.targets.items() if name not in targets}
+        Stamp(stamp.facts, untouched).write(self.path)  # until the targets are whole
         self.build(recipe, [*targets, *also], jobs)
         made = {target: built_now(self.bin, target, recipe.facts, origin) for target in targets}
-        Stamp(stamp.facts, others | {target: built for target, built in made.items() if built}).write(self.path)
+        Stamp(stamp.facts, untouched | {target: built for target, built in made.items() if built}).write(self.path)
 
     def build(self, recipe: Recipe, targets: Sequence[str], jobs: int) -> None:
         """Run ninja; what fails is shown whole and last."""

@@ -18,7 +18,7 @@ from qlutattn_patch.workspace import Workspace
     examples=[
         ("qlutattn align --quick", "A minute's look at what was built:"),
         ("qlutattn align --filter k4v2", "Only the cases of one pair of types:"),
-        ("qlutattn align --quick --json --junit build/align.xml", "For machines:"),
+        ("qlutattn align --quick --json --junit build/align.xml", "As JSON, and as JUnit XML:"),
     ],
 )
 @preset_option

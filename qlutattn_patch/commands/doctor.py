@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     cls=Command,
     examples=[
         ("qlutattn doctor", "What is here, and the line that installs the rest:"),
-        ("qlutattn doctor --json", "The same for machines:"),
+        ("qlutattn doctor --json", "The same as JSON:"),
     ],
 )
 @json_option

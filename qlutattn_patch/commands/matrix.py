@@ -36,7 +36,7 @@ def _shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
         ("qlutattn matrix", "The last eight releases, through all stages:"),
         ("qlutattn matrix --until applied 0.3.36", "One release, without a compiler:"),
         ("qlutattn matrix --clone ~/llama.cpp master HEAD~20", "Two commits of a clone:"),
-        ("qlutattn matrix --shard 2/4 --json", "The second quarter of them, for machines:"),
+        ("qlutattn matrix --shard 2/4 --json", "The second quarter of them, as JSON:"),
     ],
 )
 @click.argument("names", metavar="[VERSION|COMMIT]...", nargs=-1, shell_complete=complete.one_of(complete.releases))

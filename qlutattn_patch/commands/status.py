@@ -31,7 +31,7 @@ _RESULTS = ("result", "build", "of", "when", "cpu")
     examples=[
         ("qlutattn status", "The state of vendor/llama.cpp, and what to type next:"),
         ("qlutattn status --tree ../llama.cpp", "The same for a checkout of your own:"),
-        ("qlutattn status --json", "For machines:"),
+        ("qlutattn status --json", "As JSON:"),
     ],
 )
 @json_option
@@ -73,10 +73,10 @@ def _digests(status: Status) -> list[tuple[str, str]]:
 
 def _rows(build: Build) -> list[tuple[str, ...]]:
     of = {kind: kept.of.compiler for kind, kept in build.results.items()}
-    return [(_said(kept), build.preset, of[kind], kept.when, kept.cpu) for kind, kept in build.results.items()]
+    return [(_format_result(kept), build.preset, of[kind], kept.when, kept.cpu) for kind, kept in build.results.items()]
 
 
-def _said(kept: StoredResult) -> str:
+def _format_result(kept: StoredResult) -> str:
     part = ", a part" if kept.part else ""
     if "passed" in kept.result:
         return f"{kept.kind}{part}: {kept.result['passed']} passed, {kept.result.get('failed')} failed"

@@ -22,7 +22,7 @@ _COLUMNS = ("type", "id", "lanes", "bits", "tile bytes", "bits per value", "save
     cls=Command,
     examples=[
         ("qlutattn types", "The types, as a table:"),
-        ("qlutattn types --json", "The same for machines:"),
+        ("qlutattn types --json", "The same as JSON:"),
     ],
 )
 @json_option

@@ -184,11 +184,11 @@ def _judge(
                 moved(at * chunks + done, len(asked) * chunks, name)
 
             found.append(perplexity.compare(tool, cache, context, logits, chunk))
-            console.step(_said(cache, found[-1]))  # hours may pass until the table
+            console.step(_format_results(cache, found[-1]))  # hours may pass until the table
     return chunks, found
 
 
-def _said(cache: Cache, found: Mapping[str, float]) -> str:
+def _format_results(cache: Cache, found: Mapping[str, float]) -> str:
     figures = f"mean KLD {found['kld_mean']:.6f}, 99.9 % {found['kld_p999']:.4f}, same top {found['same_top']:.2f} %"
     return f"{cache.name}: {figures}, ΔPPL {found['dppl']:+.4f} ± {found['dppl_err']:.4f}"
 

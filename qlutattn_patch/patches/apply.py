@@ -43,7 +43,7 @@ def apply_series(repository: Repository, series: Series, base: str) -> PatchedTr
             if misfits or scratch.apply(patch.data).status:
                 misfits += _apply_what_fits(scratch, patch)
         if misfits:
-            raise _told(misfits, base)
+            raise _misfit_error(misfits, base)
         tree = scratch.write_tree()
         files = scratch.differences(head, tree)
         _check_tables(scratch, head, tree, files, base)
@@ -102,7 +102,7 @@ def _hunk_text(data: bytes) -> str:
     return f"the hunk {place} does not fit (it begins with '{change.strip()}')"
 
 
-def _told(misfits: list[_Misfit], base: str) -> ExpectedError:
+def _misfit_error(misfits: list[_Misfit], base: str) -> ExpectedError:
     seen: dict[str, str] = {}
     roots, cascades = [], []
     for misfit in misfits:

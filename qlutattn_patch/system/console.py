@@ -104,7 +104,7 @@ def out(text: str) -> None:
 
 
 def out_json(value: Any) -> None:
-    """Print a result for machines to stdout: one JSON document and nothing else."""
+    """Print a JSON document to stdout, and nothing else."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
