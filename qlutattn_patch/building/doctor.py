@@ -87,7 +87,7 @@ def examine(root: Path) -> Report:
 
 
 def as_json(report: Report) -> dict[str, object]:
-    """The report for machines."""
+    """The report as JSON output."""
     return {
         "schema": 1,
         "ok": report.ok,

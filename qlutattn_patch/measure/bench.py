@@ -51,7 +51,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Result:
-    """A run: `json` is the contract for machines."""
+    """A run: `json` is the JSON output."""
 
     json: Mapping[str, Any]
 

@@ -53,7 +53,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Result:
-    """A run: `json` is the contract for machines."""
+    """A run: `json` is the JSON output."""
 
     json: Mapping[str, Any]
 
@@ -116,7 +116,7 @@ def evaluate(workspace: Workspace, preset: str, settings: Settings) -> Result:
 def result_of(
     settings: Settings, chunks: int, f16: Context, judged: Sequence[tuple[Cache, Context, Mapping[str, float]]]
 ) -> Result:
-    """The contract for machines, from what the tool said of each cache."""
+    """The JSON output, from what the tool said of each cache."""
     rows = []
     for cache, context, found in judged:
         share = context.cache_bytes / f16.cache_bytes if context.cache_bytes and f16.cache_bytes else None

@@ -27,7 +27,7 @@ _TAIL = 30
 
 @dataclass(frozen=True)
 class Report:
-    """The merged result: `json` is the contract for machines, `faults` is what no single case is to blame for."""
+    """The merged result: `json` is the JSON output, `faults` is what no single case is to blame for."""
 
     json: Mapping[str, Any]
     faults: tuple[str, ...]
