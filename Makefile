@@ -8,13 +8,16 @@ PY     := $(VENV)/bin/python
 WHOLE := $(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 OVERLAY := $(shell find templates/overlay -name '*.h' -o -name '*.c' -o -name '*.cpp')
 
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+SCHEMA  := $(PY) -m check_jsonschema --quiet --builtin-schema vendor
+
 SECONDS ?= 600
 
 # The quick tests run side by side; those that share the vendored tree and its builds, one after another. 5: none was asked for.
 TESTS  := $(PY) -m pytest -p tests.what_runs
 BUILDS := vendored or compiler or qemu
 
-.PHONY: run test check docs arm64 fuzz mca format clean help
+.PHONY: run test quick check lint docs dist arm64 fuzz mca format clean help
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -29,17 +32,32 @@ test: $(VENV)/.installed-dev ## All tests that can run here; says what could not
 	$(TESTS) -m "$(BUILDS)" --junit-xml build/reports/builds.xml $(ARGS) || [ $$? = 5 ] || status=1; \
 	exit $$status
 
-check: $(VENV)/.installed-dev docs ## Lint, formatting, types, the site, and that patches/ is what templates/ say
+quick: lint ## Lint and the quick tests alone: no llama.cpp, no compiler
+	@$(TESTS) -n auto -m "not ($(BUILDS))" $(ARGS)
+
+check: lint docs ## Lint, the site, and that patches/ is what templates/ say
+	@$(PY) -m qlutattn_patch vendor
+	@$(PY) -m qlutattn_patch generate --check
+
+lint: $(VENV)/.installed-dev ## Style, formatting and types of Python and C++; workflows, forms and changelog fragments
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@$(VENV)/bin/lint-imports >/dev/null || $(VENV)/bin/lint-imports
 	@$(VENV)/bin/clang-format --dry-run -Werror $(OVERLAY)
-	@$(PY) -m qlutattn_patch vendor
-	@$(PY) -m qlutattn_patch generate --check
+	@$(SCHEMA).github-workflows .github/workflows/*.yml
+	@$(SCHEMA).github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	@$(SCHEMA).github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	@$(SCHEMA).dependabot .github/dependabot.yml
+	@said=$$($(PY) -m towncrier build --draft --version next 2>&1) || { echo "$$said" >&2; exit 1; }
 
 docs: $(VENV)/.installed-dev ## The pages in docs/ as a site, in build/site; any link that leads nowhere is an error
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict
+
+dist: $(VENV)/.installed-dev ## In dist/: sdist, wheel, and patches/ as an archive
+	@rm -rf dist
+	@$(PY) -m build --no-isolation
+	@git archive --prefix=qlutattn-patches-$(VERSION)/ -o dist/qlutattn-patches-$(VERSION).tar.gz HEAD LICENSE patches vendor/llama.cpp.toml
 
 arm64: $(VENV)/.installed ## As run, for arm64: native on an arm64 machine, else cross-compiled and under qemu-user
 	@$(PY) -m qlutattn_patch run --preset arm64 $(ARGS)
@@ -60,7 +78,7 @@ format: $(VENV)/.installed-dev ## Format Python and C++
 	@$(VENV)/bin/clang-format -i $(OVERLAY)
 
 clean: ## Remove the builds and the virtual environment; vendor/llama.cpp and the download cache stay
-	rm -rf build $(VENV)
+	rm -rf build dist $(VENV)
 
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
