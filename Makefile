@@ -8,7 +8,7 @@ PY     := $(VENV)/bin/python
 WHOLE := $(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 OVERLAY := $(shell find templates/overlay -name '*.h' -o -name '*.c' -o -name '*.cpp')
 
-VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' qlutattn_patch/__init__.py)
 SCHEMA  := $(PY) -m check_jsonschema --quiet --builtin-schema vendor
 
 SECONDS ?= 600
