@@ -13,33 +13,68 @@ if TYPE_CHECKING:
     from qlutattn_patch.system.transaction import Transaction
 
 
+_VENDORED = Path("vendor", "llama.cpp")
+_SHARE = Path(__file__).resolve().parent / "share"  # what a wheel carries of the project
+
+
 @dataclass(frozen=True)
 class Workspace:
-    """The project's folders, and the llama.cpp tree that a command works on.
+    """The folders of templates, patches and pin, and the llama.cpp tree that a command works on.
 
-    `tree` is `vendor/llama.cpp` unless the user names another checkout with `--tree DIR`.
+    `root` is a clone of the project, which commands change, or the copy in an installed package, which they only read:
+    then `data` is the user's folder for the vendored tree and its builds, which a clone has within.
+    `tree` is `vendor/llama.cpp` in one of these unless the user names another checkout with `--tree DIR`.
     """
 
     root: Path
     tree: Path
+    data: Path | None = None
 
     @classmethod
     def find(cls, tree: Path | None = None, start: Path | None = None) -> Workspace:
-        """Find the project that holds `start` (default: this package's own checkout, then the current folder)."""
-        starts = [start] if start else [Path(__file__).resolve().parent, Path.cwd()]
-        for folder in starts:
-            for candidate in (folder, *folder.parents):
-                if (candidate / "templates" / "formats.toml").is_file():
-                    return cls(root=candidate, tree=tree.absolute() if tree else candidate / "vendor" / "llama.cpp")
+        """Find the clone that holds `start` (default: this package, else the current folder), or what is installed."""
+        starts = [start] if start else [_SHARE.parent, Path.cwd()]
+        clones = (candidate for folder in starts for candidate in (folder, *folder.parents) if _is_root(candidate))
+        if root := next(clones, None):
+            return cls(root, tree.absolute() if tree else root / _VENDORED)
+        if start is None and _is_root(_SHARE):
+            data = _data_dir()
+            return cls(_SHARE, tree.absolute() if tree else data / _VENDORED, data)
         raise ExpectedError(
             f"No qlutattn project at or above {starts[-1]} (there is no templates/formats.toml).",
             "cd to your clone of qlutattn",
         )
 
+    @classmethod
+    def find_clone(cls, command: str, tree: Path | None = None) -> Workspace:
+        """As `find`, for a command that changes templates, patches or the pin."""
+        workspace = cls.find(tree)
+        if not workspace.is_clone:
+            raise ExpectedError(
+                f"'{command}' works on templates/ and patches/ of a clone of qlutattn, and {Path.cwd()} is in none.",
+                f"clone qlutattn, then in the clone: qlutattn {command}",
+            )
+        return workspace
+
+    @property
+    def is_clone(self) -> bool:
+        """Whether templates, patches and pin are the user's to change."""
+        return self.data is None
+
+    @property
+    def home(self) -> Path:
+        """Where the vendored tree and its builds are."""
+        return self.data or self.root
+
     @property
     def is_vendored(self) -> bool:
-        """Whether the tree is the project's own vendored one, and not a user's checkout."""
-        return self.tree == self.root / "vendor" / "llama.cpp"
+        """Whether the tree is the vendored one, and not a user's checkout."""
+        return self.tree == self.home / _VENDORED
+
+    @property
+    def vendor_lock(self) -> Path:
+        """The lock of the vendored tree and of the project's own files."""
+        return self.home / "vendor" / ".lock"
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -60,7 +95,17 @@ class Workspace:
 
     def build_dir(self, preset: str) -> Path:
         """The build tree of a preset; a user's own checkout has its own, below it."""
-        return self.root / "build" / preset if self.is_vendored else self.tree / f"build-qlutattn-{preset}"
+        return self.home / "build" / preset if self.is_vendored else self.tree / f"build-qlutattn-{preset}"
+
+
+def _is_root(folder: Path) -> bool:
+    return (folder / "templates" / "formats.toml").is_file()
+
+
+def _data_dir() -> Path:
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("qlutattn"))
 
 
 def cache_dir() -> Path:

@@ -63,7 +63,7 @@ class Report:
         return install.line(tools) if tools else None
 
 
-def examine(root: Path) -> Report:
+def examine(home: Path) -> Report:
     """Look for everything that any command of ours uses."""
     findings = [
         _python(),
@@ -72,7 +72,7 @@ def examine(root: Path) -> Report:
         _searched("C++ compiler", "building", True, lambda: _host_compiler("cxx"), "c++"),
         _searched("cmake", "building", True, toolchain.find_cmake),
         _searched("ninja", "building", True, toolchain.find_ninja),
-        _disk(root),
+        _disk(home),
         _searched("clang", "the preset arm64", False, lambda: toolchain.find_compilers(preset("arm64")).cxx_program),
         _searched("ccache", "building again in seconds", False, lambda: _on_path("ccache")),
         _searched("lld", "linking faster", False, lambda: _on_path("ld.lld")),
@@ -140,10 +140,11 @@ def _python() -> Finding:
     return Finding("Python >= 3.10", "qlutattn", True, ok, sys.executable, platform.python_version())
 
 
-def _disk(root: Path) -> Finding:
-    free = shutil.disk_usage(root).free
+def _disk(home: Path) -> Finding:
+    there = next(folder for folder in (home, *home.parents) if folder.exists())
+    free = shutil.disk_usage(there).free
     said = f"{free / _GIB:.1f} GiB free, {_DISK_NEEDED / _GIB:.0f} GiB needed"
-    return Finding("disk space", "the tree and its builds", True, free >= _DISK_NEEDED, str(root), said)
+    return Finding("disk space", "the tree and its builds", True, free >= _DISK_NEEDED, str(home), said)
 
 
 def _sysroot() -> Finding:

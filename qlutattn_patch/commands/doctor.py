@@ -29,7 +29,7 @@ def command(as_json: bool) -> None:
     """Say what this machine has, what it lacks and what for, and the one line that installs it."""
     from qlutattn_patch.building import doctor
 
-    report = doctor.examine(Workspace.find().root)
+    report = doctor.examine(Workspace.find().home)
     if as_json:
         document(report.ok, doctor.as_json(report))
     else:

@@ -39,7 +39,7 @@ def command(dry_run: bool, as_json: bool, tree: Path | None) -> None:
     """
     from qlutattn_patch.export.export import export
 
-    workspace = Workspace.find(tree)
+    workspace = Workspace.find_clone("export", tree)
     exported = export(workspace, dry_run)
     for warning in exported.warnings:
         console.warn(warning)

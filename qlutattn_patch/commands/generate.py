@@ -33,7 +33,7 @@ def command(check: bool, as_json: bool, tree: Path | None) -> None:
     from qlutattn_patch.patches.generate import generate
     from qlutattn_patch.tree.worktree import locked_tree
 
-    workspace = Workspace.find(tree)
+    workspace = Workspace.find_clone("generate", tree)
     with locked_tree(workspace) as work_tree:
         generated = generate(workspace, work_tree.repository)
         drift = generated.drift() if check else generated.write()

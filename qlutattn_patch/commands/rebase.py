@@ -37,7 +37,7 @@ def command(version: str, clone: Path | None, jobs: int | None, as_json: bool) -
     """
     from qlutattn_patch.workflow.rebase import rebase
 
-    rebased = rebase(Workspace.find(), version, cache_dir(), jobs, clone)
+    rebased = rebase(Workspace.find_clone("rebase"), version, cache_dir(), jobs, clone)
     if as_json:
         row = rebased.row.json
         document(True, {"version": version, "commit": row["commit"], "changed": list(rebased.changed), "row": row})

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _NEXT = {
     "absent": "qlutattn vendor",
     "clean": "qlutattn apply",
-    "dirty": "qlutattn export, which carries your changes back to templates/; or commit, stash or move them away",
+    "dirty": "commit, stash or move your changes away",
 }
 _RESULTS = ("result", "build", "of", "when", "cpu")
 
@@ -61,7 +61,9 @@ def command(as_json: bool, tree: Path | None) -> None:
         console.out(f"stale: {item.link}: {item.why}")
         console.out(f"  next: {item.next}")
     if status.state in _NEXT:
-        console.out(f"next: {_NEXT[status.state]}")
+        export = "qlutattn export, which carries your changes back to templates/; or "
+        also = export if status.state == "dirty" and workspace.is_clone else ""
+        console.out(f"next: {also}{_NEXT[status.state]}")
 
 
 def _digests(status: Status) -> list[tuple[str, str]]:

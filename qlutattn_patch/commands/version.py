@@ -10,12 +10,12 @@ from qlutattn_patch.workspace import Workspace
 
 
 def lines() -> list[str]:
-    """Version, pin and series; outside of a checkout, that these two are not there."""
+    """Version, pin and series; or, of a copied package, that these two are not there."""
     first = f"qlutattn {__version__}"
     try:
         workspace = Workspace.find()
     except ExpectedError:
-        return [first, "pin: none here (it is in a checkout of qlutattn)", "series: none here"]
+        return [first, "pin: none here (it is in a clone and in the wheel)", "series: none here"]
     return [first, f"pin: {_pin(workspace)}", f"series: {_series(workspace)}"]
 
 

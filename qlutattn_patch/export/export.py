@@ -35,7 +35,7 @@ class Exported:
 
 def export(workspace: Workspace, dry_run: bool = False) -> Exported:
     """Carry every edit back, make the patches anew, and take the tree as patched with them; or change nothing."""
-    with locked(workspace.root / "vendor" / ".lock", str(workspace.root)):
+    with locked(workspace.vendor_lock, str(workspace.root)):
         project_transaction(workspace).recover()
         with locked_tree(workspace) as tree, _staged(workspace) as staging:
             collector = Collector(staging, tree, _applied(workspace, tree))

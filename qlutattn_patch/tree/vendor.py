@@ -32,7 +32,7 @@ def vendor(workspace: Workspace, given: Path | None = None) -> bool:
     finish_interrupted(workspace)
     pin = load_pin(workspace.pin_file)
     folder = workspace.tree.parent
-    with locked(folder / ".lock", str(workspace.tree)):
+    with locked(workspace.vendor_lock, str(workspace.tree)):
         _remove_leftovers(folder)
         if workspace.tree.exists():
             if _is_at_pin(workspace, pin):

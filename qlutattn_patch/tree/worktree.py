@@ -16,7 +16,7 @@ from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.system.git import Entry, Repository
 from qlutattn_patch.system.lock import locked
 from qlutattn_patch.system.transaction import Contents, Transaction
-from qlutattn_patch.upstream.layout import check_is_llama_cpp
+from qlutattn_patch.upstream.layout import LANDMARKS, check_is_llama_cpp
 from qlutattn_patch.workspace import Workspace, project_transaction
 
 _LISTED = 20
@@ -86,8 +86,18 @@ def open_tree(workspace: Workspace) -> Repository:
     try:
         return Repository.open(top)
     except ExpectedError as failure:
-        hint = "move it away, then: qlutattn vendor" if workspace.is_vendored else "name a git checkout of llama.cpp"
-        raise ExpectedError(failure.cause, hint) from None
+        raise ExpectedError(failure.cause, _how_to_open(workspace)) from None
+
+
+def _how_to_open(workspace: Workspace) -> str:
+    """What makes a tree of ours, or of a folder with the files of llama.cpp, a git checkout."""
+    top = workspace.tree
+    if workspace.is_vendored:
+        return "move it away, then: qlutattn vendor"
+    if all((top / landmark).is_file() for landmark in LANDMARKS) and not (top / ".git").exists():
+        git = f"git -C '{top}'"
+        return f"{git} init --quiet && {git} add --all && {git} commit --quiet -m upstream"
+    return "name a git checkout of llama.cpp"
 
 
 @contextmanager
@@ -102,12 +112,11 @@ def locked_tree(workspace: Workspace) -> Iterator[Tree]:
 
 def finish_interrupted(workspace: Workspace) -> None:
     """Finish what an interrupted rebase or export had begun; put back a tree that vendor had just moved away."""
-    lock = workspace.root / "vendor" / ".lock"
-    if project_transaction(workspace).is_unfinished:
-        with locked(lock, str(workspace.root)):
+    if workspace.is_clone and project_transaction(workspace).is_unfinished:
+        with locked(workspace.vendor_lock, str(workspace.root)):
             project_transaction(workspace).recover()
     if workspace.is_vendored and not workspace.tree.exists() and _moved_away(workspace):
-        with locked(lock, str(workspace.tree)):
+        with locked(workspace.vendor_lock, str(workspace.tree)):
             for old in _moved_away(workspace):
                 if not workspace.tree.exists():
                     old.rename(workspace.tree)

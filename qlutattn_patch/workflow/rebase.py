@@ -33,7 +33,7 @@ class Rebased:
 def rebase(workspace: Workspace, version: str, cache: Path, jobs: int | None, clone: Path | None) -> Rebased:
     """Pin a release if the patch set passes every stage on it; otherwise nothing changes."""
     worktree.finish_interrupted(workspace)
-    with locked(workspace.root / "vendor" / ".lock", str(workspace.tree)):
+    with locked(workspace.vendor_lock, str(workspace.tree)):
         project_transaction(workspace).recover()
         pin = load_pin(workspace.pin_file)
         if workspace.tree.exists():

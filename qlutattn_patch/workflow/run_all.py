@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 from qlutattn_patch.building import cmake
 from qlutattn_patch.patches.generate import generate
@@ -15,25 +17,33 @@ from qlutattn_patch.tree import vendor, worktree
 from qlutattn_patch.workspace import Workspace
 
 _STEPS = ("vendor", "generate", "apply", "build", "align")
+_INSTALLED = ("vendor", "apply", "build", "align")  # a package's patches are what its templates say
 
 
 def run(workspace: Workspace, preset: str, jobs: int | None = None, quick: bool = False) -> align.Report:
     """Bring everything up to date and run align_attn; what is done already is not done again."""
-    with _step("vendor", "llama.cpp as pinned"):
+    step = partial(_step, _STEPS if workspace.is_clone else _INSTALLED)
+    with step("vendor", f"llama.cpp as pinned{_where(workspace, workspace.tree)}"):
         if workspace.is_vendored:
             vendor.vendor(workspace)
-    with _step("generate", "are the patches what the templates say?"):
-        _warn_of_drift(workspace)
-    with _step("apply", "the patches, into the tree"):
+    if workspace.is_clone:
+        with step("generate", "are the patches what the templates say?"):
+            _warn_of_drift(workspace)
+    with step("apply", "the patches, into the tree"):
         worktree.apply(workspace, load_series(workspace.patches))
-    with _step("build", f"align_attn, preset {preset}"):
+    with step("build", f"align_attn, preset {preset}{_where(workspace, workspace.build_dir(preset))}"):
         cmake.build(workspace, preset, jobs=jobs)
-    with _step("align", "every case, checked by align_attn and by numpy"):
+    with step("align", "every case, checked by align_attn and by numpy"):
         if known := align.load_fresh(workspace, preset, quick):
             report, when = known
             console.step(f"nothing has changed since it passed ({when}); to run it all the same: {report.repeat}")
             return report
         return align.align(workspace, preset, quick=quick)
+
+
+def _where(workspace: Workspace, folder: Path) -> str:
+    """The folder, where the user has not chosen it by choosing where the clone is."""
+    return "" if workspace.is_clone else f", in {folder}"
 
 
 def _warn_of_drift(workspace: Workspace) -> None:
@@ -46,8 +56,8 @@ def _warn_of_drift(workspace: Workspace) -> None:
 
 
 @contextmanager
-def _step(name: str, what: str) -> Iterator[None]:
-    number = f"[{_STEPS.index(name) + 1}/{len(_STEPS)}] {name:8}"
+def _step(names: Sequence[str], name: str, what: str) -> Iterator[None]:
+    number = f"[{names.index(name) + 1}/{len(names)}] {name:8}"
     console.step(f"{number} {what}")
     start = time.monotonic()
     yield

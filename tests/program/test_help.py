@@ -145,7 +145,7 @@ def test_the_version_outside_of_a_checkout(tmp_path: Path) -> None:
     )
     assert done.stderr == ""
     assert done.stdout.splitlines()[0] == f"qlutattn {__version__}"
-    assert "none here (it is in a checkout of qlutattn)" in done.stdout
+    assert "none here (it is in a clone and in the wheel)" in done.stdout
 
 
 def test_the_version_says_what_is_wrong_with_the_rest(
