@@ -1,4 +1,4 @@
-"""The shell commands in README.md and docs/: every block of them, and what runs it."""
+"""The shell commands in README.md, CONTRIBUTING.md and docs/: every block of them, and what runs it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from helpers import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHELLS = ("sh", "bash", "shell", "zsh", "fish", "console")
 MARK = re.compile(r"<!-- run by (\S+?) -->")
 _FENCE = re.compile(r"^( *)```(\w*)$")
