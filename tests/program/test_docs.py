@@ -215,7 +215,7 @@ def test_the_site_has_every_page_and_every_link_leads_somewhere(tmp_path: Path) 
         pages[path].feed(path.read_text(encoding="utf-8"))
     built = {path.relative_to(tmp_path / "site").as_posix() for path in pages}
     docs = {page.relative_to(ROOT / "docs").as_posix() for page in PAGES if page.parent != ROOT}
-    outside = {"repository/index.html", "repository/CHANGELOG.html"}  # README.md and CHANGELOG.md
+    outside = {f"repository/{name}.html" for name in ("index", "CHANGELOG", "CONTRIBUTING", "SECURITY")}
     assert built - outside == {"404.html", *(name.removesuffix(".md") + ".html" for name in docs)}
     assert outside <= built
     for page, found in pages.items():
