@@ -169,13 +169,29 @@ static bool restore(llama_context * ctx, bool whole, int seq_id, const std::vect
            data.size();
 }
 
-// generate n tokens greedily; all logits
-static std::vector<logits> generate(llama_context * ctx, logits last, int pos, int seq_id, int n) {
+// a text, and the logits after each of its tokens
+struct generation {
+    std::vector<llama_token> tokens;
+    std::vector<logits>      after;
+};
+
+// decode tokens one by one; the logits after each
+static std::vector<logits> follow(llama_context * ctx, const std::vector<llama_token> & tokens, int pos, int seq_id) {
     std::vector<logits> res;
+    for (size_t i = 0; i < tokens.size(); i++) {
+        res.push_back(decode(ctx, { tokens[i] }, pos + i, seq_id));
+        check(!res.back().empty(), "decoding failed");
+    }
+    return res;
+}
+
+// generate n tokens greedily
+static generation generate(llama_context * ctx, logits last, int pos, int seq_id, int n) {
+    generation res;
     for (int i = 0; i < n; i++) {
-        last = decode(ctx, { best(last) }, pos + i, seq_id);
-        check(!last.empty(), "decoding failed");
-        res.push_back(last);
+        res.tokens.push_back(best(last));
+        last = follow(ctx, { res.tokens.back() }, pos + i, seq_id).front();
+        res.after.push_back(last);
     }
     return res;
 }
