@@ -13,27 +13,38 @@ SCHEMA  := $(PY) -m check_jsonschema --quiet --builtin-schema vendor
 
 SECONDS ?= 600
 
-# The quick tests run side by side; those that share the vendored tree and its builds, one after another. 5: none was asked for.
-TESTS  := $(PY) -m pytest -p tests.what_runs
-BUILDS := vendored or compiler or qemu
+# Quick tests run side by side, beside those that share a build and run one after another. 5: ARGS selects no test.
+PYTEST = $(PY) -m pytest -p tests.progress -p tests.what_runs -p tests.lanes -n auto -o console_output_style=classic \
+	--durations 10 --junit-xml build/reports/$@.xml
+BRIEF  := (not compiler and not qemu and not slow) or core
+VENDOR = $(PY) -m qlutattn_patch vendor || echo "make $@: llama.cpp is not there; the tests that need it cannot run" >&2
 
-.PHONY: run test quick check lint docs dist arm64 fuzz mca format clean help
+.PHONY: run test test-rest test-all nightly quick check lint docs dist arm64 fuzz mca format clean help
 
 help: ## Say what there is
-	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
 run: $(VENV)/.installed ## Get llama.cpp, patch it, build it, and prove it with align_attn
 	@$(PY) -m qlutattn_patch run $(ARGS)
 
-test: $(VENV)/.installed-dev ## All tests that can run here; says what could not
-	@$(PY) -m qlutattn_patch vendor || echo "make test: llama.cpp is not there; the tests that need it can not run" >&2
-	@status=0; \
-	$(TESTS) -n auto -m "not ($(BUILDS))" --junit-xml build/reports/quick.xml $(ARGS) || [ $$? = 5 ] || status=1; \
-	$(TESTS) -m "$(BUILDS)" --junit-xml build/reports/builds.xml $(ARGS) || [ $$? = 5 ] || status=1; \
-	exit $$status
+test: $(VENV)/.installed-dev ## The quick tests, one build with align_attn, and the core tests of the KV cache (5 to 10 minutes)
+	@$(VENDOR)
+	@$(PYTEST) -m "$(BRIEF)" --left-out "more builds, slow tests; to run them: make test-rest" $(ARGS) || [ $$? = 5 ]
+
+test-rest: $(VENV)/.installed-dev ## The tests that `make test` leaves out
+	@$(VENDOR)
+	@$(PYTEST) -m "not ($(BRIEF))" --left-out "those of make test" $(ARGS) || [ $$? = 5 ]
+
+test-all: $(VENV)/.installed-dev ## All tests that can run here
+	@$(VENDOR)
+	@$(PYTEST) -m "" $(ARGS) || [ $$? = 5 ]
+
+nightly: $(VENV)/.installed-dev ## The tests that only sample in the others, in full: each fault, many examples, long fuzzing
+	@$(VENDOR)
+	@$(PYTEST) -m nightly --thorough --left-out "those of make test-all" $(ARGS) || [ $$? = 5 ]
 
 quick: lint ## Lint and the quick tests alone: no llama.cpp, no compiler
-	@$(TESTS) -n auto -m "not ($(BUILDS))" $(ARGS)
+	@$(PYTEST) -m "not (vendored or compiler or qemu or slow)" --left-out "all that need llama.cpp, a compiler or long" $(ARGS)
 
 check: lint docs ## Lint, the site, and that patches/ is what templates/ say
 	@$(PY) -m qlutattn_patch vendor

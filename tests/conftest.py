@@ -7,11 +7,20 @@ import signal
 from pathlib import Path
 
 import documents
+import effort
 import pytest
 from helpers import Project, make_project
 from upstream_projects import pinned_project, tools  # noqa: F401
 
 from qlutattn_patch.system import console
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--thorough", action="store_true", help="run in full what is only sampled otherwise: may take hours")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    effort.thorough = config.getoption("thorough")
 
 
 @pytest.fixture(autouse=True, scope="session")

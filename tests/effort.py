@@ -1,0 +1,20 @@
+"""How far a test goes that could go on for long: a sample, the same each time, or all of it with `--thorough`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+thorough = False  # conftest.py sets it before any test module is imported
+
+
+def most(short: int, long: int) -> int:
+    """How many examples, steps or seconds."""
+    return long if thorough else short
+
+
+def sample(cases: Sequence[T], every: int) -> Sequence[T]:
+    """Every n-th of the cases, or all of them."""
+    return cases if thorough else cases[::every]
