@@ -31,7 +31,7 @@ test: $(VENV)/.installed-dev ## The quick tests, one build with align_attn, and 
 	@$(VENDOR)
 	@$(PYTEST) -m "$(BRIEF)" --left-out "more builds, slow tests; to run them: make test-rest" $(ARGS) || [ $$? = 5 ]
 
-test-rest: $(VENV)/.installed-dev ## The tests that `make test` leaves out
+test-rest: $(VENV)/.installed-dev ## What `make test-all` runs beside those of `make test`
 	@$(VENDOR)
 	@$(PYTEST) -m "not ($(BRIEF))" --left-out "those of make test" $(ARGS) || [ $$? = 5 ]
 

@@ -16,7 +16,9 @@ from qlutattn_patch.system import console
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--thorough", action="store_true", help="run in full what is only sampled otherwise: may take hours")
+    parser.addoption(
+        "--thorough", action="store_true", help="run in full what is only sampled otherwise; may take hours"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,4 +1,4 @@
-"""For make's targets: leave out the tests that cannot run on this machine, and list at the end what did not run and why."""
+"""For make's targets: leave out the tests that cannot run on this machine, and list what did not run and why."""
 
 from __future__ import annotations
 
