@@ -16,7 +16,7 @@ SECONDS ?= 600
 # Quick tests run side by side, beside those that share a build and run one after another. 5: ARGS selects no test.
 PYTEST = $(PY) -m pytest -p tests.progress -p tests.what_runs -p tests.lanes -n auto -o console_output_style=classic \
 	--durations 10 --junit-xml build/reports/$@.xml
-BRIEF  := (not compiler and not qemu and not slow) or core
+BRIEF  := not slow and (core or not (compiler or qemu))
 VENDOR = $(PY) -m qlutattn_patch vendor || echo "make $@: llama.cpp is not there; the tests that need it cannot run" >&2
 
 .PHONY: run test test-rest test-all nightly quick check lint docs dist arm64 fuzz mca format clean help

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from effort import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from qlutattn_patch.export.diff import Edit, Part, apply_edits, edits, owned, slides
@@ -13,16 +14,18 @@ LINES = st.lists(st.sampled_from(["    int a = 1;\n", "}\n", "\n", "    int b;\n
 )
 
 
+@pytest.mark.nightly
 @given(LINES, LINES)
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_edits_turn_the_old_text_into_the_new(old, new):
     found = edits(old, new)
     assert apply_edits(old, found) == new
     assert (found == []) == (old == new)
 
 
+@pytest.mark.nightly
 @given(LINES, LINES)
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_a_slide_gives_the_same_result(old, new):
     found = edits(old, new)
     if len(found) == 1:

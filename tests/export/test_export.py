@@ -9,6 +9,7 @@ import shutil
 import time
 from dataclasses import replace
 
+import effort
 import pytest
 from export_helpers import CMAKE, MAIN, PLAIN, TABLE, C, H, everything, exports, hook_file, patched
 from helpers import ROOT, Project, edit, git, killed_at, snapshot
@@ -62,13 +63,14 @@ def test_trees_that_edits_cannot_be_told_in(project):
 # --- all or nothing
 
 
+@pytest.mark.nightly
 def test_killed_at_any_step_the_next_export_has_it_all(here, tmp_path):
     edit(here.tree / C, "    // third\n", "    // 3\n")
     edit(here.tree / PLAIN, "int q", "long q")
     wanted = snapshot(here.tree)
     old = snapshot(here.workspace.templates)
     ends = set()
-    for count in range(1, 400, 13):
+    for count in range(1, 400, effort.most(29, 3)):
         root = tmp_path / f"kopie {count}"
         shutil.copytree(here.root, root, symlinks=True)
         copy = replace(here, workspace=Workspace(root, root / "vendor" / "llama.cpp"))

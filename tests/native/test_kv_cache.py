@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import effort
 import pytest
 import server_process
 import tiny_models
@@ -19,7 +20,7 @@ from qlutattn_patch.workspace import Workspace
 
 NATIVE = Path(__file__).parent
 
-pytestmark = pytest.mark.compiler
+pytestmark = [pytest.mark.compiler, pytest.mark.core]  # what needs more than libllama is slow
 
 # |packed - f16|^2 / |without attention to the first half - f16|^2, of logits: about the sum of what K and V lose
 BOUNDS = {
@@ -106,7 +107,7 @@ def findings(program: Path, model: Path, scenario: str, pair: str, **options: ob
 def test_the_bookkeeping_is_that_of_a_plain_list(tree: Path, tmp_path: Path) -> None:
     includes = [f"-I{tree / folder}" for folder in ("src", "include", "ggml/include")]
     program = compile_native("kv_cells.cpp", tmp_path, tree / "src" / "llama-kv-mixed-cells.cpp", *includes)
-    done = subprocess.run([program, "300"], capture_output=True, text=True, check=False)
+    done = subprocess.run([program, str(effort.most(80, 3000))], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(rows) == 16
@@ -253,6 +254,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "kv-cache.md"  # lists all of them
 LEARNED_POSITIONS = ("gpt2", "starcoder")  # no more of them than in training, 128
 
 
+@pytest.mark.slow
 def test_every_architecture_is_packed_or_refused_in_words(program: Path, every_model: list[Path]) -> None:
     packed, refused = {}, {}
     for model in every_model:
@@ -290,6 +292,7 @@ def server(tree: Path) -> Path:
     return build("llama-server") / "llama-server"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [["-np", "3", "--no-kv-unified"], ["-np", "3", "--kv-unified"]], ids=" ".join)
 def test_a_server_with_several_clients(more: list[str], server: Path, llama: Path, tmp_path: Path) -> None:
     k, v = cache_types("k4v4")

@@ -17,7 +17,7 @@ from qlutattn_patch.building import toolchain
 from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.workspace import Workspace
 
-pytestmark = pytest.mark.compiler
+pytestmark = [pytest.mark.compiler, pytest.mark.xdist_group("clones of the tree")]
 
 NATIVE = Path(__file__).parent
 SMALL = [f"-DLLAMA_BUILD_{part}=OFF" for part in ("COMMON", "TESTS", "TOOLS", "EXAMPLES", "SERVER", "APP", "UI")] + [

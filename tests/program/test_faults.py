@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import effort
 import faults
 import pytest
 from faults import FULL, KILL, Call, Outcome
@@ -30,6 +31,7 @@ pytestmark = pytest.mark.skipif(
     reason="an older pathlib holds on to functions of os from before; the name of an open file is read from /proc",
 )
 ERRORS = (FULL, "EIO", "EACCES")
+SAMPLE = 7  # of so many calls one fails; all of them with --thorough
 RECEIPT = "vendor/llama.cpp/.git/qlutattn/receipt.json"
 
 UPSTREAM = {
@@ -141,21 +143,22 @@ class Sweep:
         return outcome.calls
 
     def over(self, calls: tuple[Call, ...], taking_turns: bool = False) -> None:
-        """Strike at every call.
+        """Strike at every call, or at a sample of them.
 
         What changes the project fails in every way (or in one, `taking_turns`), and is the last. Of the rest each
         fails once, the ways taking turns: a kill there leaves what one at the next change leaves, and a read that
         comes again from the same lines is the same one.
         """
         seen = set()
-        for nth, call in enumerate(calls, 1):
+        for nth, call in effort.sample([*enumerate(calls, 1)], SAMPLE):
             if call.is_read:
                 # EACCES from flock is what some systems say of a lock that is held: a command would wait
                 kind = "EIO" if call.what == "flock" else ERRORS[1 + nth % 2]
                 kinds = (kind,) if (call.what, call.site) not in seen else ()
                 seen.add((call.what, call.site))
             elif self.is_change(call):
-                kinds = (ERRORS[nth % len(ERRORS)], KILL) if taking_turns else (*ERRORS, KILL)
+                in_turn = taking_turns or not effort.thorough
+                kinds = (ERRORS[nth % len(ERRORS)], KILL) if in_turn else (*ERRORS, KILL)
             else:
                 kinds = (ERRORS[nth % len(ERRORS)],)
             for kind in kinds:
@@ -292,6 +295,7 @@ def set_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Project
     return on
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("prepare", SCENARIOS)
 def test_every_call_of_a_command_can_fail_or_be_its_last(tmp_path, set_up, prepare):
     project = small_project(tmp_path)
@@ -299,9 +303,10 @@ def test_every_call_of_a_command_can_fail_or_be_its_last(tmp_path, set_up, prepa
     sweep = Sweep(project.workspace, argv, set_up(project))
     sweep.over(sweep.dry(), taking_turns=prepare in (vendor_at_another_pin, apply_a_changed_series))
     assert sweep.wrong == []
-    assert sweep.strikes > 100
+    assert sweep.strikes > effort.most(20, 100)
 
 
+@pytest.mark.nightly
 def test_every_call_of_rebase_can_fail_or_be_its_last(pinned_project, set_up):
     """The project moves in one step, then the tree follows: from the old release to the new one, to the patched one."""
     sweep = Sweep(pinned_project.workspace, ["rebase", "0.2"], set_up(pinned_project))
@@ -315,7 +320,7 @@ def test_every_call_of_rebase_can_fail_or_be_its_last(pinned_project, set_up):
     sweep.right = [before, {name: what for name, what in followed.items() if what is not None}, pristine]
     calls = sweep.dry()
     last = max(nth for nth, call in enumerate(calls, 1) if "/.rebase/txn" in call.path)
-    for nth, call in enumerate(calls, 1):
+    for nth, call in effort.sample([*enumerate(calls, 1)], SAMPLE):
         # what follows is vendor and apply, which are swept by themselves
         if nth <= last and sweep.is_change(call):
             sweep.strike(nth, call, ERRORS[nth % len(ERRORS)])
@@ -323,9 +328,10 @@ def test_every_call_of_rebase_can_fail_or_be_its_last(pinned_project, set_up):
         elif nth % 20 == 0:
             sweep.strike(nth, call, "EIO" if call.is_read else (*ERRORS, KILL)[nth // 20 % 4])
     assert sweep.wrong == []
-    assert sweep.strikes > 100
+    assert sweep.strikes > effort.most(20, 100)
 
 
+@pytest.mark.nightly
 def test_every_call_of_export_can_fail_or_be_its_last(tmp_path, set_up):
     """The templates and the patches change in one step, then the tree's receipt follows."""
     project = small_project(tmp_path)
@@ -338,7 +344,7 @@ def test_every_call_of_export_can_fail_or_be_its_last(tmp_path, set_up):
     sweep.right = [before, {**after, RECEIPT: before[RECEIPT]}, after]
     sweep.over(calls, taking_turns=True)
     assert sweep.wrong == []
-    assert sweep.strikes > 100
+    assert sweep.strikes > effort.most(20, 100)
 
 
 # --- inside git
@@ -353,7 +359,9 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+@pytest.mark.nightly
 @pytest.mark.compiler
+@pytest.mark.xdist_group("faults in git")
 @pytest.mark.parametrize("prepare", [vendor_first, apply_first])
 def test_every_change_that_git_makes_can_fail_or_be_its_last(tmp_path, set_up, library, monkeypatch, prepare):
     project = small_project(tmp_path)
@@ -373,7 +381,7 @@ def test_every_change_that_git_makes_can_fail_or_be_its_last(tmp_path, set_up, l
     sweep.restore()
     calls = count.stat().st_size
     assert calls > 50
-    for nth in range(1, calls + 1):
+    for nth in effort.sample(range(1, calls + 1), SAMPLE):
         kind = (*ERRORS, KILL)[nth % 4]
         sweep.judge(struck(nth, faults.KINDS[kind]), f"{kind} at git's change {nth}", kind)
     assert sweep.wrong == []

@@ -145,6 +145,7 @@ def run(root: Path, line: str) -> str:
 
 
 @pytest.mark.compiler
+@pytest.mark.xdist_group("a copy of the project")
 def test_the_page_works_word_by_word(tmp_path: Path) -> None:
     """What docs/adding-a-format.md says."""
     start, listed, made, plain, undone = STEPS

@@ -15,8 +15,9 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
+from effort import examples
 from helpers import FORMATS_MD, ROOT, Project, make_project, write_files
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from qlutattn_patch.commands import main
@@ -33,20 +34,7 @@ from qlutattn_patch.upstream import checkout
 from qlutattn_patch.upstream.pin import load_pin
 from qlutattn_patch.workspace import Workspace
 
-ROUND_TRIPS, TWICE, INPUTS, TEMPLATES, COMMANDS = 220, 40, 500, 180, 80
-
-
-def examples(count: int) -> settings:
-    """This many examples, always the same; a machine may be slow."""
-    slow = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.large_base_example]
-    return settings(
-        max_examples=count, derandomize=True, database=None, deadline=None, suppress_health_check=slow, print_blob=False
-    )
-
-
-def test_there_are_a_thousand_examples():
-    assert ROUND_TRIPS + TWICE + INPUTS + TEMPLATES + COMMANDS >= 1000
-    assert ROUND_TRIPS >= 200
+pytestmark = pytest.mark.nightly
 
 
 @pytest.fixture(autouse=True)
@@ -166,7 +154,7 @@ class Folder:
 # --- apply, revert, generate
 
 
-@examples(ROUND_TRIPS)
+@examples(60)
 @given(projects())
 def test_apply_then_revert_is_identity(made):
     with Folder() as folder:
@@ -209,7 +197,7 @@ def elsewhere() -> Iterator[None]:
         time.tzset()
 
 
-@examples(TWICE)
+@examples(10)
 @given(projects(), st.data())
 def test_generate_is_a_function_of_its_inputs(made, data):
     with Folder() as folder:
@@ -334,7 +322,7 @@ READERS: dict[str, Callable[[Workspace], object]] = {
 }
 
 
-@examples(INPUTS)
+@examples(125)
 @given(st.sampled_from(sorted(READERS)), st.lists(mutations(), min_size=1, max_size=3))
 def test_no_input_that_is_read_makes_a_traceback(whole, name, spoils):
     path = whole.root / name
@@ -364,7 +352,7 @@ def renderer() -> Renderer:
     return Renderer(load_formats(ROOT / "templates" / "formats.toml"))
 
 
-@examples(TEMPLATES)
+@examples(60)
 @given(
     st.lists(PIECES, max_size=10).map("".join) | st.lists(PIECES, max_size=6).map(lambda x: f"{{{{ {''.join(x)} }}}}")
 )
@@ -375,7 +363,7 @@ def test_no_template_makes_a_traceback(renderer, template):
 ARGUMENTS = (["generate", "--check"], ["apply"], ["status"], ["revert"])
 
 
-@examples(COMMANDS)
+@examples(25)
 @given(st.sampled_from(sorted(READERS)), mutations(), st.sampled_from(ARGUMENTS))
 def test_every_command_ends_with_a_known_code_and_a_sentence(whole, name, spoil, argv):
     find = Workspace.find

@@ -30,6 +30,7 @@ def program(preset: str) -> Path:
 
 
 @pytest.mark.compiler
+@pytest.mark.core
 def test_the_main_job_twice() -> None:
     report, said = job("run")
     assert (report["ok"], report["failed"], report["preset"]) == (True, 0, "native")
