@@ -12,7 +12,7 @@ import pytest
 from helpers import Project, make_project
 from upstream_projects import pinned_project, tools  # noqa: F401
 
-from qlutattn_patch.system import console
+from qlutattn_patch.system import console, lock
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,6 +39,12 @@ def own_cache(
     """No fast test sees or fills the user's cache."""
     if not any(request.node.get_closest_marker(name) for name in ("vendored", "compiler", "qemu")):
         monkeypatch.setenv("QLUTATTN_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch):
+    """Two commands at once wait for each other, however loaded the machine is."""
+    monkeypatch.setattr(lock, "PATIENCE", 600.0)
 
 
 @pytest.fixture(autouse=True)

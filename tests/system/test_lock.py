@@ -13,7 +13,6 @@ import pytest
 from helpers import ROOT, together
 
 from qlutattn_patch.patches.generate import generate
-from qlutattn_patch.system import lock
 from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.system.lock import locked
 
@@ -64,8 +63,10 @@ APPLY = """
 import sys
 from pathlib import Path
 from qlutattn_patch.patches.series import load_series
+from qlutattn_patch.system import lock
 from qlutattn_patch.tree.worktree import apply
 from qlutattn_patch.workspace import Workspace
+lock.PATIENCE = 600  # however slow the other one is
 root = Path(sys.argv[1])
 print(apply(Workspace(root, root / "vendor" / "llama.cpp"), load_series(root / "patches")))
 """
@@ -89,7 +90,7 @@ def test_a_waiting_command_says_so_and_goes_on_at_once_when_the_other_is_killed(
             holder.kill()
             killed = time.monotonic()
             assert waiting.communicate() == ("True\n", "")
-            assert time.monotonic() - killed < lock.PATIENCE / 2
+            assert time.monotonic() - killed < 300
     assert waiting.returncode == 0
     assert (project.tree / "tools").exists()
 

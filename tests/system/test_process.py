@@ -24,7 +24,7 @@ def test_a_failure_of_ours_ends_the_program() -> None:
     start = time.monotonic()
     with pytest.raises(ValueError, match="a line"):
         process.follow(["sh", "-c", "echo a line; sleep 600"], refuse)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 300  # and not the 600 s that it sleeps
 
 
 def test_what_does_not_heed_an_interrupt_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
