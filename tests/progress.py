@@ -22,12 +22,12 @@ class Progress:
     """What is done, and what is not."""
 
     def __init__(self, config: pytest.Config, out: TextIO) -> None:
-        self._config = config
         self._out = out
         self._is_terminal = out.isatty()
         self._width = shutil.get_terminal_size().columns
         self._took: dict[str, float] = {}
-        self._known: dict[str, float] = config.cache.get(_CACHE, {}) if config.cache else {}
+        self._cache = getattr(config, "cache", None)
+        self._known: dict[str, float] = self._cache.get(_CACHE, {}) if self._cache else {}
         self._left: set[str] = set()
         self._running: dict[str, float] = {}
         self._failed = 0
@@ -48,8 +48,8 @@ class Progress:
         self._over.set()
         with self._lock:
             self._write("")
-        if self._config.cache and self._took:
-            self._config.cache.set(_CACHE, {**self._known, **self._took})
+        if self._cache and self._took:
+            self._cache.set(_CACHE, {**self._known, **self._took})
 
     def text(self) -> str:
         """The line."""

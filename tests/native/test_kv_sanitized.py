@@ -6,6 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import effort
 import fuzz
 import pytest
 import tiny_models
@@ -46,8 +47,9 @@ def link(workspace: Workspace, objects: list[Path], program: Path, *flags: str) 
     return fuzz.link(TARGET, workspace.build_dir(TARGET.preset) / "bin", objects, program, list(flags))
 
 
+@pytest.mark.nightly
 def test_the_fuzzer_finds_nothing(fuzzer: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    finding = fuzz.fuzz(fuzzer, tmp_path, seconds=20, seed=1)
+    finding = fuzz.fuzz(fuzzer, tmp_path, seconds=effort.most(20, 600), seed=effort.most(1, 0))
     said = capfd.readouterr().err
     assert finding is None, said[-4000:]
     executed = re.search(r"number_of_executed_units:\s*(\d+)", said)
