@@ -139,22 +139,23 @@ def lay_out(formats: Formats, templates: Templates, repository: Repository) -> L
 def make_series(formats: Formats, templates: Templates, repository: Repository) -> Series:
     """The patches that turn the commit at HEAD into what the templates say."""
     layout = lay_out(formats, templates, repository)
-    modes = {file: entry.mode for file, entry in layout.base.items()}
+    base, pristine = layout.base, repository.tree_id()
     with repository.scratch() as scratch:
-        scratch.read_tree(repository.tree_id())
-        parent = scratch.commit_tree(repository.tree_id(), "base")
+        scratch.read_tree(pristine)
+        tree, parent = pristine, scratch.commit_tree(pristine, "base")
         made = []
         for patch, changed in zip(templates.patches, layout.steps, strict=True):
-            data = {file: (modes.get(file) or _new_mode(text), text.encode()) for file, text in changed.items()}
-            scratch.update_index({file: Entry(mode, scratch.store(text)) for file, (mode, text) in data.items()})
-            tree = scratch.write_tree()
-            if tree == scratch.tree_id(parent):
+            blobs = scratch.store(text.encode() for text in changed.values())
+            modes = {file: base[file].mode if file in base else _new_mode(text) for file, text in changed.items()}
+            scratch.update_index({file: Entry(modes[file], blob) for file, blob in zip(changed, blobs, strict=True)})
+            before, tree = tree, scratch.write_tree()
+            if tree == before:
                 raise ExpectedError(
                     f"The patch '{patch.name}' changes nothing.", "mend or remove it in templates/hooks"
                 )
             parent = scratch.commit_tree(tree, _message(patch), parent)
             made.append(Patch(patch.name + SUFFIX, scratch.format_patch(parent)))
-    return Series(tuple(made), templates.digest, repository.tree_id())
+    return Series(tuple(made), templates.digest, pristine)
 
 
 def _upstream_texts(repository: Repository, entries: Mapping[str, Entry]) -> dict[str, str]:

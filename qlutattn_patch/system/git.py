@@ -195,9 +195,15 @@ class Repository:
             found[path] = None if kind == "D" else Entry(mode, blob)
         return found
 
-    def store(self, contents: bytes) -> str:
-        """Keep contents as a blob and return its id."""
-        return self.line("hash-object", "-w", "--stdin", "--no-filters", stdin=contents)
+    def store(self, contents: Iterable[bytes]) -> list[str]:
+        """Keep contents as blobs and return their ids."""
+        with tempfile.TemporaryDirectory(prefix="qlutattn-") as folder:
+            paths = []
+            for number, data in enumerate(contents):
+                paths.append(Path(folder) / str(number))
+                paths[-1].write_bytes(data)
+            names = "".join(f"{path}\n" for path in paths)
+            return self.line("hash-object", "-w", "--no-filters", "--stdin-paths", stdin=os.fsencode(names)).split()
 
     # --- the index and the work tree
 

@@ -87,7 +87,7 @@ def test_a_scratch_repository_leaves_nothing_behind(upstream):
     before = {path: path.stat().st_mtime_ns for path in (upstream / ".git").rglob("*")}
     with repository.scratch() as scratch:
         scratch.read_tree(repository.tree_id())
-        scratch.update_index({"added ü": Entry("100644", scratch.store(b"added\n"))})
+        scratch.update_index({"added ü": Entry("100644", *scratch.store([b"added\n"]))})
         tree = scratch.write_tree()
         assert scratch.differences(repository.tree_id(), tree).keys() == {"added ü"}
         folder = scratch.git_dir
@@ -100,7 +100,7 @@ def test_patches_do_not_depend_on_the_users_settings(upstream, tmp_path, monkeyp
         repository = Repository.open(upstream)
         with repository.scratch() as scratch:
             scratch.read_tree(repository.tree_id())
-            scratch.update_index({"LICENSE": Entry("100644", scratch.store("MIT ü\n".encode()))})
+            scratch.update_index({"LICENSE": Entry("100644", *scratch.store(["MIT ü\n".encode()]))})
             parent = scratch.commit_tree(repository.tree_id(), "base")
             return scratch.format_patch(scratch.commit_tree(scratch.write_tree(), "a subject ü\n\nbody\n", parent))
 
