@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from helpers import UPSTREAM, Project, make_tar, write_pin
 
 from qlutattn_patch.system import digests
+from qlutattn_patch.upstream import sdist
 
 PACKAGE = "tiny-llama"
 BACKEND = """\
@@ -41,6 +43,18 @@ def only_index(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     return folder
+
+
+def copy_from(index: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Copy what is in the index, and call pip for the rest only: each call of it takes most of a second."""
+    download = sdist._download
+
+    def copy(package: str, version: str, folder: Path) -> Path:
+        archive = index / f"{package.replace('-', '_')}-{version}.tar.gz"
+        return Path(shutil.copy(archive, folder)) if archive.exists() else download(package, version, folder)
+
+    monkeypatch.setattr(sdist, "_download", copy)
+    return index
 
 
 def make_release(index: Path, version: str, files: Mapping[str, str | None] | None = None, says: str = "") -> Path:

@@ -10,7 +10,7 @@ import fake_tools
 import pytest
 from align_helpers import dump_case, write_dump
 from helpers import Project, edit
-from releases import make_release, only_index, pin_release
+from releases import copy_from, make_release, only_index, pin_release
 
 from qlutattn_patch.building import toolchain
 from qlutattn_patch.patches.generate import generate
@@ -75,7 +75,7 @@ def built(tools: Path) -> list[list[str]]:
 @pytest.fixture
 def pinned_project(project: Project, tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A project at the release 0.1, patched; 0.2 moves lines in a file that is patched, and all tools are stand-ins."""
-    index = only_index(tmp_path / "index", monkeypatch)
+    index = copy_from(only_index(tmp_path / "index", monkeypatch), monkeypatch)
     git_source = '\n[[source]]\nkind = "git"\nurl = "https://example.org/llama.cpp.git"\n'
     pin_release(project, make_release(index, "0.1"), "0.1", git_source)
     edit(project.workspace.pin_file, "schema = 1", "# The pin, in words.\nschema = 1")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from helpers import Project, edit, git, make_upstream
-from releases import make_release, only_index, pin_release
+from releases import copy_from, make_release, only_index, pin_release
 
 from qlutattn_patch.commands.main import run
 from qlutattn_patch.workspace import Workspace
@@ -19,7 +19,7 @@ MOVED = {"CMakeLists.txt": "project(llama.cpp)\nadd_subdirectory(ggml EXCLUDE_FR
 @pytest.fixture
 def here(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A project pinned to the first of nine releases, of which the last three move an anchor."""
-    index = only_index(tmp_path / "index", monkeypatch)
+    index = copy_from(only_index(tmp_path / "index", monkeypatch), monkeypatch)
     pin_release(project, make_release(index, "0.1"), "0.1")
     for number in range(2, 10):
         make_release(index, f"0.{number}", {"LICENSE": f"MIT {number}\n"} | (MOVED if number > 6 else {}))
@@ -74,7 +74,7 @@ def test_the_first_bad_commit(here, clone, capfd):
 
 def test_the_documented_command(project, tmp_path, monkeypatch, capfd):
     """docs/upstreams.md's, on small releases of the same names."""
-    index = only_index(tmp_path / "index", monkeypatch)
+    index = copy_from(only_index(tmp_path / "index", monkeypatch), monkeypatch)
     pin_release(project, make_release(index, "0.3.36", MOVED), "0.3.36")
     for number in range(29, 36):
         make_release(index, f"0.3.{number}", {"LICENSE": f"MIT {number}\n"} | (MOVED if number > 33 else {}))

@@ -8,7 +8,7 @@ from pathlib import Path
 import fake_tools
 import pytest
 from helpers import GGML_C, UPSTREAM, Project, edit, git, make_upstream, snapshot
-from releases import make_release, only_index, pin_release
+from releases import copy_from, make_release, only_index, pin_release
 from upstream_projects import add_proof, built, put_align, release
 
 from qlutattn_patch.commands.main import run
@@ -46,7 +46,7 @@ text = "tail\\n"
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return only_index(tmp_path / "index", monkeypatch)
+    return copy_from(only_index(tmp_path / "index", monkeypatch), monkeypatch)
 
 
 @pytest.fixture
