@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(
     reason="an older pathlib holds on to functions of os from before; the name of an open file is read from /proc",
 )
 ERRORS = (FULL, "EIO", "EACCES")
-SAMPLE = 7  # of so many calls one fails; all of them with --thorough
+SAMPLE, LONG_SAMPLE = 11, 41  # of so many calls one fails (in long commands); all of them with --thorough
 RECEIPT = "vendor/llama.cpp/.git/qlutattn/receipt.json"
 
 UPSTREAM = {
@@ -142,7 +142,7 @@ class Sweep:
         self.restore()
         return outcome.calls
 
-    def over(self, calls: tuple[Call, ...], taking_turns: bool = False) -> None:
+    def over(self, calls: tuple[Call, ...], taking_turns: bool = False, every: int = SAMPLE) -> None:
         """Strike at every call, or at a sample of them.
 
         What changes the project fails in every way (or in one, `taking_turns`), and is the last. Of the rest each
@@ -150,7 +150,7 @@ class Sweep:
         comes again from the same lines is the same one.
         """
         seen = set()
-        for nth, call in effort.sample([*enumerate(calls, 1)], SAMPLE):
+        for nth, call in effort.sample([*enumerate(calls, 1)], every):
             if call.is_read:
                 # EACCES from flock is what some systems say of a lock that is held: a command would wait
                 kind = "EIO" if call.what == "flock" else ERRORS[1 + nth % 2]
@@ -303,7 +303,7 @@ def test_every_call_of_a_command_can_fail_or_be_its_last(tmp_path, set_up, prepa
     sweep = Sweep(project.workspace, argv, set_up(project))
     sweep.over(sweep.dry(), taking_turns=prepare in (vendor_at_another_pin, apply_a_changed_series))
     assert sweep.wrong == []
-    assert sweep.strikes > effort.most(20, 100)
+    assert sweep.strikes > effort.most(10, 100)
 
 
 @pytest.mark.nightly
@@ -320,7 +320,7 @@ def test_every_call_of_rebase_can_fail_or_be_its_last(pinned_project, set_up):
     sweep.right = [before, {name: what for name, what in followed.items() if what is not None}, pristine]
     calls = sweep.dry()
     last = max(nth for nth, call in enumerate(calls, 1) if "/.rebase/txn" in call.path)
-    for nth, call in effort.sample([*enumerate(calls, 1)], SAMPLE):
+    for nth, call in effort.sample([*enumerate(calls, 1)], LONG_SAMPLE):
         # what follows is vendor and apply, which are swept by themselves
         if nth <= last and sweep.is_change(call):
             sweep.strike(nth, call, ERRORS[nth % len(ERRORS)])
@@ -328,7 +328,7 @@ def test_every_call_of_rebase_can_fail_or_be_its_last(pinned_project, set_up):
         elif nth % 20 == 0:
             sweep.strike(nth, call, "EIO" if call.is_read else (*ERRORS, KILL)[nth // 20 % 4])
     assert sweep.wrong == []
-    assert sweep.strikes > effort.most(20, 100)
+    assert sweep.strikes > effort.most(10, 100)
 
 
 @pytest.mark.nightly
@@ -342,9 +342,9 @@ def test_every_call_of_export_can_fail_or_be_its_last(tmp_path, set_up):
     calls = sweep.dry()
     before, after = sweep.right
     sweep.right = [before, {**after, RECEIPT: before[RECEIPT]}, after]
-    sweep.over(calls, taking_turns=True)
+    sweep.over(calls, taking_turns=True, every=LONG_SAMPLE)
     assert sweep.wrong == []
-    assert sweep.strikes > effort.most(20, 100)
+    assert sweep.strikes > effort.most(10, 100)
 
 
 # --- inside git
