@@ -15,11 +15,11 @@ from qlutattn_patch.patches.apply import apply_series
 from qlutattn_patch.patches.generate import Layout, lay_out
 from qlutattn_patch.patches.series import Series
 from qlutattn_patch.system.git import is_plain_file
-from qlutattn_patch.system.toml import read_text, read_toml, repository_path
+from qlutattn_patch.system.toml import read_text
 from qlutattn_patch.templates.anchors import Placed
 from qlutattn_patch.templates.formats import load_formats
 from qlutattn_patch.templates.render import escaped
-from qlutattn_patch.templates.spec import TEMPLATE_SUFFIX, Hook, Templates, load_templates, read_series
+from qlutattn_patch.templates.spec import TEMPLATE_SUFFIX, Hook, Templates, load_patch, load_templates, read_series
 from qlutattn_patch.tree.worktree import Tree
 from qlutattn_patch.workspace import Workspace
 
@@ -90,9 +90,8 @@ class Collector:
     def _take_listed(self) -> None:
         """Take from the tree the new files that a patch lists and templates/overlay does not have."""
         for name in read_series(self._staging.templates / "hooks" / "series", ""):
-            fields = read_toml(self._staging.templates / "hooks" / f"{name}.toml")
-            for file in fields.texts("overlay", ()):
-                source = self._staging.templates / "overlay" / repository_path(fields, "overlay", file)
+            for file in load_patch(self._staging.templates / "hooks" / f"{name}.toml", name).overlay:
+                source = self._staging.templates / "overlay" / file
                 known = source.exists() or source.with_name(source.name + TEMPLATE_SUFFIX).exists()
                 if known or file in self._tree.base or not is_plain_file(self._tree.top, file):
                     continue

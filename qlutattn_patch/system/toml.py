@@ -1,110 +1,37 @@
-"""TOML read strictly: one table at a time, unknown keys refused."""
+"""TOML read strictly, into records; what is wrong is said in a sentence with its place."""
 
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, inspect
 
 from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.system.files import is_of_git, is_plain_path
+from qlutattn_patch.system.records import typed
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-T = TypeVar("T")
-N = TypeVar("N", int, float)
+T = TypeVar("T", bound=msgspec.Struct)
 
 MEND = "mend that file, then run the same command again"
+_LONGEST = 80  # characters of a value that are shown
+_WORDS = {"str": "a string", "int": "an integer", "float": "a number", "array": "a list", "object": "a table"}
+
+Text = Annotated[str, Meta(pattern=r"\S", description="a text that says something")]
+Version = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9.+!_-]*\Z", description="a version")]
 
 
-class TomlTable:
-    """One TOML table, taken apart key by key: a missing, mistyped or unknown key is an error that names its place."""
+class RepositoryPath(str):
+    """A plain relative path with forward slashes, below the top of a repository."""
 
-    def __init__(self, raw: Any, where: str) -> None:
-        if not isinstance(raw, dict):
-            raise ExpectedError(f"{where} must be a table.", MEND)
-        self._left: dict[str, Any] = dict(raw)
-        self.where = where
-
-    def wrong(self, text: str) -> ExpectedError:
-        """The error that says what is wrong in this table."""
-        return ExpectedError(f"{self.where}: {text}.", MEND)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._left
-
-    def text(self, key: str, blank: bool = False, default: str | None = None) -> str:
-        """A string, which must say something unless `blank` allows that it does not."""
-        value: str = self._take(key, str, "a string", default)
-        if not blank and not value.strip():
-            raise self.wrong(f"'{key}' is empty")
-        return value
-
-    def integer(self, key: str, default: int | None = None) -> int:
-        value: int = self._take(key, int, "an integer", default)
-        return self._small(key, value)
-
-    def number(self, key: str, default: float | None = None) -> float:
-        value = self._take(key, (int, float), "a number", default)
-        return float(self._small(key, value))
-
-    def texts(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
-        return tuple(self._list(key, str, "strings", default))
-
-    def integers(self, key: str, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
-        return tuple(self._small(key, value) for value in self._list(key, int, "integers", default))
-
-    def table(self, key: str) -> TomlTable:
-        return TomlTable(self._take(key, dict, "a table", None), f"{self.where} [{key}]")
-
-    def tables(self, key: str) -> list[TomlTable]:
-        """The tables of an array `[[key]]`, which may be absent."""
-        values = self._left.pop(key, [])
-        if not isinstance(values, list):
-            raise self.wrong(f"'{key}' must be an array of tables ([[{key}]])")
-        return [TomlTable(value, f"{self.where} [[{key}]] {i}") for i, value in enumerate(values, 1)]
-
-    def items(self, key: str) -> dict[str, TomlTable]:
-        """The tables below a table: `[key.a]`, `[key.b]`."""
-        below = self._take(key, dict, "a table", None)
-        return {name: TomlTable(value, f"{self.where} [{key}.{name}]") for name, value in below.items()}
-
-    def schema(self, expected: int = 1) -> None:
-        """Refuse a file of another schema."""
-        found = self.integer("schema")
-        if found != expected:
-            raise self.wrong(f"schema {found} is not known (this qlutattn reads schema {expected})")
-
-    def done(self) -> None:
-        """Refuse keys that nobody asked for."""
-        if self._left:
-            names = ", ".join(f"'{name}'" for name in self._left)
-            raise self.wrong(f"unknown key {names}")
-
-    def _take(self, key: str, kind: type | tuple[type, ...], named: str, default: Any) -> Any:
-        value = self._left.pop(key, default)
-        if value is None:
-            raise self.wrong(f"the key '{key}' is missing")
-        # bool is an int to Python, not to a reader of TOML
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise self.wrong(f"'{key}' must be {named}")
-        return value
-
-    def _small(self, key: str, value: N) -> N:
-        """Refuse what does not fit in 64 bits, which Python may not even print."""
-        if isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise self.wrong(f"'{key}' is a number of more than 64 bits")
-        return value
-
-    def _list(self, key: str, kind: type[T], named: str, default: Any) -> list[T]:
-        values = self._take(key, (list, tuple), f"a list of {named}", default)
-        if not all(isinstance(value, kind) and not isinstance(value, bool) for value in values):
-            raise self.wrong(f"'{key}' must be a list of {named}")
-        return list(values)
+    def __new__(cls, value: str) -> RepositoryPath:
+        if is_of_git(PurePosixPath(value)):
+            raise ValueError(f"leads into a .git folder: {shown(value)}")
+        if not is_plain_path(value):
+            raise ValueError(f"is not a plain relative path: {shown(value)}")
+        return super().__new__(cls, value)
 
 
 def shown(value: str) -> str:
@@ -124,34 +51,78 @@ def read_text(path: Path, hint: str | None = None) -> str:
         raise ExpectedError(f"{path} cannot be read: {failure.strerror}.", MEND) from None
 
 
-def read_toml(path: Path) -> TomlTable:
+def load(path: Path, kind: type[T]) -> T:
     """Read a TOML file of ours."""
     try:
         # TOML forbids a lone CR; a checkout with CRLF line ends reads the same as one without
-        return TomlTable(tomllib.loads(read_text(path).replace("\r\n", "\n")), str(path))
+        raw = msgspec.toml.decode(read_text(path).replace("\r\n", "\n"))
     except RecursionError:
         raise ExpectedError(f"{path} is not valid TOML: it is nested too deeply.", MEND) from None
-    except ValueError as failure:  # that it is no TOML, or has a number of thousands of digits
+    except (msgspec.DecodeError, ValueError) as failure:  # that it is no TOML, or has a number of thousands of digits
         raise ExpectedError(f"{path} is not valid TOML: {failure}.", MEND) from None
+    try:
+        return typed(raw, kind)
+    except msgspec.ValidationError as failure:
+        raise ExpectedError(f"{path}{_sentence(str(failure), raw, kind)}.", MEND) from None
 
 
-def repository_path(fields: TomlTable, key: str, value: str) -> str:
-    """Check that a value is a plain relative path with forward slashes, below the top of a repository."""
-    if is_of_git(PurePosixPath(value)):
-        raise fields.wrong(f"'{key}': '{value}' leads into a .git folder")
-    if not is_plain_path(value):
-        raise fields.wrong(f"'{key}': {shown(value)} is not a plain relative path")
-    return value
+def _sentence(failure: str, raw: Any, kind: type[msgspec.Struct]) -> str:
+    """What msgspec says, in a reader's words: ` [[type]] 4: 'id' must be ..., not 3` for `... - at $.type[3].id`."""
+    found = re.fullmatch(r"(.*?)(?: - at `\$(.*)`)?", failure, re.DOTALL)
+    assert found is not None
+    value, kinds = raw, [inspect.type_info(kind)]
+    place = header = key = label = ""
+    for name, index in re.findall(r"\.([^.\[]+)|\[(\d+)\]", found[2] or ""):
+        value, kinds = value[name or int(index)], _below(kinds, name)
+        key = name or key
+        label = "" if isinstance(value, dict) else f"'{key}' " + (f"at {int(index) + 1} " if index else "")
+        if isinstance(value, dict) and name:
+            header = f"{header}.{name}".strip(".")
+        elif isinstance(value, dict):
+            place, header = f"{place} [[{key}]] {int(index) + 1}", ""
+    return f"{place}{f' [{header}]' if header else ''}: {label}{_wrong(found[1], value, kinds)}"
 
 
-def version(fields: TomlTable, key: str) -> str:
-    """The version of a release."""
-    return matching(fields, key, r"[A-Za-z0-9][A-Za-z0-9.+!_-]*", "a version")
+def _wrong(what: str, value: Any, kinds: list[inspect.Type]) -> str:
+    """What is wrong with a value that may be of these kinds."""
+    if missing := re.fullmatch("Object missing required field `(.*)`", what):
+        return f"the key '{missing[1]}' is missing"
+    if unknown := re.fullmatch("Object contains unknown field `(.*)`", what, re.DOTALL):
+        structs = [kind for kind in kinds if isinstance(kind, inspect.StructType)]
+        meant = [kind for kind in structs if kind.tag_field is None or value[kind.tag_field] == kind.tag]
+        known = ", ".join(field.encode_name for kind in meant for field in kind.fields)
+        return f"unknown key {shown(unknown[1])} (known are {known})"
+    if not what.startswith(("Expected ", "Invalid ", "Number ")):
+        return what  # a check of our own
+    expected = re.sub("^Expected |, got .*|^Number out of range$", "", what) or "`float`"
+    expected = re.sub(r"`(\w+)[^`]*`", lambda at: _WORDS.get(at[1], at[1]), expected)
+    return f"must be {' or '.join(_allowed(kinds)) or expected}, not {_value(value)}"
 
 
-def matching(fields: TomlTable, key: str, pattern: str, named: str) -> str:
-    """A string of a pattern."""
-    value = fields.text(key)
-    if not re.fullmatch(pattern, value):
-        raise fields.wrong(f"'{key}' must be {named}, not '{value}'")
-    return value
+def _below(kinds: list[inspect.Type], name: str) -> list[inspect.Type]:
+    """What may be at a key, or, without a name, in a list."""
+    found: list[inspect.Type] = []
+    for kind in kinds:
+        if isinstance(kind, inspect.StructType):
+            found += [field.type for field in kind.fields if field.encode_name == name]
+            found += [inspect.LiteralType((kind.tag,))] if name == kind.tag_field else []
+        elif isinstance(kind, inspect.VarTupleType) and not name:
+            found.append(kind.item_type)
+    return [one for kind in found for one in (kind.types if isinstance(kind, inspect.UnionType) else (kind,))]
+
+
+def _allowed(kinds: list[inspect.Type]) -> list[str]:
+    """The values that may be there, in words, where their kinds say so."""
+    described = [kind.extra_json_schema or {} for kind in kinds if isinstance(kind, inspect.Metadata)]
+    literal = [repr(value) for kind in kinds if isinstance(kind, inspect.LiteralType) for value in kind.values]
+    return [*(words["description"] for words in described if "description" in words), *literal]
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, str):
+        return shown(value[:_LONGEST]) + ("..." if len(value) > _LONGEST else "")
+    if isinstance(value, (bool, list, dict)):
+        return "a list" if isinstance(value, list) else "a table" if isinstance(value, dict) else str(value).lower()
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:  # which Python may not even print
+        return "a number of more than 64 bits"
+    return str(value)

@@ -5,20 +5,22 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
+from typing import Annotated, Literal
 
-from qlutattn_patch.system.toml import TomlTable, read_toml
+from msgspec import Meta, field
+
+from qlutattn_patch.system.errors import ExpectedError
+from qlutattn_patch.system.records import Record, Versioned
+from qlutattn_patch.system.toml import MEND, Text, load
 
 FIRST_FREE_ID = 43
 LAST_ID = 255  # tables in ggml have a row for each id up to the largest
 LARGEST_TILE = 4096
-BIT_WIDTHS = (1, 2, 4)
-LAYOUTS = ("lookup", "dot")
-KERNELS = ("lut", "dot")
 LANES = {"k": "token", "v": "channel"}
 F16_BITS = 16
 # The largest factor whose products with 8-bit integers may add up in 16 bits: two of them at 4 bits, four at 2.
@@ -29,17 +31,33 @@ METADATA = (("scale", "offset"), ("scale",))
 SMALLEST_START = 0.45
 
 
-@dataclass(frozen=True)
-class Tile:
+_SIZE = f"a power of two in 8...{LARGEST_TILE}"
+_Size = Annotated[int, Meta(ge=8, le=LARGEST_TILE, description=_SIZE)]
+_Layout = Literal["lookup", "dot"]
+_Kernel = Literal["lut", "dot"]
+_Levels = tuple[Annotated[int, Meta(ge=-128, le=127, description="an int8 (-128...127)")], ...]
+_Id = Annotated[
+    int,
+    Meta(ge=FIRST_FREE_ID, le=LAST_ID, description=f"in {FIRST_FREE_ID}...{LAST_ID} (those below are upstream's)"),
+]
+
+
+class Tile(Record, frozen=True):
     """The shape that all types share: `pack_size` lanes of `pack_size` codes, then the metadata of each lane.
 
     `metadata` is that of a type that states none.
     """
 
-    pack_size: int
-    pack_chunk_size: int
-    level_unit: int
+    pack_size: _Size
+    pack_chunk_size: _Size
+    level_unit: Annotated[int, Meta(ge=1, le=127)]
     metadata: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for key, value in (("pack_size", self.pack_size), ("pack_chunk_size", self.pack_chunk_size)):
+            if value & (value - 1):
+                raise ValueError(f"'{key}' must be {_SIZE}, not {value}")
+        _check_metadata(self.metadata)
 
 
 @dataclass(frozen=True)
@@ -50,8 +68,8 @@ class Codebook:
     bits: int
     levels: tuple[int, ...]
     rms_to_scale: float
-    layout: str
-    kernel: str
+    layout: _Layout
+    kernel: _Kernel
 
     @property
     def level_factor(self) -> int:
@@ -155,92 +173,94 @@ class Formats:
         return (*self.codebooks.values(), *own)
 
 
+class _CodebookTable(Record, frozen=True):
+    levels: _Levels
+    rms_to_scale: float
+    layout: _Layout
+    kernel: _Kernel
+
+
+class _CodebookTables(Record, frozen=True):
+    """One for each bit width."""
+
+    one: _CodebookTable | None = field(name="1", default=None)
+    two: _CodebookTable | None = field(name="2", default=None)
+    four: _CodebookTable | None = field(name="4", default=None)
+
+
+class _TypeTable(Record, frozen=True):
+    """A type; what it leaves out is that of its bit width, or the tile's."""
+
+    name: Text
+    id: _Id
+    side: Literal["k", "v"]
+    bits: Literal[1, 2, 4]
+    metadata: tuple[str, ...] | None = None
+    levels: _Levels | None = None
+    rms_to_scale: float | None = None
+    layout: _Layout | None = None
+    kernel: _Kernel | None = None
+
+    def __post_init__(self) -> None:
+        if (self.levels is None) != (self.rms_to_scale is None):
+            raise ValueError("'levels' and 'rms_to_scale' belong together: a start is for its levels")
+
+
+class _File(Versioned, frozen=True):
+    tile: Tile
+    codebook: _CodebookTables
+    types: tuple[_TypeTable, ...] = field(name="type", default=())
+
+    def __post_init__(self) -> None:
+        if not self.types:
+            raise ValueError("it has no [[type]]")
+
+
 def load_formats(path: Path) -> Formats:
     """Read and check `templates/formats.toml`."""
-    fields = read_toml(path)
-    fields.schema()
-    tile = _tile(fields.table("tile"))
-    codebooks = {book.bits: book for book in (_codebook(bits, t) for bits, t in fields.items("codebook").items())}
-    types: list[QuantType] = []
-    for table in fields.tables("type"):
-        found = _type(table, tile, codebooks)
-        for other in types:
-            if other.id == found.id:
-                raise table.wrong(f"the id {found.id} of '{found.name}' is that of '{other.name}'")
-            if other.name == found.name:
-                raise table.wrong(f"the name '{found.name}' is used twice")
-        types.append(found)
-    if not types:
-        raise fields.wrong("it has no [[type]]")
-    fields.done()
-    return Formats(tile, MappingProxyType(dict(sorted(codebooks.items()))), tuple(types))
+    file = load(path, _File)
+    place = ""
+    try:
+        codebooks = {}
+        for bits, table in ((1, file.codebook.one), (2, file.codebook.two), (4, file.codebook.four)):
+            place = f" [codebook.{bits}]"
+            if table:
+                codebooks[bits] = _codebook(f"{bits}bit", bits, table)
+        types: list[QuantType] = []
+        for number, stated in enumerate(file.types, 1):
+            place = f" [[type]] {number}"
+            types.append(_type(stated, file.tile, codebooks, types))
+    except ValueError as failure:
+        raise ExpectedError(f"{path}{place}: {failure}.", MEND) from None
+    return Formats(file.tile, MappingProxyType(codebooks), tuple(types))
 
 
-def _tile(fields: TomlTable) -> Tile:
-    tile = Tile(
-        pack_size=fields.integer("pack_size"),
-        pack_chunk_size=fields.integer("pack_chunk_size"),
-        level_unit=fields.integer("level_unit"),
-        metadata=fields.texts("metadata"),
-    )
-    for key, value in (("pack_size", tile.pack_size), ("pack_chunk_size", tile.pack_chunk_size)):
-        if not 8 <= value <= LARGEST_TILE or value & (value - 1):
-            raise fields.wrong(f"'{key}' must be a power of two in 8...{LARGEST_TILE}, not {value}")
-    if not 1 <= tile.level_unit <= 127:
-        raise fields.wrong(f"'level_unit' must be in 1...127, not {tile.level_unit}")
-    _check_metadata(fields, tile.metadata)
-    fields.done()
-    return tile
-
-
-def _check_metadata(fields: TomlTable, metadata: tuple[str, ...]) -> None:
+def _check_metadata(metadata: tuple[str, ...]) -> None:
     if metadata not in METADATA:
         known = " or ".join(f"[{_listed(tuple(map(repr, kinds)))}]" for kinds in METADATA)
-        raise fields.wrong(f"'metadata' must be {known}, not [{_listed(tuple(map(repr, metadata)))}]")
+        raise ValueError(f"'metadata' must be {known}, not [{_listed(tuple(map(repr, metadata)))}]")
 
 
-def _codebook(name: str, fields: TomlTable) -> Codebook:
-    if name not in (str(bits) for bits in BIT_WIDTHS):
-        raise fields.wrong(f"the bit width must be one of {_listed(BIT_WIDTHS)}")
-    book = _own_codebook(fields, f"{name}bit", int(name))
-    fields.done()
-    return book
-
-
-def _own_codebook(fields: TomlTable, label: str, bits: int, base: Codebook | None = None) -> Codebook:
-    """The codebook that a table states; what it leaves out is that of `base`."""
-    book = Codebook(
-        label=label,
-        bits=bits,
-        levels=fields.integers("levels", base.levels if base else None),
-        rms_to_scale=fields.number("rms_to_scale", base.rms_to_scale if base else None),
-        layout=fields.text("layout", default=base.layout if base else None),
-        kernel=fields.text("kernel", default=base.kernel if base else None),
-    )
-    _check_levels(fields, book)
-    if not SMALLEST_START <= book.rms_to_scale < 1000:
-        raise fields.wrong(
+def _codebook(label: str, bits: int, table: _CodebookTable) -> Codebook:
+    book = Codebook(label, bits, table.levels, table.rms_to_scale, table.layout, table.kernel)
+    _check_levels(book)
+    if not SMALLEST_START <= book.rms_to_scale < 1000:  # nor NaN
+        raise ValueError(
             f"'rms_to_scale' must be a small positive number, from {SMALLEST_START} on, not {book.rms_to_scale}"
         )
-    if book.layout not in LAYOUTS:
-        raise fields.wrong(f"'layout' must be one of {_listed(LAYOUTS)}, not '{book.layout}'")
-    if book.kernel not in KERNELS:
-        raise fields.wrong(f"'kernel' must be one of {_listed(KERNELS)}, not '{book.kernel}'")
     return book
 
 
-def _check_levels(fields: TomlTable, book: Codebook) -> None:
+def _check_levels(book: Codebook) -> None:
     bits = book.bits
     if len(book.levels) != 2**bits:
-        raise fields.wrong(f"{bits}-bit codes need {2**bits} levels, not {len(book.levels)}")
-    if not all(-128 <= level <= 127 for level in book.levels):
-        raise fields.wrong("every level must fit in an int8 (-128...127)")
+        raise ValueError(f"{bits}-bit codes need {2**bits} levels, not {len(book.levels)}")
     if not all(low < high for low, high in pairwise(book.levels)):
-        raise fields.wrong("the levels must rise strictly")
+        raise ValueError("the levels must rise strictly")
     if book.levels != tuple(-level for level in reversed(book.levels)):
-        raise fields.wrong("the levels must be symmetric: each with its negative")
+        raise ValueError("the levels must be symmetric: each with its negative")
     if book.factors[-1] > LARGEST_FACTOR[bits]:
-        raise fields.wrong(
+        raise ValueError(
             f"the levels divided by their common divisor {book.level_factor} reach {book.factors[-1]}, more than the "
             f"{LARGEST_FACTOR[bits]} whose products with int8 add up in 16 bits"
         )
@@ -249,40 +269,37 @@ def _check_levels(fields: TomlTable, book: Codebook) -> None:
     crowded = Counter(limit // 16 for limit in largest_below if limit % 16 != 15)
     if bits == 4 and crowded.most_common(1)[0][1] > 1:
         start = 16 * crowded.most_common(1)[0][0]
-        raise fields.wrong(
+        raise ValueError(
             f"more than one midpoint of two levels lies from {start + 1} to {start + 15}: 4-bit codes allow one "
             "between two multiples of 16"
         )
 
 
-def _type(fields: TomlTable, tile: Tile, codebooks: Mapping[int, Codebook]) -> QuantType:
-    name, number, side, bits = fields.text("name"), fields.integer("id"), fields.text("side"), fields.integer("bits")
-    if side not in LANES:
-        raise fields.wrong(f"'side' must be 'k' or 'v', not '{side}'")
-    if bits not in codebooks:
-        raise fields.wrong(f"there is no [codebook.{bits}] for 'bits' = {bits}")
+def _type(table: _TypeTable, tile: Tile, codebooks: Mapping[int, Codebook], before: Sequence[QuantType]) -> QuantType:
+    for other in before:
+        if other.id == table.id:
+            raise ValueError(f"the id {table.id} of '{table.name}' is that of '{other.name}'")
+        if other.name == table.name:
+            raise ValueError(f"the name '{table.name}' is used twice")
+    if table.bits not in codebooks:
+        raise ValueError(f"there is no [codebook.{table.bits}] for 'bits' = {table.bits}")
     shape = f"_{tile.pack_size}x{tile.pack_size}"
-    stem = f"qlutattn_{side}{bits}"
-    if not re.fullmatch(rf"{stem}[a-z]*{shape}", name):
-        raise fields.wrong(
+    stem = f"qlutattn_{table.side}{table.bits}"
+    if not re.fullmatch(rf"{stem}[a-z]*{shape}", table.name):
+        raise ValueError(
             f"the name must be '{stem}{shape}' for this side, bit width and tile, or have letters after the "
-            f"bits ('{stem}x{shape}'), not '{name}'"
+            f"bits ('{stem}x{shape}'), not '{table.name}'"
         )
-    if number > LAST_ID:
-        raise fields.wrong(f"the id {number} is too large (the last one is {LAST_ID})")
-    if number < FIRST_FREE_ID:
-        raise fields.wrong(f"the id {number} is upstream's (ours start at {FIRST_FREE_ID})")
-    metadata = fields.texts("metadata", tile.metadata)
-    _check_metadata(fields, metadata)
-    book = codebooks[bits]
-    if ("levels" in fields) != ("rms_to_scale" in fields):
-        raise fields.wrong("'levels' and 'rms_to_scale' belong together: a start is for its levels")
-    if any(key in fields for key in ("levels", "layout", "kernel")):
-        book = _own_codebook(fields, name.split("_")[1], bits, book)
-    fields.done()
-    found = QuantType(name, number, side, bits, tile, book, metadata)
+    metadata = tile.metadata if table.metadata is None else table.metadata
+    _check_metadata(metadata)
+    book = codebooks[table.bits]
+    stated = {key: getattr(table, key) for key in _CodebookTable.__struct_fields__ if getattr(table, key) is not None}
+    if stated:
+        shared = {key: getattr(book, key) for key in _CodebookTable.__struct_fields__}
+        book = _codebook(table.name.split("_")[1], table.bits, _CodebookTable(**{**shared, **stated}))
+    found = QuantType(table.name, table.id, table.side, table.bits, tile, book, metadata)
     if found.code_bytes % tile.pack_chunk_size or found.tile_bytes % tile.pack_size:
-        raise fields.wrong(f"a tile of '{name}' does not divide into whole chunks and rows")
+        raise ValueError(f"a tile of '{table.name}' does not divide into whole chunks and rows")
     return found
 
 

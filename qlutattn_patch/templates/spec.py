@@ -2,15 +2,80 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta, field, structs
 
 from qlutattn_patch.system import digests
 from qlutattn_patch.system.errors import ExpectedError
-from qlutattn_patch.system.toml import TomlTable, read_text, read_toml, repository_path, shown, version
+from qlutattn_patch.system.records import Record
+from qlutattn_patch.system.toml import RepositoryPath, Text, Version, load, read_text, shown
 
-PLACES = ("after", "before", "replace")
 TEMPLATE_SUFFIX = ".j2"
+_SOURCE = "a text without NUL and carriage returns, which no source file here has"
+_Source = Annotated[str, Meta(pattern=r"\A[^\0\r]*\Z", description=_SOURCE)]
+_Anchor = Annotated[str, Meta(pattern=r"\A[^\0\r]*[^\0\r\s][^\0\r]*\Z", description=f"{_SOURCE}, and not blank")]
+_Place = Literal["after", "before", "replace"]
+_Count = Annotated[int, Meta(ge=1, le=1000)]
+
+
+class _Line(str):
+    """One line."""
+
+    def __new__(cls, value: str) -> _Line:
+        if "\n" in value.strip():
+            raise ValueError("must be one line")
+        return super().__new__(cls, _printable(value.strip()))
+
+
+class _Prose(str):
+    """A paragraph: line breaks and indentation in the TOML mean nothing."""
+
+    def __new__(cls, value: str) -> _Prose:
+        return super().__new__(cls, _printable(" ".join(value.split())))
+
+
+class Optional(Record, frozen=True):
+    """What makes a patch optional: an upstream older than the release `since` can do without it, and why."""
+
+    since: Version
+    because: _Prose
+
+
+class _VariantTable(Record, frozen=True):
+    """Another variant of a hook has its keys wherever it does not say otherwise."""
+
+    upstream: Text  # which ones look like this: for the reader
+    anchor: _Anchor
+    file: RepositoryPath | None = None
+    place: _Place | None = None
+    text: _Source | None = None
+    count: _Count | None = None
+
+
+class _HookTable(Record, frozen=True):
+    file: RepositoryPath
+    anchor: _Anchor
+    place: _Place
+    text: _Source
+    count: _Count = 1
+    variants: tuple[_VariantTable, ...] = field(name="or", default=())
+
+
+class _PatchTable(Record, frozen=True):
+    subject: _Line
+    why: _Prose
+    not_a_new_file: _Prose
+    until: _Prose
+    overlay: tuple[RepositoryPath, ...] = ()
+    hooks: tuple[_HookTable, ...] = field(name="hook", default=())
+    optional: Optional | None = None
+
+    def __post_init__(self) -> None:
+        if not self.overlay and not self.hooks:
+            raise ValueError("it has neither overlay files nor hooks")
 
 
 @dataclass(frozen=True)
@@ -45,14 +110,6 @@ class PatchSpec:
 
 
 @dataclass(frozen=True)
-class Optional:
-    """What makes a patch optional: an upstream older than the release `since` can do without it, and why."""
-
-    since: str
-    because: str
-
-
-@dataclass(frozen=True)
 class Templates:
     """The patch specifications in their order, where the source of each overlay file is, and the digest of it all."""
 
@@ -77,7 +134,7 @@ def of_templates(folder: Path) -> str:
 def load_templates(folder: Path) -> Templates:
     """Read `templates/hooks` and see that every specification and every overlay file has exactly one place."""
     names = read_series(folder / "hooks" / "series", "list the names of the patches in it, one per line")
-    patches = tuple(_load_patch(folder / "hooks" / f"{name}.toml", name) for name in names)
+    patches = tuple(load_patch(folder / "hooks" / f"{name}.toml", name) for name in names)
     overlay, problems = _overlay_sources(folder / "overlay")
     problems += [
         f"templates/hooks/{path.name} is not named in templates/hooks/series"
@@ -119,78 +176,28 @@ def read_series(path: Path, hint: str) -> list[str]:
     return names
 
 
-def _load_patch(path: Path, name: str) -> PatchSpec:
-    fields = read_toml(path)
-    spec = PatchSpec(
-        name=name,
-        subject=_one_line(fields, "subject"),
-        why=_prose(fields, "why"),
-        not_a_new_file=_prose(fields, "not_a_new_file"),
-        until=_prose(fields, "until"),
-        overlay=tuple(repository_path(fields, "overlay", file) for file in fields.texts("overlay", ())),
-        hooks=tuple(_load_hook(hook, name) for hook in fields.tables("hook")),
-        optional=_load_optional(fields),
+def load_patch(path: Path, name: str) -> PatchSpec:
+    """Read the specification of one patch."""
+    table = load(path, _PatchTable)
+    hooks = tuple(_hook(hook, name, f"{path} [[hook]] {number}") for number, hook in enumerate(table.hooks, 1))
+    return PatchSpec(
+        name, table.subject, table.why, table.not_a_new_file, table.until, table.overlay, hooks, table.optional
     )
-    fields.done()
-    if not spec.overlay and not spec.hooks:
-        raise fields.wrong("it has neither overlay files nor hooks")
-    return spec
 
 
-def _load_optional(fields: TomlTable) -> Optional | None:
-    if "optional" not in fields:
-        return None
-    table = fields.table("optional")
-    found = Optional(version(table, "since"), " ".join(table.text("because").split()))
-    table.done()
-    return found
+def _hook(table: _HookTable, patch: str, where: str) -> Hook:
+    variants = []
+    for number, other in enumerate(table.variants, 1):
+        stated = {key: value for key, value in structs.asdict(other).items() if value is not None and key != "upstream"}
+        variants.append(_hook(structs.replace(table, **stated, variants=()), patch, f"{where} [[or]] {number}"))
+    return Hook(where, table.file, table.anchor, table.place, table.text, table.count, patch, tuple(variants))
 
 
-def _load_hook(fields: TomlTable, patch: str) -> Hook:
-    hook = _load_variant(fields, None)
-    variants = tuple(_load_variant(other, hook) for other in fields.tables("or"))
-    fields.done()
-    return replace(hook, patch=patch, variants=tuple(replace(other, patch=patch) for other in variants))
-
-
-def _load_variant(fields: TomlTable, main: Hook | None) -> Hook:
-    """One variant of a hook; another variant has the keys of the first one wherever it does not say otherwise."""
-    variant = Hook(
-        where=fields.where,
-        file=repository_path(fields, "file", fields.text("file", default=main.file if main else None)),
-        anchor=fields.text("anchor"),
-        place=fields.text("place", default=main.place if main else None),
-        text=fields.text("text", blank=True, default=main.text if main else None),
-        count=fields.integer("count", main.count if main else 1),
-    )
-    if variant.place not in PLACES:
-        raise fields.wrong(f"'place' must be 'after', 'before' or 'replace', not '{variant.place}'")
-    for key, value in (("anchor", variant.anchor), ("text", variant.text)):
-        if "\0" in value or "\r" in value:
-            raise fields.wrong(f"'{key}' has a NUL or a carriage return, which no source file here has")
-    if variant.count < 1:
-        raise fields.wrong(f"'count' must be 1 or more, not {variant.count}")
-    if main:
-        fields.text("upstream")  # which ones look like this: for the reader
-        fields.done()
-    return variant
-
-
-def _one_line(fields: TomlTable, key: str) -> str:
-    value = fields.text(key).strip()
-    if "\n" in value:
-        raise fields.wrong(f"'{key}' must be one line")
-    return _printable(fields, key, value)
-
-
-def _prose(fields: TomlTable, key: str) -> str:
-    """A paragraph: line breaks and indentation in the TOML mean nothing."""
-    return _printable(fields, key, " ".join(fields.text(key).split()))
-
-
-def _printable(fields: TomlTable, key: str, value: str) -> str:
+def _printable(value: str) -> str:
     if not value.isprintable():
-        raise fields.wrong(f"'{key}' has characters that cannot be printed: {shown(value)}")
+        raise ValueError(f"has characters that cannot be printed: {shown(value)}")
+    if not value:
+        raise ValueError("is empty")
     return value
 
 

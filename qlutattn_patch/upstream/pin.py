@@ -2,73 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from qlutattn_patch.system.toml import TomlTable, matching, read_toml, repository_path, version
+from msgspec import Meta, field
+
+from qlutattn_patch.system.records import Record, Versioned
+from qlutattn_patch.system.toml import RepositoryPath, Version, load
+
+_COMMIT = "40 lower-case hexadecimal digits"
+_TreeId = Annotated[str, Meta(pattern=r"\A[0-9a-f]{40}\Z", description=_COMMIT)]
 
 
-@dataclass(frozen=True)
-class SdistSource:
+class SdistSource(Record, frozen=True, tag_field="kind", tag="sdist"):
     """A source distribution on the Python package index that carries the upstream files in a folder."""
 
-    package: str
-    version: str
-    sha256: str
-    prefix: str
+    package: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]*\Z", description="a package name")]
+    version: Version
+    sha256: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z", description="64 lower-case hexadecimal digits")]
+    prefix: RepositoryPath
 
 
-@dataclass(frozen=True)
-class GitSource:
+class GitSource(Record, frozen=True, tag_field="kind", tag="git"):
     """A git repository that has the pinned commit."""
 
-    url: str
+    url: Annotated[str, Meta(pattern=r"\A[^-\s][^\s]*\Z", description="a URL")]
 
 
-@dataclass(frozen=True)
-class Pin:
+class Pin(Versioned, frozen=True):
     """The upstream that everything is made for: its commit, the git tree id of its files, and who can provide them.
 
     The tree id says what the files are; of a release that names its commit by the first digits only, so does the pin.
     """
 
-    commit: str
-    tree: str
-    sources: tuple[SdistSource | GitSource, ...]
+    commit: Annotated[str, Meta(pattern=r"\A[0-9a-f]{7,40}\Z", description=_COMMIT)]
+    tree: _TreeId
+    sources: tuple[SdistSource | GitSource, ...] = field(name="source", default=())
+
+    def __post_init__(self) -> None:
+        if len(self.commit) < 40 and any(isinstance(source, GitSource) for source in self.sources):
+            raise ValueError(f"'commit' must be {_COMMIT} for git to fetch it")
 
 
 def load_pin(path: Path) -> Pin:
     """Read `vendor/llama.cpp.toml`."""
-    fields = read_toml(path)
-    fields.schema()
-    pin = Pin(
-        commit=matching(fields, "commit", "[0-9a-f]{7,40}", "40 lower-case hexadecimal digits"),
-        tree=_hex(fields, "tree", 40),
-        sources=tuple(_source(source) for source in fields.tables("source")),
-    )
-    fields.done()
-    if len(pin.commit) < 40 and any(isinstance(source, GitSource) for source in pin.sources):
-        raise fields.wrong("'commit' must be 40 lower-case hexadecimal digits for git to fetch it")
-    return pin
-
-
-def _source(fields: TomlTable) -> SdistSource | GitSource:
-    kind = fields.text("kind")
-    source: SdistSource | GitSource
-    if kind == "sdist":
-        source = SdistSource(
-            package=matching(fields, "package", r"[A-Za-z0-9][A-Za-z0-9._-]*", "a package name"),
-            version=version(fields, "version"),
-            sha256=_hex(fields, "sha256", 64),
-            prefix=repository_path(fields, "prefix", fields.text("prefix")),
-        )
-    elif kind == "git":
-        source = GitSource(url=matching(fields, "url", r"[^-\s][^\s]*", "a URL"))
-    else:
-        raise fields.wrong(f"'kind' is '{kind}', not 'sdist' or 'git'")
-    fields.done()
-    return source
-
-
-def _hex(fields: TomlTable, key: str, digits: int) -> str:
-    return matching(fields, key, f"[0-9a-f]{{{digits}}}", f"{digits} lower-case hexadecimal digits")
+    return load(path, Pin)

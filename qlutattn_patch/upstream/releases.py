@@ -13,10 +13,11 @@ from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.system.files import write_atomically
 from qlutattn_patch.system.git import Repository
 from qlutattn_patch.system.lock import locked
+from qlutattn_patch.system.toml import RepositoryPath
 from qlutattn_patch.upstream import archive, checkout, sdist
 from qlutattn_patch.upstream.pin import Pin, SdistSource
 
-_PREFIX = "vendor/llama.cpp"
+_PREFIX = RepositoryPath("vendor/llama.cpp")
 _CHANGELOG = "CHANGELOG.md"
 _VERSION = re.compile(r"\d+(\.\d+)+([a-z.+-].*)?")
 _COMMIT = re.compile(r"llama\.cpp@([0-9a-f]{7,40})\b")

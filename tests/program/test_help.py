@@ -155,7 +155,7 @@ def test_the_version_says_what_is_wrong_with_the_rest(
     edit(project.workspace.pin_file, "schema = 1", "schema = 7")
     assert main.run(["--version"]) == 0
     out = capsys.readouterr().out
-    assert "schema 7 is not known" in out
+    assert "'schema' must be 1, not 7" in out
     with pytest.raises(ExpectedError) as failure:
         load_series(project.workspace.patches)
     assert failure.value.cause in out
