@@ -15,7 +15,7 @@ SCHEMAS = ROOT / "docs" / "schemas"
 @cache
 def _validator(command: str) -> jsonschema.Draft202012Validator:
     path = SCHEMAS / f"{command}.json"
-    assert path.is_file(), f"qlutattn {command} --json has no schema: write docs/schemas/{command}.json"
+    assert path.is_file(), f"qlutattn {command} --json has no schema: name its record in commands/schemas.py"
     schema = json.loads(path.read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema)

@@ -59,7 +59,8 @@ def put_align(project: Project, version: str, ok: bool = True) -> None:
     bin.mkdir(parents=True)
     case = dump_case(tiles=0)
     write_dump(bin / "dump", [case])
-    results = {"schema": 1, "ok": ok, "isa": [], "cases": [{"id": case["id"], "ok": ok, "faults": ["too far"]}]}
+    types = {name: case[name] for name in ("id", "type_k", "type_v")}
+    results = {"schema": 1, "ok": ok, "isa": [], "cases": [{**types, "ok": ok, "faults": ["too far"]}]}
     (bin / "json").write_text(json.dumps(results))
     script = f'#!/bin/sh\n/bin/cp "{bin}/json" "$2"\n/bin/cp "{bin}/dump" "$4"\nexit {int(not ok)}\n'
     (bin / "align_attn").write_text(script)

@@ -86,28 +86,6 @@ def examine(home: Path) -> Report:
     return Report(tuple(findings), host_machine(), _isa())
 
 
-def as_json(report: Report) -> dict[str, object]:
-    """The report as JSON output."""
-    return {
-        "schema": 1,
-        "ok": report.ok,
-        "machine": report.machine,
-        "isa": list(report.isa),
-        "findings": [
-            {
-                "name": finding.name,
-                "ok": finding.ok,
-                "required": finding.required,
-                "needed_for": finding.needed_for,
-                "path": finding.path,
-                "version": finding.version,
-            }
-            for finding in report.findings
-        ],
-        "install": report.install,
-    }
-
-
 def _searched(name: str, needed_for: str, required: bool, search: Callable[[], Program], tool: str = "") -> Finding:
     try:
         program = search()

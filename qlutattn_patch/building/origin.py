@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Annotated
+
+from msgspec.structs import asdict
 
 from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.system.files import write_atomically
+from qlutattn_patch.system.records import Record, doc
 from qlutattn_patch.tree import worktree
 from qlutattn_patch.tree.worktree import Tree
 from qlutattn_patch.upstream.pin import load_pin
@@ -16,18 +19,13 @@ from qlutattn_patch.workspace import Workspace
 HEADER = "qlutattn-provenance.h"
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Digests of templates and patches, the upstream commit, the tree that is compiled; None is what nobody knows."""
+class Origin(Record, frozen=True):
+    """What is compiled; null is what nobody knows."""
 
-    templates: str | None = None
-    series: str | None = None
-    upstream: str | None = None
-    tree: str | None = None
-
-    @property
-    def json(self) -> dict[str, str | None]:
-        return asdict(self)
+    templates: Annotated[str | None, doc("digest of templates/")] = None
+    series: Annotated[str | None, doc("digest of the patches")] = None
+    upstream: Annotated[str | None, doc("the commit of llama.cpp")] = None
+    tree: Annotated[str | None, doc("id of the patched tree; with edits, +digest")] = None
 
     def differences(self, new: Origin) -> list[str]:
         """What another origin has otherwise, in words, the first cause first."""
@@ -40,7 +38,8 @@ class Origin:
     def write_header(self, folder: Path) -> None:
         """Write what align_attn and bench_attn include; what is so already is left alone, and nothing rebuilt."""
         lines = ["// Written by qlutattn build: what is compiled here (docs/provenance.md).", "#pragma once", ""]
-        lines += [f"#define QLUTATTN_{name.upper()} {json.dumps(value)}" for name, value in self.json.items() if value]
+        known = {name: value for name, value in asdict(self).items() if value}
+        lines += [f"#define QLUTATTN_{name.upper()} {json.dumps(value)}" for name, value in known.items()]
         path, text = folder / HEADER, "\n".join(lines) + "\n"
         if not path.is_file() or path.read_bytes() != text.encode():
             write_atomically(path, text.encode())
@@ -63,8 +62,13 @@ def origin_of(workspace: Workspace, found: Tree) -> Origin:
     return Origin(receipt.templates if receipt else None, receipt.series if receipt else None, commit, found.now())
 
 
-def origin_from(raw: object) -> Origin:
-    """The origin that a file holds; whatever is no origin is unknown."""
-    known = raw if isinstance(raw, dict) else {}
-    values = {field.name: known.get(field.name) for field in fields(Origin)}
-    return Origin(**{name: value for name, value in values.items() if isinstance(value, str)})
+class Provenance(Origin, frozen=True):
+    """What align_attn and bench_attn say of themselves (docs/provenance.md); null is what is not known."""
+
+    ggml: Annotated[str | None, doc("ggml's version")] = None
+    compiler: Annotated[str | None, doc("name and version")] = None
+    flags: Annotated[str | None, doc("compiler flags")] = None
+    kernel_flags: Annotated[str | None, doc("those that choose instruction sets")] = None
+    build_type: Annotated[str | None, doc("such as Release")] = None
+    isa: Annotated[str | None, doc("the instruction sets that ggml was built with")] = None
+    cpu: Annotated[str | None, doc("the processor that it ran on")] = None

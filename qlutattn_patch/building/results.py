@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from msgspec import field
+
 from qlutattn_patch.building import stamp
 from qlutattn_patch.building.stamp import Built
-from qlutattn_patch.system import cpu, digests
+from qlutattn_patch.system import cpu, digests, records
 from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.system.files import write_atomically
+from qlutattn_patch.system.records import Versioned, encoded, plain
 from qlutattn_patch.workspace import Workspace
 
 ALIGN, BENCH, EVAL = KINDS = ("align", "bench", "eval")
@@ -24,8 +25,7 @@ _KERNEL = "GGML_QLUTATTN_KERNEL"
 _JUDGES = ("templates", "proof")
 
 
-@dataclass(frozen=True)
-class StoredResult:
+class StoredResult(Versioned, frozen=True):
     """A result, when it was taken, and what it is a result of: the build, the processor, the checker, the inputs."""
 
     kind: str
@@ -72,7 +72,7 @@ def keep(
     workspace: Workspace,
     preset: str,
     kind: str,
-    result: Mapping[str, Any],
+    result: object,
     part: bool = False,
     inputs: tuple[Path, ...] = (),
 ) -> None:
@@ -81,7 +81,7 @@ def keep(
     made = StoredResult(
         kind,
         stamp.known(folder, TARGETS[kind]),
-        result,
+        plain(result),
         f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
         part,
         cpu.cpu_name(),
@@ -92,7 +92,7 @@ def keep(
     )
     if part and made.ok and load_fresh(workspace, preset, kind):
         return
-    write_atomically(file_of(folder, kind), json.dumps({"schema": 1, **asdict(made)}).encode())
+    write_atomically(file_of(folder, kind), encoded(made))
 
 
 def load_fresh(workspace: Workspace, preset: str, kind: str, part: bool = False) -> StoredResult | None:
@@ -109,15 +109,14 @@ def read(folder: Path, kind: str) -> StoredResult | None:
     """The result in a build folder, None if there is none."""
     path = file_of(folder, kind)
     try:
-        raw = json.loads(path.read_bytes())
-        if raw.pop("schema") != 1 or raw["kind"] != kind or not isinstance(raw["result"], dict):
-            raise ValueError
-        inputs = {name: (int(size), int(time)) for name, (size, time) in raw.pop("inputs").items()}
-        return StoredResult(of=stamp.built_from(raw.pop("of")), inputs=inputs, **raw)
+        found = records.read(path, StoredResult)
+        if found.kind == kind:
+            return found
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise ExpectedError(f"{path.name} is not whole, or not a result of {kind}", f"qlutattn {kind}") from None
+    except (OSError, ValueError):
+        pass
+    raise ExpectedError(f"{path.name} is not whole, or not a result of {kind}", f"qlutattn {kind}")
 
 
 def file_of(folder: Path, kind: str) -> Path:

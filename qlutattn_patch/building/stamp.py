@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-from qlutattn_patch.building.origin import Origin, origin_from
+from msgspec import field
+
+from qlutattn_patch.building.origin import Origin
 from qlutattn_patch.system import digests
 from qlutattn_patch.system.files import write_atomically
+from qlutattn_patch.system.records import Record, Versioned, encoded, read
 
 STAMP = "qlutattn-build.json"
 # Targets that need nothing but ggml: its libraries decide what they do.
@@ -25,8 +25,7 @@ LARGE = (
 )
 
 
-@dataclass(frozen=True)
-class File:
+class File(Record, frozen=True):
     """A file as it was: with the same size and time it counts as unchanged, otherwise its contents decide."""
 
     size: int
@@ -42,13 +41,12 @@ class File:
             return False
 
 
-@dataclass(frozen=True)
-class Built:
+class Built(Record, frozen=True):
     """A program: what it was built with (the facts of its cache), from what, and the files that it runs."""
 
-    facts: Mapping[str, str] = field(default_factory=dict)
-    origin: Origin = field(default_factory=Origin)
-    files: Mapping[str, File] = field(default_factory=dict)
+    facts: Mapping[str, str]
+    origin: Origin
+    files: Mapping[str, File]
 
     def changed(self, bin: Path) -> list[str]:
         """The files that are not as they were."""
@@ -64,40 +62,25 @@ class Built:
         named = [self.facts.get("C++ compiler"), self.facts.get("CMAKE_BUILD_TYPE"), self.facts.get("CXXFLAGS")]
         return ", ".join(name for name in named if name) or "nobody knows how"
 
-    @property
-    def json(self) -> dict[str, Any]:
-        return asdict(self)
+
+UNKNOWN = Built({}, Origin(), {})
 
 
-def built_from(raw: object) -> Built:
-    """A program as a file describes it; ValueError if it does not."""
-    try:
-        files = {str(name): File(**file) for name, file in raw["files"].items()}  # type: ignore[index]
-        return Built({**raw["facts"]}, origin_from(raw["origin"]), files)  # type: ignore[index]
-    except (KeyError, TypeError, AttributeError) as failure:
-        raise ValueError("this describes no program") from failure
-
-
-@dataclass(frozen=True)
-class Stamp:
+class Stamp(Versioned, frozen=True):
     """The facts of the cache, and what was built since it is there."""
 
     facts: Mapping[str, str] = field(default_factory=dict)
     targets: Mapping[str, Built] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        targets = {name: built.json for name, built in self.targets.items()}
-        text = json.dumps({"schema": 1, "facts": dict(self.facts), "targets": targets}, indent=1)
-        write_atomically(folder / STAMP, (text + "\n").encode())
+        write_atomically(folder / STAMP, encoded(self))
 
 
 def read_stamp(folder: Path) -> Stamp:
     """The stamp of a build folder; one that is missing or cannot be read says nothing."""
     try:
-        raw = json.loads((folder / STAMP).read_bytes())
-        targets = {str(name): built_from(target) for name, target in raw.get("targets", {}).items()}
-        return Stamp({**raw["facts"]}, targets)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return read(folder / STAMP, Stamp)
+    except (OSError, ValueError):
         return Stamp()
 
 
@@ -116,7 +99,7 @@ def known(folder: Path, target: str) -> Built:
     stamped = read_stamp(folder).targets.get(target)
     if stamped and not stamped.changed(folder / "bin"):
         return stamped
-    return built_now(folder / "bin", target, {}, Origin()) or Built()
+    return built_now(folder / "bin", target, {}, Origin()) or UNKNOWN
 
 
 def different_facts(old: Mapping[str, str], new: Mapping[str, str], ignored: tuple[str, ...] = ()) -> list[str]:

@@ -24,6 +24,7 @@ from qlutattn_patch.workspace import Workspace
 @tree_option
 def command(as_json: bool, tree: Path | None) -> None:
     """Put the patch set into the tree: wholly or not at all, and again without harm."""
+    from qlutattn_patch.commands.documents import ApplyDocument
     from qlutattn_patch.patches.series import load_series
     from qlutattn_patch.tree.worktree import apply
 
@@ -33,5 +34,4 @@ def command(as_json: bool, tree: Path | None) -> None:
     console.step(f"{workspace.tree} {'now has' if changed else 'has'} the {len(series.patches)} patches.")
     if as_json:
         names = [patch.title for patch in series.patches]
-        fields = {"tree": str(workspace.tree), "changed": changed, "series": series.digest, "patches": names}
-        document(True, fields)
+        document(True, ApplyDocument(str(workspace.tree), changed, series.digest, names))

@@ -61,7 +61,7 @@ def command(
     if plot:
         plots.plot_bench(result, plot)
     if as_json:
-        document(True, result.json)
+        document(True, result)
         return
     console.out_table(result.columns, result.table(), right=RIGHT)
     for line in result.summary():

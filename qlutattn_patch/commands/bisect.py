@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +13,9 @@ from qlutattn_patch.commands.options import clone_option, jobs_option, json_opti
 from qlutattn_patch.commands.output import document
 from qlutattn_patch.system import console
 from qlutattn_patch.workspace import Workspace, cache_dir
+
+if TYPE_CHECKING:
+    from qlutattn_patch.workflow.documents import Until
 
 
 @click.command(
@@ -27,7 +31,7 @@ from qlutattn_patch.workspace import Workspace, cache_dir
 @until_option
 @jobs_option
 @json_option
-def command(good: str, bad: str, clone: Path | None, until: str, jobs: int | None, as_json: bool) -> None:
+def command(good: str, bad: str, clone: Path | None, until: Until, jobs: int | None, as_json: bool) -> None:
     """Find the first llama.cpp from GOOD to BAD on which a stage of the matrix fails.
 
     Both are releases, or commits of a clone.
@@ -36,6 +40,7 @@ def command(good: str, bad: str, clone: Path | None, until: str, jobs: int | Non
     from qlutattn_patch.upstream.pin import load_pin
     from qlutattn_patch.workflow import matrix
     from qlutattn_patch.workflow.bisect import bisect, candidates
+    from qlutattn_patch.workflow.documents import BisectDocument
 
     workspace, cache = Workspace.find(), cache_dir()
     pin = load_pin(workspace.pin_file)
@@ -44,9 +49,8 @@ def command(good: str, bad: str, clone: Path | None, until: str, jobs: int | Non
     checker = matrix.Checker(workspace.root, cache, jobs=jobs, until=until)
     found = bisect(checker, names, lambda name: releases.named(pin, name, clone, cache))
     if as_json:
-        rows = {"tried": [row.json for row in found.tried]}
-        ends = {"first_bad": found.first_bad.version, "last_good": found.last_good.version}
-        document(True, {**ends, "stage": found.first_bad.stage, "detail": found.first_bad.detail, **rows})
+        first = found.first_bad
+        document(True, BisectDocument(first.version, found.last_good.version, first.stage, first.detail, found.tried))
         return
     console.out_table(matrix.columns(found.tried), matrix.table(found.tried))
     console.out(f"first bad: {found.first_bad.version} (last good: {found.last_good.version})")

@@ -48,9 +48,10 @@ def command(
 ) -> None:
     """Build the patched tree with cmake and ninja, in a build folder per preset."""
     from qlutattn_patch.building import cmake
+    from qlutattn_patch.commands.documents import BuildDocument
 
     built = cmake.build(Workspace.find(tree), preset, targets, build_type, jobs)
     if as_json:
-        document(True, {"preset": preset, "targets": list(targets), "folder": str(built.path), "bin": str(built.bin)})
+        document(True, BuildDocument(preset, targets, str(built.path), str(built.bin)))
     else:
         console.out(str(built.bin))

@@ -27,11 +27,14 @@ if TYPE_CHECKING:
 @json_option
 def command(as_json: bool) -> None:
     """Say what this machine has, what it lacks and what for, and the one line that installs it."""
+    import msgspec
+
     from qlutattn_patch.building import doctor
+    from qlutattn_patch.commands.documents import DoctorDocument
 
     report = doctor.examine(Workspace.find().home)
     if as_json:
-        document(report.ok, doctor.as_json(report))
+        document(report.ok, msgspec.convert(report, DoctorDocument, from_attributes=True))
     else:
         console.out_table(
             ["", "what", "version", "where", "needed for"], [_row(finding) for finding in report.findings]

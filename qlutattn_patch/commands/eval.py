@@ -58,7 +58,7 @@ def command(preset: str, plot: Path | None, as_json: bool, tree: Path | None, **
     if plot:
         plots.plot_evaluation(result, plot)
     if as_json:
-        document(True, result.json)
+        document(True, result)
         return
     console.out_table(COLUMNS, result.table(), right=RIGHT)
     for line in result.summary():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,6 @@ from qlutattn_patch.system.errors import CheckFailed
 from qlutattn_patch.workspace import Workspace
 
 if TYPE_CHECKING:
-    from qlutattn_patch.export.export import Exported
     from qlutattn_patch.export.mapping import Carried
 
 
@@ -44,7 +42,7 @@ def command(dry_run: bool, as_json: bool, tree: Path | None) -> None:
     for warning in exported.warnings:
         console.warn(warning)
     if as_json:
-        document(not exported.refused, _record(exported, dry_run))
+        document(not exported.refused, exported)
     else:
         for item in exported.carried:
             console.out(f"carried  {_line(item)}")
@@ -65,13 +63,3 @@ def command(dry_run: bool, as_json: bool, tree: Path | None) -> None:
 def _line(item: Carried) -> str:
     where = "" if item.hook is None else f" [[hook]] {item.hook}" + (f" [[or]] {item.form}" if item.form else "")
     return f"{item.file} -> {item.to}{where}"
-
-
-def _record(exported: Exported, dry_run: bool) -> dict[str, object]:
-    return {
-        "dry_run": dry_run,
-        "carried": [asdict(item) for item in exported.carried],
-        "refused": [asdict(item) for item in exported.refused],
-        "warnings": list(exported.warnings),
-        "changed": list(exported.changed),
-    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from qlutattn_patch.system.errors import CheckFailed
 from qlutattn_patch.workspace import Workspace
 
 if TYPE_CHECKING:
+    from qlutattn_patch.commands.documents import FileKind
     from qlutattn_patch.patches.generate import Drift
 
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     cls=Command,
     examples=[
         ("qlutattn generate", "After an edit in templates/:"),
-        ("qlutattn generate --check", "Only say whether patches/ and docs/ are what templates/ say:"),
+        ("qlutattn generate --check", "Only say whether patches/ and docs/ are up to date:"),
     ],
 )
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if anything is missing, changed or orphaned.")
@@ -30,29 +32,34 @@ if TYPE_CHECKING:
 @tree_option
 def command(check: bool, as_json: bool, tree: Path | None) -> None:
     """Make patches/ and the generated docs from templates/ and the pristine upstream."""
+    from qlutattn_patch.commands import schemas
+    from qlutattn_patch.commands.documents import GeneratedFile, GenerateDocument
     from qlutattn_patch.patches.generate import generate
     from qlutattn_patch.tree.worktree import locked_tree
 
     workspace = Workspace.find_clone("generate", tree)
     with locked_tree(workspace) as work_tree:
         generated = generate(workspace, work_tree.repository)
+        generated = replace(generated, files={**generated.files, **schemas.files(workspace.root)})
         drift = generated.drift() if check else generated.write()
     ok = not (check and drift)
     if as_json:
-        files = [{"kind": _kind(item, check), "path": _path(workspace, item)} for item in drift]
+        files = [GeneratedFile(_kind(item, check), _path(workspace, item)) for item in drift]
         names = [patch.title for patch in generated.series.patches]
-        document(ok, {"check": check, "series": generated.series.digest, "patches": names, "files": files})
+        document(ok, GenerateDocument(check, generated.series.digest, names, files))
     else:
         for item in drift:
             console.out(_line(workspace, item, check))
     if not ok:
-        raise CheckFailed(f"{len(drift)} generated files are not what templates/ say; mend with: qlutattn generate")
+        raise CheckFailed(f"{len(drift)} generated files are not up to date; mend with: qlutattn generate")
     count = len(generated.series.patches)
     console.step(f"{count} patches are {'as generated' if check or not drift else 'written'}.")
 
 
-def _kind(item: Drift, check: bool) -> str:
-    return item.kind if check else {"missing": "created", "orphaned": "removed"}.get(item.kind, item.kind)
+def _kind(item: Drift, check: bool) -> FileKind:
+    if check or item.kind in ("changed", "foreign"):
+        return item.kind
+    return "created" if item.kind == "missing" else "removed"
 
 
 def _path(workspace: Workspace, item: Drift) -> str:

@@ -17,6 +17,7 @@ from qlutattn_patch.workspace import Workspace, cache_dir
 
 if TYPE_CHECKING:
     from qlutattn_patch.upstream.releases import Upstream
+    from qlutattn_patch.workflow.documents import Until
 
 _RELEASES = 8
 
@@ -58,7 +59,7 @@ def command(
     names: tuple[str, ...],
     trees: tuple[Path, ...],
     clone: Path | None,
-    until: str,
+    until: Until,
     preset: str,
     jobs: int | None,
     shard: tuple[int, int] | None,
@@ -72,6 +73,7 @@ def command(
     from qlutattn_patch.upstream import releases
     from qlutattn_patch.upstream.pin import load_pin
     from qlutattn_patch.workflow import matrix
+    from qlutattn_patch.workflow.documents import MatrixDocument
 
     workspace, cache = Workspace.find(), cache_dir()
     pin = load_pin(workspace.pin_file)
@@ -88,7 +90,7 @@ def command(
     rows = matrix.run(matrix.Checker(workspace.root, cache, preset, jobs, until), wanted, find)
     failed = sum(not row.ok for row in rows)
     if as_json:
-        document(not failed, {"until": until, "rows": [row.json for row in rows]})
+        document(not failed, MatrixDocument(until, rows))
     else:
         console.out_table(matrix.columns(rows), matrix.table(rows))
         for line in matrix.details(rows):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,15 +11,15 @@ from qlutattn_patch.system.errors import CheckFailed
 
 if TYPE_CHECKING:
     from qlutattn_patch.proof.align import Report
+    from qlutattn_patch.system.records import Versioned
 
-SCHEMA = 1
 
-
-def document(ok: bool, fields: Mapping[str, Any]) -> None:
+def document(ok: bool, record: Versioned) -> None:
     """Print a command's JSON document: `schema`, `command` and `ok` first, which all documents have."""
+    from qlutattn_patch.system.records import plain
+
     name = click.get_current_context().info_name
-    rest = {key: value for key, value in fields.items() if key not in ("schema", "command", "ok")}
-    console.out_json({"schema": SCHEMA, "command": name, "ok": ok, **rest})
+    console.out_json({"schema": 1, "command": name, "ok": ok} | plain(record))
 
 
 def end_with(report: Report, as_json: bool) -> None:
@@ -28,7 +27,7 @@ def end_with(report: Report, as_json: bool) -> None:
     from qlutattn_patch.proof.align import COLUMNS, RIGHT
 
     if as_json:
-        document(report.ok, report.json)
+        document(report.ok, report.document)
     else:
         console.out_table(COLUMNS, report.table(), right=RIGHT)
         for line in report.failures():

@@ -35,12 +35,12 @@ def command(version: str, clone: Path | None, jobs: int | None, as_json: bool) -
 
     Pin, patches and generated docs change in one step; then the tree follows, patched.
     """
+    from qlutattn_patch.workflow.documents import RebaseDocument
     from qlutattn_patch.workflow.rebase import rebase
 
     rebased = rebase(Workspace.find_clone("rebase"), version, cache_dir(), jobs, clone)
     if as_json:
-        row = rebased.row.json
-        document(True, {"version": version, "commit": row["commit"], "changed": list(rebased.changed), "row": row})
+        document(True, RebaseDocument(version, rebased.row.commit, rebased.changed, rebased.row))
     else:
         for path in rebased.changed:
             console.out(f"changed  {path}")

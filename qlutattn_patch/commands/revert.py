@@ -24,10 +24,11 @@ from qlutattn_patch.workspace import Workspace
 @tree_option
 def command(as_json: bool, tree: Path | None) -> None:
     """Take the patch set out of the tree again: the files are those of its base commit."""
+    from qlutattn_patch.commands.documents import RevertDocument
     from qlutattn_patch.tree.worktree import revert
 
     workspace = Workspace.find(tree)
     changed = revert(workspace)
     console.step(f"{workspace.tree} {'is pristine again' if changed else 'had no patches applied'}.")
     if as_json:
-        document(True, {"tree": str(workspace.tree), "changed": changed})
+        document(True, RevertDocument(str(workspace.tree), changed))

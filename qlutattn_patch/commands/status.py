@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,12 +37,12 @@ _RESULTS = ("result", "build", "of", "when", "cpu")
 @tree_option
 def command(as_json: bool, tree: Path | None) -> None:
     """Say what state the tree is in, and which link from templates to results is stale, why, and what mends it."""
-    from qlutattn_patch.workflow.status import read_status
+    from qlutattn_patch.workflow.status import document_of, read_status
 
     workspace = Workspace.find(tree)
     status = read_status(workspace)
     if as_json:
-        document(True, _record(status))
+        document(True, document_of(status))
         return
     console.out(f"{workspace.tree}: {status.state}")
     console.out(f"pin: llama.cpp {status.pin.commit}")
@@ -83,56 +82,3 @@ def _format_result(kept: StoredResult) -> str:
     if "passed" in kept.result:
         return f"{kept.kind}{part}: {kept.result['passed']} passed, {kept.result.get('failed')} failed"
     return f"{kept.kind}{part}: {len(kept.result.get('rows', ()))} rows"
-
-
-def _record(status: Status) -> dict[str, object]:
-    patches = status.series.patches if status.series else ()
-    return {
-        "pin": {"commit": status.pin.commit, "tree": status.pin.tree},
-        "state": status.state,
-        "stale": [asdict(item) for item in status.stale],
-        "series": status.series.digest if status.series else None,
-        "yours": list(status.foreign),
-        "patches": [
-            {
-                "name": patch.title,
-                "files": [file.path for file in patch.files],
-                "upstream_lines": patch.upstream_lines,
-            }
-            for patch in patches
-        ],
-        "chain": _chain(status),
-    }
-
-
-def _chain(status: Status) -> dict[str, object]:
-    """Every receipt, from the templates to the results; without the lists of files, and without the rows."""
-    receipt = status.receipt
-    made = status.series.receipt if status.series else None
-    applied = ("commit", "base", "series", "templates", "result")
-    return {
-        "templates": status.templates,
-        "patches": asdict(made) if made else None,
-        "tree": {**{name: getattr(receipt, name) for name in applied}, "now": status.now.tree} if receipt else None,
-        "builds": [
-            {
-                "preset": build.preset,
-                "targets": {
-                    name: {"origin": built.origin.json, "facts": dict(built.facts)}
-                    for name, built in build.targets.items()
-                },
-                "results": {kind: _brief(kept) for kind, kept in build.results.items()},
-            }
-            for build in status.builds
-        ],
-    }
-
-
-def _brief(kept: StoredResult) -> dict[str, object]:
-    wanted = ("ok", "passed", "failed", "arguments", "model", "text")
-    counted = {"rows": len(kept.result["rows"])} if "rows" in kept.result else {}
-    return {
-        **{"when": kept.when, "part": kept.part, "cpu": kept.cpu, "kernel": kept.kernel},
-        **{"of": kept.of.origin.json, "facts": dict(kept.of.facts)},
-        "result": {name: kept.result[name] for name in wanted if name in kept.result} | counted,
-    }

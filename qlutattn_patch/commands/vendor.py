@@ -30,13 +30,13 @@ from qlutattn_patch.workspace import Workspace
 @json_option
 def command(given: Path | None, as_json: bool) -> None:
     """Get the pinned llama.cpp into vendor/llama.cpp, verified to the last byte."""
+    from qlutattn_patch.commands.documents import VendorDocument
     from qlutattn_patch.tree.vendor import vendor
-    from qlutattn_patch.upstream.pin import load_pin
+    from qlutattn_patch.upstream.pin import Pinned, load_pin
 
     workspace = Workspace.find()
     changed = vendor(workspace, given)
     console.step(f"{workspace.tree} {'is now' if changed else 'is'} the pinned llama.cpp.")
     if as_json:
         pin = load_pin(workspace.pin_file)
-        fields = {"commit": pin.commit, "tree": pin.tree}
-        document(True, {"tree": str(workspace.tree), "changed": changed, "pin": fields})
+        document(True, VendorDocument(str(workspace.tree), changed, Pinned(pin.commit, pin.tree)))

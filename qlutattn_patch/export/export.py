@@ -6,8 +6,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from qlutattn_patch.export.mapping import Carried, Collector
 from qlutattn_patch.export.unmapped import Refused
@@ -17,20 +17,21 @@ from qlutattn_patch.patches.series import Series, load_series
 from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.system.files import write_atomically
 from qlutattn_patch.system.lock import locked
+from qlutattn_patch.system.records import Versioned, doc
 from qlutattn_patch.system.toml import read_text
 from qlutattn_patch.system.transaction import Contents
 from qlutattn_patch.tree.worktree import Tree, locked_tree, write_patched
 from qlutattn_patch.workspace import Workspace, project_transaction
 
 
-@dataclass(frozen=True)
-class Exported:
+class Exported(Versioned, frozen=True):
     """What an export did, or, where something is refused, why it did nothing."""
 
-    carried: tuple[Carried, ...]
-    refused: tuple[Refused, ...]
-    warnings: tuple[str, ...]
-    changed: tuple[str, ...] = ()  # the project's own files
+    dry_run: Annotated[bool, doc("nothing was written")]
+    carried: Annotated[tuple[Carried, ...], doc("edits with a home")]
+    refused: Annotated[tuple[Refused, ...], doc("edits without one")]
+    warnings: Annotated[tuple[str, ...], doc("such as hooks with other forms")]
+    changed: Annotated[tuple[str, ...], doc("files of the project that are new or other")] = ()
 
 
 def export(workspace: Workspace, dry_run: bool = False) -> Exported:
@@ -53,7 +54,7 @@ def export(workspace: Workspace, dry_run: bool = False) -> Exported:
                         project_transaction(workspace).run(changes, workspace.pin_file.read_bytes())
                     write_patched(tree, generated.series, patched)
             return Exported(
-                tuple(collector.carried), tuple(collector.refused), tuple(collector.warnings), tuple(changes)
+                dry_run, tuple(collector.carried), tuple(collector.refused), tuple(collector.warnings), tuple(changes)
             )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
 from qlutattn_patch.export.diff import Edit, Part, apply_edits, edits, owned
 from qlutattn_patch.export.hookfile import place_of, text_is_shared, with_text
@@ -15,6 +15,7 @@ from qlutattn_patch.patches.apply import apply_series
 from qlutattn_patch.patches.generate import Layout, lay_out
 from qlutattn_patch.patches.series import Series
 from qlutattn_patch.system.git import is_plain_file
+from qlutattn_patch.system.records import Record, doc
 from qlutattn_patch.system.toml import read_text
 from qlutattn_patch.templates.anchors import Placed
 from qlutattn_patch.templates.formats import load_formats
@@ -26,14 +27,13 @@ from qlutattn_patch.workspace import Workspace
 _AGAIN = "then: qlutattn export"
 
 
-@dataclass(frozen=True)
-class Carried:
+class Carried(Record, frozen=True):
     """An edit that has a home: the file of the tree, and the template (which hook, which variant) that has it now."""
 
-    file: str
-    to: str
-    hook: int | None = None
-    form: int | None = None
+    file: Annotated[str, doc("of the tree")]
+    to: Annotated[str, doc("the template that has it now")]
+    hook: Annotated[int | None, doc("which [[hook]] of it")] = None
+    form: Annotated[int | None, doc("which [[or]] of the hook")] = None
 
 
 class Collector:

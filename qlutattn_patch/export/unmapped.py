@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Annotated
 
 from qlutattn_patch.export.diff import Edit, apply_edits
 from qlutattn_patch.export.hookfile import place_of, written
 from qlutattn_patch.export.patched_file import Owner, PatchedFile
+from qlutattn_patch.system.records import Record, doc
 from qlutattn_patch.templates.render import escaped
 from qlutattn_patch.templates.spec import Hook, PatchSpec
 
@@ -16,15 +17,14 @@ _CONTEXT = 12
 _MOST = 20
 
 
-@dataclass(frozen=True)
-class Refused:
+class Refused(Record, frozen=True):
     """An edit without a home: where it is in the edited tree, why it has none, and what would give it one."""
 
-    file: str
-    line: int | None
-    why: str
-    next: str
-    toml: str = ""
+    file: Annotated[str, doc("of the tree")]
+    line: Annotated[int | None, doc("where")]
+    why: Annotated[str, doc("why it has no home")]
+    next: Annotated[str, doc("what would give it one")]
+    toml: Annotated[str, doc("the hook to paste, or nothing")] = ""
 
     @property
     def lines(self) -> list[str]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+
+from msgspec import UNSET, structs
 
 from qlutattn_patch.building import cmake, results
 from qlutattn_patch.building.presets import preset as preset_named
-from qlutattn_patch.system import console, process
+from qlutattn_patch.measure.documents import BenchDocument, BenchRow, OwnResults, TimedRow
+from qlutattn_patch.system import console, process, records
 from qlutattn_patch.system.cpu import cpu_name
 from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.workspace import Workspace
@@ -49,19 +49,12 @@ class Settings:
         return [*(word for name, value in given if value is not None for word in (name, value)), *flags]
 
 
-@dataclass(frozen=True)
-class Result:
-    """A run: `json` is the JSON output."""
-
-    json: Mapping[str, Any]
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        return list(self.json["rows"])
+class Result(BenchDocument, frozen=True):
+    """A run, and how people are told of it."""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return (*COLUMNS, "instructions") if any("instructions" in row for row in self.rows) else COLUMNS
+        return (*COLUMNS, "instructions") if any(row.instructions for row in self.rows) else COLUMNS
 
     def table(self) -> list[list[str]]:
         """A line for each row, with an empty one between groups."""
@@ -69,21 +62,21 @@ class Result:
         for before, row in zip([None, *self.rows], self.rows, strict=False):
             if before and _group(before) != _group(row):
                 lines.append([""] * len(self.columns))
-            cells = [row["work"], str(row["n_kv"]), str(row["threads"]), row["cache"], row["kernel"]]
-            cells += [f"{row['median_ms']:.3f}", f"{row['min_ms']:.3f}", _percent(row["spread"])]
-            cells += ["-" if row["vs_f16"] is None else f"{row['vs_f16']:#.3g}", _percent(row["vs_floor"])]
-            cells += [f"{row['instructions']:,}"] if "instructions" in row else []
+            cells = [row.work, str(row.n_kv), str(row.threads), row.cache, row.kernel]
+            cells += [f"{row.median_ms:.3f}", f"{row.min_ms:.3f}", _percent(row.spread)]
+            cells += ["-" if row.vs_f16 is None else f"{row.vs_f16:#.3g}", _percent(row.vs_floor)]
+            cells += [] if row.instructions is UNSET else [f"{row.instructions:,}"]
             lines.append(cells)
         return lines
 
     def summary(self) -> list[str]:
         """What all rows have in common, for people."""
         rates = [
-            f"{rate['threads']} thread(s): read {rate['read_gbps']:.1f} GB/s, memcpy {rate['memcpy_gbps']:.1f} GB/s"
-            for rate in self.json["bandwidth"]
+            f"{rate.threads} thread(s): read {rate.read_gbps:.1f} GB/s, memcpy {rate.memcpy_gbps:.1f} GB/s"
+            for rate in self.bandwidth
         ]
-        run = f"{self.json['caches']} caches, stock types by {self.json['layout']}"
-        return [f"{self.json['cpu']}; {' '.join(self.json['isa'])}; {run}", "; ".join(rates)]
+        run = f"{self.caches} caches, stock types by {self.layout}"
+        return [f"{self.cpu}; {' '.join(self.isa)}; {run}", "; ".join(rates)]
 
 
 def bench(workspace: Workspace, preset: str, settings: Settings, instructions: bool = False) -> Result:
@@ -102,38 +95,31 @@ def bench(workspace: Workspace, preset: str, settings: Settings, instructions: b
         own = _run(program, settings, Path(folder) / "bench.json")
         if valgrind:
             with console.progress("counting instructions") as moved:
-                for done, row in enumerate(own["rows"]):
-                    moved(done, len(own["rows"]), row["id"])
-                    row["instructions"] = count(valgrind, program, settings, row["id"], Path(folder) / "callgrind.out")
+                for at, row in enumerate(own.rows):
+                    moved(at, len(own.rows), row.id)
+                    counted = count(valgrind, program, settings, row.id, Path(folder) / "callgrind.out")
+                    own.rows[at] = structs.replace(row, instructions=counted)
     result = result_of(own, preset, cpu_name())
     part = settings.quick or settings.filter is not None
-    results.keep(workspace, preset, results.BENCH, {"arguments": settings.arguments, **result.json}, part)
+    kept = {"arguments": settings.arguments, **records.plain(result)}
+    results.keep(workspace, preset, results.BENCH, kept, part)
     return result
 
 
-def result_of(own: Mapping[str, Any], preset: str, cpu: str) -> Result:
+def result_of(own: OwnResults, preset: str, cpu: str) -> Result:
     """Add the ratios to what bench_attn reports: to f16 of the same group, and to the floor measured with the row."""
-    f16 = {_group(row): row["median_ms"] for row in own["rows"] if row["cache"] == "f16"}
+    f16 = {_group(row): row.median_ms for row in own.rows if row.cache == "f16"}
     rows = [
-        {
-            **row,
-            "vs_f16": _ratio(f16.get(_group(row)), row["median_ms"]),
-            "vs_floor": _ratio(row["floor_ms"], row["median_ms"]),
-        }
-        for row in own["rows"]
+        BenchRow(
+            **structs.asdict(row),
+            vs_f16=_ratio(f16.get(_group(row)), row.median_ms),
+            vs_floor=_ratio(row.floor_ms, row.median_ms),
+        )
+        for row in own.rows
     ]
-    widest = max(own["bandwidth"], key=lambda rate: rate["threads"])
-    head = {
-        "schema": 1,
-        "cpu": cpu,
-        "isa": own["isa"],
-        "build": own.get("build"),
-        "preset": preset,
-        "caches": own["caches"],
-        "layout": own["layout"],
-    }
-    rates = {name: widest[name] for name in ("read_gbps", "memcpy_gbps")}
-    return Result({**head, **rates, "bandwidth": own["bandwidth"], "rows": rows})
+    widest = max(own.bandwidth, key=lambda rate: rate.threads)
+    rates = (widest.read_gbps, widest.memcpy_gbps)
+    return Result(cpu, own.isa, own.build, preset, own.caches, own.layout, *rates, own.bandwidth, rows)
 
 
 def count(valgrind: Path, program: Path, settings: Settings, row: str, out: Path) -> int:
@@ -159,7 +145,7 @@ def exactly(row: str) -> str:
     return "^" + row.replace("+", r"\+") + "$"
 
 
-def _run(program: Path, settings: Settings, file: Path) -> dict[str, Any]:
+def _run(program: Path, settings: Settings, file: Path) -> OwnResults:
     lines: list[str] = []
     with console.progress("running bench_attn") as moved:
 
@@ -175,17 +161,16 @@ def _run(program: Path, settings: Settings, file: Path) -> dict[str, Any]:
     if status == 3:
         raise ExpectedError(said.removesuffix(".") + ".", "qlutattn bench, with fewer --keys")
     try:
-        own: dict[str, Any] = json.loads(file.read_bytes()) if status == 0 else {}
-        good = own["schema"] == 1 and all(row["median_ms"] > 0 for row in own["rows"])
-    except (OSError, ValueError, KeyError, TypeError):
-        good = False
-    if not good:
-        console.show(lines[-_TAIL:])
-        raise ExpectedError(
-            f"bench_attn ended with exit status {status} and left no results; its last words are above.",
-            "qlutattn align, to see whether what was built is right",
-        )
-    return own
+        if status == 0:
+            return records.read(file, OwnResults)
+        why = ""
+    except (OSError, ValueError) as failure:
+        why = "" if isinstance(failure, OSError) else f" ({failure})"
+    console.show(lines[-_TAIL:])
+    raise ExpectedError(
+        f"bench_attn ended with exit status {status} and left no results{why}; its last words are above.",
+        "qlutattn align, to see whether what was built is right",
+    )
 
 
 def _warn_if_busy() -> None:
@@ -197,8 +182,8 @@ def _warn_if_busy() -> None:
         )
 
 
-def _group(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return row["work"], row["n_kv"], row["threads"]
+def _group(row: TimedRow) -> tuple[str, int, int]:
+    return row.work, row.n_kv, row.threads
 
 
 def _ratio(other: float | None, own: float) -> float | None:

@@ -13,8 +13,9 @@ from qlutattn_patch.building import cmake, results
 from qlutattn_patch.building.presets import preset as preset_named
 from qlutattn_patch.measure import caches, perplexity
 from qlutattn_patch.measure.caches import JUDGED, Cache
+from qlutattn_patch.measure.documents import EvalDocument, EvalRow
 from qlutattn_patch.measure.perplexity import Context, Refusal, Tool
-from qlutattn_patch.system import console
+from qlutattn_patch.system import console, records
 from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.templates.formats import F16_BITS, load_formats
 from qlutattn_patch.workspace import Workspace
@@ -51,43 +52,34 @@ class Settings:
     threads: int | None = None
 
 
-@dataclass(frozen=True)
-class Result:
-    """A run: `json` is the JSON output."""
-
-    json: Mapping[str, Any]
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        return list(self.json["rows"])
+class Result(EvalDocument, frozen=True):
+    """A run, and how people are told of it."""
 
     def table(self) -> list[list[str]]:
         return [
             [
-                row["cache"],
-                _or_dash(row["window"]),
-                _or_dash(row["sink"]),
-                f"{row['bpw']:g}",
-                _or_dash(row["cache_bytes"], lambda size: f"{size / 2**20:.2f}"),
-                _or_dash(row["bits_in_cache"], lambda bits: f"{bits:.2f}"),
-                f"{row['ppl']:.4f} ± {row['ppl_err']:.4f}",
-                f"{row['dppl']:+.4f} ± {row['dppl_err']:.4f}",
-                f"{row['kld_mean']:.6f} ± {row['kld_mean_err']:.6f}",
-                f"{row['kld_median']:.6f}",
-                f"{row['kld_p999']:.4f}",
-                f"{row['same_top']:.2f} %",
+                row.cache,
+                _or_dash(row.window),
+                _or_dash(row.sink),
+                f"{row.bpw:g}",
+                _or_dash(row.cache_bytes, lambda size: f"{size / 2**20:.2f}"),
+                _or_dash(row.bits_in_cache, lambda bits: f"{bits:.2f}"),
+                f"{row.ppl:.4f} ± {row.ppl_err:.4f}",
+                f"{row.dppl:+.4f} ± {row.dppl_err:.4f}",
+                f"{row.kld_mean:.6f} ± {row.kld_mean_err:.6f}",
+                f"{row.kld_median:.6f}",
+                f"{row.kld_p999:.4f}",
+                f"{row.same_top:.2f} %",
             ]
             for row in self.rows
         ]
 
     def summary(self) -> list[str]:
         """What all rows have in common, for people."""
-        made = self.json
         return [
-            f"{made['model']}: {made['tokens']} tokens judged,"
-            f" the second halves of {made['chunks']} chunks of {made['n_ctx']}",
+            f"{self.model}: {self.tokens} tokens judged, the second halves of {self.chunks} chunks of {self.n_ctx}",
             "bits: of the codes, with their scales; MiB and bits, all: the whole cache as allocated for one sequence of"
-            f" {made['n_ctx']} tokens, window and sink included",
+            f" {self.n_ctx} tokens, window and sink included",
         ]
 
 
@@ -109,7 +101,7 @@ def evaluate(workspace: Workspace, preset: str, settings: Settings) -> Result:
         pairs = list(zip(asked, contexts, strict=True))
         chunks, found = _judge(tool, settings, pairs, f16, Path(folder) / "f16.logits")
     result = result_of(settings, chunks, f16, [(*pair, one) for pair, one in zip(pairs, found, strict=True)])
-    results.keep(workspace, preset, results.EVAL, result.json, inputs=(settings.model, settings.text))
+    results.keep(workspace, preset, results.EVAL, result, inputs=(settings.model, settings.text))
     return result
 
 
@@ -120,13 +112,13 @@ def result_of(
     rows = []
     for cache, context, found in judged:
         share = context.cache_bytes / f16.cache_bytes if context.cache_bytes and f16.cache_bytes else None
+        bits = None if share is None else round(share * F16_BITS, 4)
         asked = {"cache": cache.name, "type_k": cache.type_k, "type_v": cache.type_v}
         kept = {"window": context.window, "sink": context.sink, "ubatch": context.ubatch}
-        size: dict[str, object] = {"bpw": cache.bpw, "cache_bytes": context.cache_bytes}
-        size |= {"bits_in_cache": None if share is None else round(share * F16_BITS, 4)}
-        rows.append({**asked, **kept, **size, **found})
-    made = {"schema": 1, "model": str(settings.model), "text": str(settings.text), "n_ctx": settings.n_ctx}
-    return Result({**made, "chunks": chunks, "tokens": chunks * perplexity.scored(settings.n_ctx), "rows": rows})
+        size = {"bpw": cache.bpw, "cache_bytes": context.cache_bytes, "bits_in_cache": bits}
+        rows.append(records.typed({**asked, **kept, **size, **found}, EvalRow))
+    tokens = chunks * perplexity.scored(settings.n_ctx)
+    return Result(str(settings.model), str(settings.text), settings.n_ctx, chunks, tokens, rows)
 
 
 def _contexts(tool: Tool, asked: Sequence[Cache], empty: Path) -> tuple[Context, list[Context]]:

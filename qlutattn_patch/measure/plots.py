@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qlutattn_patch.measure import bench, evaluate
+from qlutattn_patch.measure.documents import BenchRow
 from qlutattn_patch.system.errors import ExpectedError
 
 SUFFIXES = (".svg", ".png")
@@ -27,19 +28,19 @@ def check(path: Path) -> None:
 
 def plot_bench(result: bench.Result, path: Path) -> None:
     """Write the picture, as SVG or PNG by the file's name: a line of two panels for each work and thread count."""
-    groups = list(dict.fromkeys((row["work"], row["threads"]) for row in result.rows))
+    groups = list(dict.fromkeys((row.work, row.threads) for row in result.rows))
     figure = _new_figure(11, 3.8 * len(groups))
     panels = figure.subplots(len(groups), 2, squeeze=False)
-    figure.suptitle(f"{result.json['cpu']}, {result.json['caches']} caches", fontsize="medium")
+    figure.suptitle(f"{result.cpu}, {result.caches} caches", fontsize="medium")
     for (work, threads), (times, ratios) in zip(groups, panels, strict=True):
-        rows = [row for row in result.rows if (row["work"], row["threads"]) == (work, threads)]
+        rows = [row for row in result.rows if (row.work, row.threads) == (work, threads)]
         title = f"{work}, {threads} thread{'s' if threads > 1 else ''}"
-        for cache in dict.fromkeys(row["cache"] for row in rows):
-            mine = sorted((row for row in rows if row["cache"] == cache), key=lambda row: row["n_kv"])
+        for cache in dict.fromkeys(row.cache for row in rows):
+            mine = sorted((row for row in rows if row.cache == cache), key=lambda row: row.n_kv)
             style = {"marker": "o", "markersize": 3, "label": cache, **(_UPSTREAM if _is_upstream(mine) else {})}
-            times.plot([row["n_kv"] for row in mine], [row["median_ms"] for row in mine], **style)
-            known = [row for row in mine if row["vs_f16"] is not None]
-            ratios.plot([row["n_kv"] for row in known], [row["vs_f16"] for row in known], **style)
+            times.plot([row.n_kv for row in mine], [row.median_ms for row in mine], **style)
+            known = [row for row in mine if row.vs_f16 is not None]
+            ratios.plot([row.n_kv for row in known], [row.vs_f16 for row in known], **style)
         _label_bench_axes(times, f"{title}: time", "ms", "log")
         _label_bench_axes(ratios, f"{title}: how many times as fast as f16", "× f16", "linear")
     _save(figure, path)
@@ -58,8 +59,8 @@ def _label_bench_axes(axes: Any, title: str, unit: str, scale: str) -> None:
     axes.legend(fontsize="small")
 
 
-def _is_upstream(rows: list[dict[str, Any]]) -> bool:
-    return all(row["kernel"] == "upstream" for row in rows)
+def _is_upstream(rows: list[BenchRow]) -> bool:
+    return all(row.kernel == "upstream" for row in rows)
 
 
 def plot_evaluation(result: evaluate.Result, path: Path) -> None:
@@ -70,25 +71,23 @@ def plot_evaluation(result: evaluate.Result, path: Path) -> None:
     """
     figure = _new_figure(8, 5.5)
     axes = figure.subplots()
-    rows = [row for row in result.rows if (row["type_k"], row["type_v"]) != ("f16", "f16")]
+    rows = [row for row in result.rows if (row.type_k, row.type_v) != ("f16", "f16")]
     for row in rows:
-        x = [row["bpw"], row["bits_in_cache"] or row["bpw"]]
-        same = row["type_k"] == row["type_v"]
-        axes.plot(x, [row["kld_mean"]] * 2, "--" if same else "-", marker="|", label=row["cache"])
-        axes.plot(x[:1], [row["kld_mean"]], "o", color=axes.lines[-1].get_color())
+        x = [row.bpw, row.bits_in_cache or row.bpw]
+        same = row.type_k == row.type_v
+        axes.plot(x, [row.kld_mean] * 2, "--" if same else "-", marker="|", label=row.cache)
+        axes.plot(x[:1], [row.kld_mean], "o", color=axes.lines[-1].get_color())
         beside = (6, -3) if same else (4, 4)
-        axes.annotate(row["cache"], (x[0], row["kld_mean"]), beside, textcoords="offset points", fontsize="small")
-    if all(row["kld_mean"] > 0 for row in rows):
+        axes.annotate(row.cache, (x[0], row.kld_mean), beside, textcoords="offset points", fontsize="small")
+    if all(row.kld_mean > 0 for row in rows):
         axes.set_yscale("log")
     _label_evaluation_axes(axes, result)
     _save(figure, path)
 
 
 def _label_evaluation_axes(axes: Any, result: evaluate.Result) -> None:
-    made = result.json
-    axes.set_title(
-        f"{Path(made['model']).name}, {made['tokens']} tokens in contexts of {made['n_ctx']}", fontsize="medium"
-    )
+    made = result
+    axes.set_title(f"{Path(made.model).name}, {made.tokens} tokens in contexts of {made.n_ctx}", fontsize="medium")
     axes.set_xlabel("bits per value: ● codes and scales, | the whole cache with window and sink")
     axes.set_ylabel("mean KL divergence from f16")
     axes.set_xlim(left=0)

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from qlutattn_patch.patches.docs import formats_page, patches_page
 from qlutattn_patch.patches.series import RECEIPT, SERIES, SUFFIX, Patch, Series
@@ -35,7 +36,8 @@ _ENDS_A_MESSAGE = re.compile(r"^(---|diff -|Index: |From )")
 class Drift:
     """A generated file that is not what the templates say."""
 
-    kind: str  # missing, changed, orphaned, or foreign: a patch that neither the series nor this program knows
+    # foreign: a patch that neither the series nor this program knows
+    kind: Literal["missing", "changed", "orphaned", "foreign"]
     path: Path
 
 
@@ -49,7 +51,8 @@ class Generated:
 
     def drift(self) -> list[Drift]:
         """How the files on disk differ from what was generated."""
-        found = [Drift(_kind(path, data), path) for path, data in self.files.items() if _kind(path, data) != "same"]
+        compared = [(path, _kind(path, data)) for path, data in self.files.items()]
+        found = [Drift(kind, path) for path, kind in compared if kind != "same"]
         there = sorted(self.folder.glob(f"*{SUFFIX}")) + sorted(self.folder.glob(".*.new"))
         strays = [path for path in there if path not in self.files]
         return found + [Drift("orphaned" if _is_generated(path) else "foreign", path) for path in strays]
@@ -209,7 +212,7 @@ def _is_generated(path: Path) -> bool:
     return path.suffix == ".new" or f"\nFrom: {IDENTITY} <{MAIL}>\n".encode() in path.read_bytes()[:200]
 
 
-def _kind(path: Path, data: bytes) -> str:
+def _kind(path: Path, data: bytes) -> Literal["same", "changed", "missing"]:
     try:
         return "same" if path.read_bytes() == data else "changed"
     except FileNotFoundError:

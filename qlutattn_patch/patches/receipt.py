@@ -2,99 +2,66 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from msgspec import Meta
 
 from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.system.files import is_plain_path
+from qlutattn_patch.system.records import Versioned, encoded, read
 
-_ID = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
+_Id = Annotated[str, Meta(pattern=r"\A([0-9a-f]{40}|[0-9a-f]{64})\Z")]
 
 
-@dataclass(frozen=True)
-class PatchesReceipt:
+class _Receipt(Versioned, frozen=True):
+    def encode(self) -> bytes:
+        """The contents of receipt.json."""
+        return encoded(self, is_sorted=True)
+
+
+class PatchesReceipt(_Receipt, frozen=True):
     """What patches/ was generated from: the digest of the templates, the pristine tree; and each patch's digest."""
 
     templates: str
     upstream: str
-    patches: Mapping[str, str]
-
-    def encode(self) -> bytes:
-        """The contents of patches/receipt.json."""
-        return _encoded(self)
+    patches: dict[str, str]
 
 
-@dataclass(frozen=True)
-class Receipt:
+class Receipt(_Receipt, frozen=True):
     """`files` holds the blob id of each file that apply changed, None for one that it removed."""
 
-    commit: str
-    base: str
-    series: str
-    result: str
-    files: Mapping[str, str | None]
-    templates: str | None = None  # None: applied before templates had a digest
+    commit: _Id
+    base: _Id
+    series: _Id
+    result: _Id
+    files: dict[str, _Id | None]
+    templates: _Id | None = None  # None: applied before templates had a digest
 
-    def encode(self) -> bytes:
-        """The contents of receipt.json."""
-        return _encoded(self)
+    def __post_init__(self) -> None:
+        if not all(is_plain_path(path) for path in self.files):
+            raise ValueError("a path leads out of the tree")
 
 
 def read_patches_receipt(path: Path) -> PatchesReceipt:
     """Read the receipt of a generate; patches without one are of unknown making."""
     try:
-        found = PatchesReceipt(**_decoded(path))
-        if isinstance(found.patches, dict) and isinstance(found.templates, str) and isinstance(found.upstream, str):
-            return found
-    except FileNotFoundError:
+        return read(path, PatchesReceipt)
+    except (ValueError, OSError) as failure:
+        wrong = "is missing" if isinstance(failure, FileNotFoundError) else "cannot be read"
         raise ExpectedError(
-            f"{path}, which says what the patches were made from, is missing.", "qlutattn generate"
+            f"{path}, which says what the patches were made from, {wrong}.", "qlutattn generate"
         ) from None
-    except (ValueError, RecursionError, OSError, TypeError):
-        pass
-    raise ExpectedError(f"{path}, which says what the patches were made from, cannot be read.", "qlutattn generate")
 
 
 def read_receipt(path: Path) -> Receipt | None:
     """Read the receipt of an apply, None if there is none."""
     try:
-        receipt = Receipt(**_decoded(path))
-        if _is_whole(receipt):
-            return receipt
+        return read(path, Receipt)
     except FileNotFoundError:
         return None
-    except (ValueError, RecursionError, OSError, TypeError) as failure:
-        raise _damaged(path) from failure
-    raise _damaged(path)
-
-
-def _is_whole(receipt: Receipt) -> bool:
-    """Whether every field is what apply writes: ids are git's or a sha256, and no path leads out of the tree."""
-    ids: list[object] = [receipt.commit, receipt.base, receipt.series, receipt.result]
-    if not isinstance(receipt.files, dict) or not all(is_plain_path(path) for path in receipt.files):
-        return False
-    ids += [] if receipt.templates is None else [receipt.templates]
-    ids += [blob for blob in receipt.files.values() if blob is not None]
-    return all(isinstance(one, str) and _ID.fullmatch(one) for one in ids)
-
-
-def _damaged(path: Path) -> ExpectedError:
-    return ExpectedError(
-        f"The receipt {path} cannot be read.",
-        "put the files back with git checkout and git clean, remove the receipt, then: qlutattn apply",
-    )
-
-
-def _encoded(receipt: PatchesReceipt | Receipt) -> bytes:
-    return (json.dumps({"schema": 1, **asdict(receipt)}, indent=1, sort_keys=True) + "\n").encode()
-
-
-def _decoded(path: Path) -> dict[str, Any]:
-    raw = json.loads(path.read_bytes())
-    if not isinstance(raw, dict) or raw.pop("schema", None) != 1:
-        raise ValueError
-    return raw
+    except (ValueError, OSError) as failure:
+        raise ExpectedError(
+            f"The receipt {path} cannot be read.",
+            "put the files back with git checkout and git clean, remove the receipt, then: qlutattn apply",
+        ) from failure

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import signal
 import tempfile
 import xml.etree.ElementTree as ET
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from msgspec import MsgspecError, UnsetType, structs
 
 from qlutattn_patch.building import results, toolchain
 from qlutattn_patch.building.presets import preset as preset_named
+from qlutattn_patch.proof.documents import AlignDocument, Case, Numpy, OwnResults
 from qlutattn_patch.proof.dump import Verdict, check
-from qlutattn_patch.system import console, process
+from qlutattn_patch.system import console, process, records
 from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.templates.formats import QuantType, load_formats
 from qlutattn_patch.workspace import Workspace
@@ -27,34 +28,38 @@ _TAIL = 30
 
 @dataclass(frozen=True)
 class Report:
-    """The merged result: `json` is the JSON output, `faults` is what no single case is to blame for."""
+    """The merged result, and the command that runs it again, without its --filter."""
 
-    json: Mapping[str, Any]
-    faults: tuple[str, ...]
-    repeat: str  # the command that runs it again, without its --filter
+    document: AlignDocument
+    repeat: str
 
     @property
     def ok(self) -> bool:
-        return bool(self.json["ok"])
+        return self.document.ok
 
     @property
-    def cases(self) -> list[dict[str, Any]]:
-        return list(self.json["cases"])
+    def cases(self) -> list[Case]:
+        return self.document.cases
+
+    @property
+    def faults(self) -> list[str]:
+        """What no single case is to blame for."""
+        return self.document.faults
 
     def table(self) -> list[list[str]]:
         """A row for each K and V type and kernel: how many cases, and the worst of each measure."""
-        groups: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+        groups: dict[tuple[str, ...], list[Case]] = defaultdict(list)
         for case in self.cases:
-            groups[(str(case.get("type_k")), str(case.get("type_v")), str(case.get("kernel", "")))].append(case)
+            groups[(case.type_k, case.type_v, case.kernel or "")].append(case)
         return [
             [
                 *(_short(part) for part in key),
                 str(len(cases)),
-                str(sum(not case["ok"] for case in cases)),
+                str(sum(not case.ok for case in cases)),
                 _worst(_ratio(case) for case in cases),
-                _worst((case.get("numpy") or {}).get("error_over_tolerance") for case in cases),
-                _worst(case.get("nmse_codes") for case in cases),
-                _worst(case.get("nmse_f32") for case in cases),
+                _worst(case.numpy.error_over_tolerance for case in cases if case.numpy),
+                _worst(case.nmse_codes for case in cases),
+                _worst(case.nmse_f32 for case in cases),
             ]
             for key, cases in sorted(groups.items())
         ]
@@ -63,16 +68,15 @@ class Report:
         """Each failing case: what is wrong, and the command that repeats just it."""
         lines = [f"FAILED {fault}" for fault in self.faults]
         for case in self.cases:
-            if not case["ok"]:
-                lines += [f"FAILED {case['id']}", *(f"  {why}" for why in _reasons(case))]
-                lines.append(f"  repeat: {self.repeat} --filter {process.shown([exactly(str(case['id']))])}")
+            if not case.ok:
+                lines += [f"FAILED {case.id}", *(f"  {why}" for why in _reasons(case))]
+                lines.append(f"  repeat: {self.repeat} --filter {process.shown([exactly(case.id)])}")
         return lines
 
     def verdict(self) -> str:
         """The last line for people."""
-        passed, failed = self.json["passed"], self.json["failed"]
-        checked = sum("numpy" in case for case in self.cases)
-        counts = f"{passed} cases passed, {failed} failed; numpy checked {checked} of them"
+        checked = sum(bool(case.numpy) for case in self.cases)
+        counts = f"{self.document.passed} cases passed, {self.document.failed} failed; numpy checked {checked} of them"
         return f"{'PASS' if self.ok else 'FAIL'}  {counts}" + (f"; {'; '.join(self.faults)}" if self.faults else "")
 
 
@@ -107,22 +111,25 @@ def align(workspace: Workspace, preset: str, filter: str | None = None, quick: b
             status = process.follow(argv, take)
         own, faults = _own_results(own_results, status, lines)
         verdicts: list[Verdict] = []
-        if own["cases"] and not faults:
+        if own.cases and not faults:
             with console.progress("checking the dump in numpy") as checked:
-                verdicts, more = _verdicts(dump, types, len(own["cases"]), checked)
+                verdicts, more = _verdicts(dump, types, len(own.cases), checked)
             faults += more
-    faults += [] if filter or faults else _not_covered(own["cases"], verdicts)
-    head = {"schema": 1, "ok": False, **_made_from(own), "preset": preset}
-    report = _merged(head, own, verdicts, faults, repeat(workspace, preset))
+    faults += [] if filter or faults else _not_covered(own.cases, verdicts)
+    report = Report(_merged(preset, own, verdicts, faults), repeat(workspace, preset))
     if not filter:
-        results.keep(workspace, preset, results.ALIGN, report.json, part=quick)
+        results.keep(workspace, preset, results.ALIGN, report.document, part=quick)
     return report
 
 
 def load_fresh(workspace: Workspace, preset: str, quick: bool) -> tuple[Report, str] | None:
     """The report that still stands, since nothing has changed that it depends on, and when it was made."""
     kept = results.load_fresh(workspace, preset, results.ALIGN, part=quick)
-    return (Report(kept.result, (), repeat(workspace, preset)), kept.when) if kept else None
+    try:
+        document = records.typed(kept.result, AlignDocument) if kept else None
+    except MsgspecError:  # an older qlutattn's
+        document = None
+    return (Report(document, repeat(workspace, preset)), kept.when) if kept and document else None
 
 
 def repeat(workspace: Workspace, preset: str) -> str:
@@ -130,17 +137,11 @@ def repeat(workspace: Workspace, preset: str) -> str:
     return process.shown(["qlutattn", "align", "--preset", preset, *workspace.options])
 
 
-def _made_from(own: Mapping[str, Any]) -> dict[str, Any]:
-    """What align_attn says that it was built from: of an older build than the tree, that is what counts."""
-    build = own.get("build") if isinstance(own.get("build"), dict) else None
-    return {"upstream": (build or {}).get("upstream"), "series": (build or {}).get("series"), "build": build}
-
-
 def junit(report: Report) -> bytes:
     """The report as JUnit XML, one test case for each case, and one for what no case is to blame for."""
-    name = f"align_attn.{report.json['preset']}"
+    name = f"align_attn.{report.document.preset}"
     faults = [("align_attn", "\n".join(report.faults))] if report.faults else []
-    cases = [(str(case["id"]), "" if case["ok"] else "\n".join(_reasons(case))) for case in report.cases]
+    cases = [(case.id, "" if case.ok else "\n".join(_reasons(case))) for case in report.cases]
     every = [*cases, *faults]
     failures = str(sum(bool(why) for _, why in every))
     suite = ET.Element("testsuite", name=name, tests=str(len(every)), failures=failures, errors="0", skipped="0")
@@ -159,9 +160,9 @@ def exactly(case_id: str) -> str:
     return "^" + "".join(f"\\{c}" if c in r"\^$.|?*+()[]{}" else c for c in case_id) + "$"
 
 
-def _own_results(results: Path, status: int, lines: list[str]) -> tuple[dict[str, Any], list[str]]:
+def _own_results(results: Path, status: int, lines: list[str]) -> tuple[OwnResults, list[str]]:
     """What align_attn reports of itself, and what is wrong with that."""
-    nothing: dict[str, Any] = {"isa": [], "cases": []}
+    nothing = OwnResults(ok=False, cases=[])
     if status == 2:
         said = next((line for line in reversed(lines) if line.strip()), "align_attn refuses its arguments")
         raise ExpectedError(said.removesuffix(".") + ".", "give another --filter, or none")
@@ -169,22 +170,18 @@ def _own_results(results: Path, status: int, lines: list[str]) -> tuple[dict[str
         console.show(lines[-_TAIL:])
         return nothing, [f"align_attn {_ending(status)}; its last words are above"]
     try:
-        own = json.loads(results.read_bytes())
-        good = (
-            isinstance(own, dict)
-            and own["schema"] == 1
-            and all(isinstance(case["id"], str) and isinstance(case["ok"], bool) for case in own["cases"])
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        good = False
-    if not good:
+        own = records.read(results, OwnResults)
+    except (OSError, ValueError) as failure:
         console.show(lines[-_TAIL:])
-        return nothing, [f"align_attn ended with exit status {status} but left no results; its last words are above"]
-    failed = sum(not case["ok"] for case in own["cases"])
-    if not own["cases"]:
+        why = "" if isinstance(failure, OSError) else f" ({failure})"
+        return nothing, [
+            f"align_attn ended with exit status {status} but left no results{why}; its last words are above"
+        ]
+    failed = sum(not case.ok for case in own.cases)
+    if not own.cases:
         raise ExpectedError("No case of align_attn matches the filter.", "qlutattn align, without --filter")
-    if (status == 0) != (failed == 0) or own.get("ok") != (failed == 0):
-        return own, [f"align_attn contradicts itself: exit status {status}, ok {own.get('ok')}, {failed} failing cases"]
+    if (status == 0) != (failed == 0) or own.ok != (failed == 0):
+        return own, [f"align_attn contradicts itself: exit status {status}, ok {own.ok}, {failed} failing cases"]
     return own, []
 
 
@@ -196,7 +193,9 @@ def _ending(status: int) -> str:
         return f"stopped with exit status {status}"
 
 
-def _verdicts(dump: Path, types: tuple[QuantType, ...], total: int, moved: Any) -> tuple[list[Verdict], list[str]]:
+def _verdicts(
+    dump: Path, types: tuple[QuantType, ...], total: int, moved: Callable[[int, int, str], None]
+) -> tuple[list[Verdict], list[str]]:
     if not dump.is_file():
         return [], ["align_attn wrote no dump"]
     verdicts = []
@@ -209,80 +208,70 @@ def _verdicts(dump: Path, types: tuple[QuantType, ...], total: int, moved: Any) 
     return verdicts, []
 
 
-def _not_covered(cases: list[dict[str, Any]], verdicts: list[Verdict]) -> list[str]:
+def _not_covered(cases: list[Case], verdicts: list[Verdict]) -> list[str]:
     """A whole run must have put tiles of every type that it used before numpy."""
-    used = {case.get(key) for case in cases if case.get("n_kv_packed") for key in _TYPES} - {"f16"}
+    used = {name for case in cases if case.n_kv_packed for name in (case.type_k, case.type_v)} - {"f16"}
     seen = {name for verdict in verdicts for name, count in verdict.tiles.items() if count}
-    return [f"the dump holds no tile of {name}" for name in sorted(str(name) for name in used - seen)]
+    return [f"the dump holds no tile of {name}" for name in sorted(used - seen)]
 
 
-_TYPES = ("type_k", "type_v")
-
-
-def _merged(
-    head: dict[str, Any], own: dict[str, Any], verdicts: list[Verdict], faults: list[str], repeat: str
-) -> Report:
-    cases = {case["id"]: dict(case) for case in own["cases"]}
-    if len(cases) != len(own["cases"]):
+def _merged(preset: str, own: OwnResults, verdicts: list[Verdict], faults: list[str]) -> AlignDocument:
+    cases = {case.id: case for case in own.cases}
+    if len(cases) != len(own.cases):
         faults = [*faults, "two cases of align_attn have the same id"]
     for verdict in verdicts:
         if verdict.id not in cases:
             faults = [*faults, f"the dump has a case '{verdict.id}' that the results lack"]
             continue
         case = cases[verdict.id]
-        case["numpy"] = {
-            "tiles": dict(verdict.tiles),
-            "error_over_tolerance": verdict.ratio,
-            "worst": verdict.worst,
-            "wrong": list(verdict.wrong),
-        }
-        case["ok"] = case["ok"] and not verdict.wrong
-    failed = sum(not case["ok"] for case in cases.values())
+        ratio = verdict.ratio if math.isfinite(verdict.ratio) else None
+        numpy = Numpy(dict(verdict.tiles), ratio, verdict.worst, list(verdict.wrong))
+        cases[verdict.id] = structs.replace(case, numpy=numpy, ok=case.ok and not verdict.wrong)
+    failed = sum(not case.ok for case in cases.values())
     passed = len(cases) - failed
-    ok = not failed and not faults and passed > 0
-    merged = {**head, "ok": ok, "isa": own.get("isa", []), "passed": passed, "failed": failed}
-    merged |= {"faults": faults, "cases": list(cases.values())}
-    return Report(_finite(merged), tuple(faults), repeat)
+    return AlignDocument(
+        ok=not failed and not faults and passed > 0,
+        # of an older build than the tree, that is what counts
+        upstream=own.build.upstream if own.build else None,
+        series=own.build.series if own.build else None,
+        build=own.build,
+        preset=preset,
+        isa=own.isa,
+        passed=passed,
+        failed=failed,
+        faults=faults,
+        cases=list(cases.values()),
+    )
 
 
-def _reasons(case: Mapping[str, Any]) -> list[str]:
+def _reasons(case: Case) -> list[str]:
     """Why a case failed: align_attn's own words or numbers, then numpy's."""
-    reasons = [f"align_attn: {fault}" for fault in case.get("faults") or ()]
-    numpy = case.get("numpy") or {}
-    reasons += [f"numpy: {wrong}" for wrong in numpy.get("wrong", [])]
+    reasons = [f"align_attn: {fault}" for fault in case.faults or ()]
+    reasons += [f"numpy: {wrong}" for wrong in case.numpy.wrong] if case.numpy else []
     if not reasons:
         reasons.append(
-            f"align_attn: largest error {case.get('max_abs_err')}, tolerance {case.get('tolerance')},"
-            f" nmse against codes {case.get('nmse_codes')}, against f32 {case.get('nmse_f32')}"
+            f"align_attn: largest error {case.max_abs_err}, tolerance {case.tolerance},"
+            f" nmse against codes {case.nmse_codes}, against f32 {case.nmse_f32}"
         )
     return reasons
 
 
-def _ratio(case: Mapping[str, Any]) -> float | None:
-    if isinstance(case.get("worst_ratio"), (int, float)):  # element by element, where align_attn says it
-        return float(case["worst_ratio"])
-    error, tolerance = case.get("max_abs_err"), case.get("tolerance")
+def _ratio(case: Case) -> float | None:
+    if isinstance(case.worst_ratio, (int, float)):  # element by element, where align_attn says it
+        return float(case.worst_ratio)
+    error, tolerance = case.max_abs_err, case.tolerance
     if not isinstance(error, (int, float)) or not isinstance(tolerance, (int, float)):
         return None
     return 0.0 if error == 0 else error / tolerance if tolerance else math.inf
 
 
-def _worst(values: Any) -> str:
+def _worst(values: Iterable[float | UnsetType | None]) -> str:
     known = [value for value in values if isinstance(value, (int, float))]
     return f"{max(known):.3g}" if known else "-"
 
 
 def _short(name: str) -> str:
     return name.removeprefix("qlutattn_").removesuffix("_128x128")
-
-
-def _finite(value: Any) -> Any:
-    """The same with null in place of numbers that JSON does not have."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    return [_finite(entry) for entry in value] if isinstance(value, list) else value
 
 
 def _xml(text: str) -> str:

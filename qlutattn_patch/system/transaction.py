@@ -16,18 +16,19 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.system.files import is_plain_path, sync, sync_folder, write_atomically
 from qlutattn_patch.system.git import is_plain_file
+from qlutattn_patch.system.records import Record, Versioned, encoded, read
 
-_FORWARD, _BACK = "forward", "back"
+_Direction = Literal["forward", "back"]
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,23 @@ class Contents:
     executable: bool = False
 
 
-@dataclass(frozen=True)
-class _Step:
+class _Step(Record, frozen=True):
     """One file: the digests of its old and new contents, None where it does not exist."""
 
     path: str
     old: str | None
     new: str | None
+
+    def __post_init__(self) -> None:
+        if not is_plain_path(self.path):
+            raise ValueError("a path leads out of the tree")
+
+
+class _Journal(Versioned, frozen=True):
+    """Which way a change goes, and its steps."""
+
+    direction: _Direction
+    steps: tuple[_Step, ...]
 
 
 @dataclass(frozen=True)
@@ -73,12 +84,12 @@ class Transaction:
         self.recover()
         with _system_errors(self.top):
             steps = self._prepare(changes, note)
-            self._write_journal(_FORWARD, steps)
+            self._write_journal("forward", steps)
         try:
             self._forward(steps)
         except OSError as failure:
             with _system_errors(self.top):
-                self._write_journal(_BACK, steps)
+                self._write_journal("back", steps)
                 self._back(steps)
                 self._finish()
             raise ExpectedError(
@@ -96,11 +107,11 @@ class Transaction:
                 if self._folder.is_dir():
                     shutil.rmtree(self._folder)
                 return False
-            direction, steps = self._read_journal()
-            if direction == _FORWARD:
-                self._forward(steps)
+            journal = self._read_journal()
+            if journal.direction == "forward":
+                self._forward(journal.steps)
             else:
-                self._back(steps)
+                self._back(journal.steps)
             self._finish()
             return True
 
@@ -148,32 +159,26 @@ class Transaction:
         if (target.exists() or target.is_symlink()) and not is_plain_file(self.top, path):
             raise ExpectedError(f"{target} is in the way: it is not a plain file.", "move it away")
 
-    def _write_journal(self, direction: str, steps: list[_Step]) -> None:
-        journal = {"schema": 1, "direction": direction, "steps": [asdict(step) for step in steps]}
-        write_atomically(self._journal, json.dumps(journal, indent=1).encode())
+    def _write_journal(self, direction: _Direction, steps: Sequence[_Step]) -> None:
+        write_atomically(self._journal, encoded(_Journal(direction, tuple(steps))))
 
-    def _read_journal(self) -> tuple[str, list[_Step]]:
+    def _read_journal(self) -> _Journal:
         try:
-            journal = json.loads(self._journal.read_bytes())
-            steps = [_Step(**step) for step in journal["steps"]]
-            direction = journal["direction"]
-            if direction in (_FORWARD, _BACK) and all(is_plain_path(step.path) for step in steps):
-                return direction, steps
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            pass  # told below
-        raise ExpectedError(
-            f"The journal {self._journal} of an interrupted change is damaged.",
-            f"see what of it is in {self.top} with git status, then remove {self._folder}",
-        )
+            return read(self._journal, _Journal)
+        except ValueError:
+            raise ExpectedError(
+                f"The journal {self._journal} of an interrupted change is damaged.",
+                f"see what of it is in {self.top} with git status, then remove {self._folder}",
+            ) from None
 
     # --- doing; everything below may have been interrupted anywhere and is run again from its start
 
-    def _forward(self, steps: list[_Step]) -> None:
+    def _forward(self, steps: Sequence[_Step]) -> None:
         for number, step in enumerate(steps):
             self._move(step.path, self._folder / "new" / str(number), found=step.old, wanted=step.new)
         self._settle(steps, self._folder / "new" / "note")
 
-    def _back(self, steps: list[_Step]) -> None:
+    def _back(self, steps: Sequence[_Step]) -> None:
         for number, step in enumerate(steps):
             self._move(step.path, self._folder / "old" / str(number), found=step.new, wanted=step.old)
         self._settle(steps, self._folder / "old" / "note")
@@ -205,7 +210,7 @@ class Transaction:
             shutil.copy2(source, beside)
             beside.replace(target)
 
-    def _settle(self, steps: list[_Step], note: Path) -> None:
+    def _settle(self, steps: Sequence[_Step], note: Path) -> None:
         """See that the files are where they belong, then change the note."""
         for folder in {(self.top / step.path).parent for step in steps}:
             if folder.is_dir():

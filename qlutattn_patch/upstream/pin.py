@@ -44,6 +44,13 @@ class Pin(Versioned, frozen=True):
             raise ValueError(f"'commit' must be {_COMMIT} for git to fetch it")
 
 
+class Pinned(Record, frozen=True):
+    """What vendor/llama.cpp.toml pins."""
+
+    commit: Annotated[str, Meta(pattern="^[0-9a-f]{7,40}$", description="the commit of llama.cpp, or its first digits")]
+    tree: Annotated[str, Meta(pattern="^[0-9a-f]{40}$", description="the git tree id of its files")]
+
+
 def load_pin(path: Path) -> Pin:
     """Read `vendor/llama.cpp.toml`."""
     return load(path, Pin)

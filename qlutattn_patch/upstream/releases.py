@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.system.files import write_atomically
 from qlutattn_patch.system.git import Repository
 from qlutattn_patch.system.lock import locked
+from qlutattn_patch.system.records import Versioned, encoded, read
 from qlutattn_patch.system.toml import RepositoryPath
 from qlutattn_patch.upstream import archive, checkout, sdist
 from qlutattn_patch.upstream.pin import Pin, SdistSource
@@ -34,8 +34,7 @@ class Upstream:
     release: SdistSource | None = None
 
 
-@dataclass(frozen=True)
-class _Record:
+class _Release(Versioned, frozen=True):
     """What is remembered of a release, so that it need not be downloaded again to know its files."""
 
     sha256: str
@@ -93,7 +92,7 @@ def release(pin: Pin, version: str, cache: Path) -> Upstream:
         record = _read(file)
         if record is None or not _folder(cache, record.tree).is_dir():
             record = _obtain(pin, package, version, cache)
-            write_atomically(file, json.dumps({"schema": 1, **asdict(record)}).encode())
+            write_atomically(file, encoded(record))
     source = SdistSource(package, version, record.sha256, _PREFIX)
     commit = pin.commit if record.tree == pin.tree else record.commit
     return Upstream(version, commit, record.tree, _folder(cache, record.tree), source)
@@ -117,11 +116,11 @@ def head_of(folder: Path, cache: Path) -> Upstream:
     return commit(folder, "HEAD", cache, str(folder))
 
 
-def _obtain(pin: Pin, package: str, version: str, cache: Path) -> _Record:
+def _obtain(pin: Pin, package: str, version: str, cache: Path) -> _Release:
     path, sha256 = _archive(pin, package, version, cache)
     said = _commit_named(archive.text_of(path, _CHANGELOG) or "", version)
     tree = _make(cache, said or version, lambda target: checkout.unpack(path, target, _PREFIX))
-    return _Record(sha256, said, tree)
+    return _Release(sha256, said, tree)
 
 
 def _archive(pin: Pin, package: str, version: str, cache: Path) -> tuple[Path, str]:
@@ -157,9 +156,8 @@ def _folder(cache: Path, tree: str) -> Path:
     return cache / "upstreams" / tree / "llama.cpp"
 
 
-def _read(file: Path) -> _Record | None:
+def _read(file: Path) -> _Release | None:
     try:
-        raw = json.loads(file.read_bytes())
-        return _Record(**raw) if raw.pop("schema") == 1 else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return read(file, _Release)
+    except (OSError, ValueError):
         return None

@@ -12,7 +12,8 @@ from qlutattn_patch.system.git import Repository
 from qlutattn_patch.upstream import releases
 from qlutattn_patch.upstream.pin import Pin
 from qlutattn_patch.upstream.releases import Upstream
-from qlutattn_patch.workflow.matrix import Checker, Row
+from qlutattn_patch.workflow.documents import Row
+from qlutattn_patch.workflow.matrix import Checker
 
 
 @dataclass(frozen=True)

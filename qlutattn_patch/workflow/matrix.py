@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from msgspec.structs import replace
 
 from qlutattn_patch.building import cmake, toolchain
 from qlutattn_patch.building.presets import preset as preset_named
@@ -21,12 +21,14 @@ from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.system.files import write_atomically
 from qlutattn_patch.system.git import Repository
 from qlutattn_patch.system.lock import locked
+from qlutattn_patch.system.records import Versioned, encoded, read
 from qlutattn_patch.templates.anchors import AnchorFailure, HooksDoNotFit
 from qlutattn_patch.templates.formats import load_formats
 from qlutattn_patch.templates.spec import Templates, load_templates, of_templates
 from qlutattn_patch.tree import worktree
 from qlutattn_patch.upstream.releases import Upstream
-from qlutattn_patch.workflow.stages import SOURCE, STAGES
+from qlutattn_patch.workflow.documents import MissingAnchor, Near, Part, Row
+from qlutattn_patch.workflow.stages import SOURCE, STAGES, Stage
 from qlutattn_patch.workspace import Workspace
 
 _TAIL = 40
@@ -34,58 +36,10 @@ _TAIL = 40
 _JUDGES = ("system", "upstream", "templates", "patches", "tree", "building", "proof")
 
 
-@dataclass(frozen=True)
-class MissingAnchor:
-    """A hook whose anchor is not where it was: what was found, and what looks most like it."""
+class _Passed(Versioned, frozen=True):
+    """The receipt of an upstream that passed."""
 
-    hook: str
-    patch: str
-    file: str
-    anchor: str
-    found: int | None
-    near: tuple[tuple[int, str], ...]
-    follows: str | None
-
-
-@dataclass(frozen=True)
-class Part:
-    """An optional patch: how far it came, and whether this upstream must have it."""
-
-    patch: str
-    stage: str
-    ok: bool
-    needed: bool
-    detail: str
-
-
-@dataclass(frozen=True)
-class Row:
-    """An upstream: the last stage that passed, or the first that failed, and why."""
-
-    version: str
-    commit: str | None
-    stage: str
-    ok: bool
-    detail: str
-    tree: str = ""
-    moved: tuple[MissingAnchor, ...] = ()
-    optional: tuple[Part, ...] = ()
-    cases: int | None = None  # how many of align_attn's passed
-    cached: bool = False
-
-    def cell(self, stage: str) -> str:
-        """What a table says of a stage."""
-        if self.stage not in STAGES:
-            return "-"
-        at, here = STAGES.index(self.stage), STAGES.index(stage)
-        return "ok" if here < at or (here == at and self.ok) else "FAIL" if here == at else "-"
-
-    @property
-    def json(self) -> dict[str, Any]:
-        raw = asdict(self)
-        for moved in raw["moved"]:
-            moved["near"] = [{"line": line, "text": text} for line, text in moved["near"]]
-        return raw
+    row: Row
 
 
 @dataclass(frozen=True)
@@ -96,7 +50,7 @@ class Checker:
     cache: Path
     preset: str = "native"
     jobs: int | None = None
-    until: str = STAGES[-1]
+    until: Stage = STAGES[-1]
 
     def check(self, llama: Upstream) -> Row:
         """Take an upstream through the stages, or read what that gave when nothing was different."""
@@ -106,7 +60,7 @@ class Checker:
         with locked(llama.folder.parent / "lock", f"llama.cpp {llama.name}", patience=3600):
             row = self._check(llama)
         if row.ok:
-            write_atomically(receipt, json.dumps({"schema": 1, "row": asdict(row)}).encode())
+            write_atomically(receipt, encoded(_Passed(row)))
         return row
 
     # --- the stages
@@ -135,7 +89,7 @@ class Checker:
             return row
         return self._align(row, workspace)
 
-    def _is_last(self, stage: str) -> bool:
+    def _is_last(self, stage: Stage) -> bool:
         return STAGES.index(self.until) <= STAGES.index(stage)
 
     def _generate(self, llama: Upstream) -> tuple[Series, tuple[Part, ...]]:
@@ -181,7 +135,7 @@ class Checker:
         except ExpectedError as failure:
             return replace(row, stage="aligned", ok=False, detail=failure.cause)
         detail = "" if report.ok else "\n".join([report.verdict(), *report.failures()[:_TAIL]])
-        return replace(row, stage="aligned", ok=report.ok, detail=detail, cases=report.json["passed"])
+        return replace(row, stage="aligned", ok=report.ok, detail=detail, cases=report.document.passed)
 
     # --- the receipt
 
@@ -226,7 +180,7 @@ def table(rows: Sequence[Row]) -> list[list[str]]:
             [
                 row.version,
                 (row.commit or "-")[:9],
-                *(row.cell(stage) for stage in STAGES),
+                *(_cell(row, stage) for stage in STAGES),
                 str(row.cases or "-"),
                 *cells,
             ]
@@ -312,7 +266,7 @@ def _moved(failures: Sequence[AnchorFailure]) -> tuple[MissingAnchor, ...]:
             file=one.variant.file,
             anchor=one.anchor,
             found=one.found,
-            near=one.candidates,
+            near=tuple(Near(line, text) for line, text in one.candidates),
             follows=Path(failure.cascade_of.where).name if failure.cascade_of else None,
         )
         for failure in failures
@@ -320,15 +274,17 @@ def _moved(failures: Sequence[AnchorFailure]) -> tuple[MissingAnchor, ...]:
     )
 
 
+def _cell(row: Row, stage: Stage) -> str:
+    """What a table says of a stage."""
+    if row.stage == SOURCE:
+        return "-"
+    at, here = STAGES.index(row.stage), STAGES.index(stage)
+    return "ok" if here < at or (here == at and row.ok) else "FAIL" if here == at else "-"
+
+
 def _read(receipt: Path) -> Row | None:
     """A receipt; one that cannot be read counts for nothing."""
     try:
-        raw = json.loads(receipt.read_bytes())
-        if raw["schema"] != 1:
-            return None
-        fields = raw["row"]
-        parts = tuple(Part(**part) for part in fields.pop("optional"))
-        fields.pop("moved")  # of a row that passed there are none
-        return Row(**fields, optional=parts)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return read(receipt, _Passed).row
+    except (OSError, ValueError):
         return None

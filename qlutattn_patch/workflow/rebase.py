@@ -16,7 +16,8 @@ from qlutattn_patch.tree import vendor, worktree
 from qlutattn_patch.upstream import releases
 from qlutattn_patch.upstream.pin import GitSource, Pin, load_pin
 from qlutattn_patch.upstream.releases import Upstream
-from qlutattn_patch.workflow.matrix import Checker, Row
+from qlutattn_patch.workflow.documents import Row
+from qlutattn_patch.workflow.matrix import Checker
 from qlutattn_patch.workspace import Workspace, project_transaction
 
 _HEAD = re.compile(r"\A(?:#[^\n]*\n)*")

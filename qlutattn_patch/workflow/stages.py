@@ -2,5 +2,9 @@
 
 from __future__ import annotations
 
-SOURCE = "source"  # before all: the upstream itself can not be had
-STAGES = ("anchors", "generated", "applied", "compiled", "aligned")
+from typing import Literal, get_args
+
+SOURCE: Literal["source"] = "source"  # before all: the upstream itself can not be had
+Stage = Literal["anchors", "generated", "applied", "compiled", "aligned"]
+Reached = Literal["source", Stage]
+STAGES: tuple[Stage, ...] = get_args(Stage)

@@ -20,21 +20,24 @@ from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.system.lock import locked
 from qlutattn_patch.templates.spec import of_templates
 from qlutattn_patch.tree.worktree import Tree, open_tree, read_tree, state_folder
-from qlutattn_patch.upstream.pin import Pin, load_pin
+from qlutattn_patch.upstream.pin import Pin, Pinned, load_pin
+from qlutattn_patch.workflow.documents import (
+    BuildFolder,
+    Chain,
+    Kept,
+    PatchEntry,
+    PatchesMade,
+    Stale,
+    State,
+    StatusDocument,
+    Target,
+    TreeMade,
+)
 from qlutattn_patch.workspace import Workspace
 
 TEMPLATES, PATCHES = "templates -> patches", "patches -> tree"
 PIN_PATCHES, PIN, RECEIPT = "pin -> patches", "pin -> tree", "receipt -> files"
 _NAMED = 5
-
-
-@dataclass(frozen=True)
-class Stale:
-    """A link whose far end is not what its near end says, why, and the command that mends it."""
-
-    link: str
-    why: str
-    next: str
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Status:
     """`state` is that of the tree: absent, clean, applied, stale or dirty; `stale` has the links of builds as well."""
 
     pin: Pin
-    state: str
+    state: State
     stale: tuple[Stale, ...]
     series: Series | None
     foreign: tuple[str, ...] = ()
@@ -83,6 +86,7 @@ def read_status(workspace: Workspace) -> Status:
     if unfinished:
         why = "a command was interrupted; the next apply or revert finishes what it began"
         stale.append(Stale(RECEIPT, why, _command(workspace, "apply")))
+    state: State
     if foreign:
         state = "dirty"
     elif tree.receipt is None and not unfinished:
@@ -250,3 +254,47 @@ def _command(workspace: Workspace, *words: str) -> str:
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more
+
+
+# --- the document
+
+
+def document_of(status: Status) -> StatusDocument:
+    """What is printed with --json: no lists of files, and no rows."""
+    patches = status.series.patches if status.series else ()
+    return StatusDocument(
+        Pinned(status.pin.commit, status.pin.tree),
+        status.state,
+        list(status.stale),
+        status.series.digest if status.series else None,
+        list(status.foreign),
+        [PatchEntry(patch.title, [file.path for file in patch.files], patch.upstream_lines) for patch in patches],
+        _chain(status),
+    )
+
+
+def _chain(status: Status) -> Chain:
+    receipt = status.receipt
+    made = status.series.receipt if status.series else None
+    return Chain(
+        status.templates,
+        PatchesMade(made.templates, made.upstream, made.patches) if made else None,
+        TreeMade(receipt.commit, receipt.base, receipt.series, receipt.templates, receipt.result, status.now.tree)
+        if receipt
+        else None,
+        [
+            BuildFolder(
+                build.preset,
+                {name: Target(built.origin, built.facts) for name, built in build.targets.items()},
+                {kind: _brief(kept) for kind, kept in build.results.items()},
+            )
+            for build in status.builds
+        ],
+    )
+
+
+def _brief(kept: StoredResult) -> Kept:
+    wanted = ("ok", "passed", "failed", "arguments", "model", "text")
+    counted = {"rows": len(kept.result["rows"])} if "rows" in kept.result else {}
+    result = {name: kept.result[name] for name in wanted if name in kept.result} | counted
+    return Kept(kept.when, kept.part, kept.cpu, kept.kernel, kept.of.origin, kept.of.facts, result)

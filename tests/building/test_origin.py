@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 from helpers import edit, git
+from msgspec import ValidationError
 
-from qlutattn_patch.building.origin import HEADER, Origin, origin_from, read_origin
+from qlutattn_patch.building.origin import HEADER, Origin, read_origin
 from qlutattn_patch.patches.generate import generate
 from qlutattn_patch.patches.series import load_series
+from qlutattn_patch.system.records import typed
 from qlutattn_patch.tree.worktree import apply, revert
 from qlutattn_patch.workspace import Workspace
 
@@ -80,6 +82,8 @@ def test_the_header_is_written_when_it_changes_and_only_then(tmp_path: Path) -> 
     assert '"c"' in (tmp_path / HEADER).read_text()
 
 
-@pytest.mark.parametrize("raw", [None, [], "x", {}, {"tree": 3, "other": "x"}])
-def test_what_is_no_origin_is_unknown(raw: object) -> None:
-    assert origin_from(raw) == Origin()
+@pytest.mark.parametrize("raw", [None, [], "x", {"tree": 3}, {"other": "x"}])
+def test_what_is_no_origin_is_refused(raw: object) -> None:
+    assert typed({}, Origin) == Origin()
+    with pytest.raises(ValidationError):
+        typed(raw, Origin)

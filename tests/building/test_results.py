@@ -17,6 +17,7 @@ from qlutattn_patch.building.stamp import Stamp, built_now
 from qlutattn_patch.proof import align
 from qlutattn_patch.system import cpu
 from qlutattn_patch.system.errors import ExpectedError
+from qlutattn_patch.system.records import plain
 from qlutattn_patch.workspace import Workspace
 
 GCC = {"C++ compiler": "/usr/bin/c++ (gcc 12)", "CXXFLAGS": "", "CMAKE_BUILD_TYPE": "Release"}
@@ -46,7 +47,8 @@ def put(workspace: Workspace, ok: bool = True, part: bool = False) -> None:
 
 
 def report(ok: bool = True) -> dict[str, Any]:
-    return {"ok": ok, "cases": [], "passed": int(ok), "failed": int(not ok)}
+    of = {"upstream": None, "series": None, "build": None, "preset": "native", "isa": []}
+    return {"schema": 1, "ok": ok, **of, "passed": int(ok), "failed": int(not ok), "faults": [], "cases": []}
 
 
 def why(workspace: Workspace, kind: str = ALIGN) -> list[str]:
@@ -62,7 +64,7 @@ def test_stands_while_nothing_changes(workspace: Workspace) -> None:
     assert why(workspace) == []
     known = align.load_fresh(workspace, "native", quick=False)
     assert known is not None
-    assert (known[0].json, known[0].repeat) == (report(), "qlutattn align --preset native")
+    assert (plain(known[0].document), known[0].repeat) == (report(), "qlutattn align --preset native")
 
 
 @pytest.mark.parametrize("name", ["align_attn", "libggml-cpu.so.0"])
@@ -122,6 +124,12 @@ def test_falls_on_another_cpu(workspace: Workspace, monkeypatch: pytest.MonkeyPa
     assert why(workspace) == []
     info.write_text("model name\t: Second CPU\nflags\t\t: avx2 avx512f\n")
     assert why(workspace) == ["it was taken on another CPU (First CPU; this is Second CPU)"]
+
+
+def test_a_report_of_an_older_qlutattn_does_not_stand(workspace: Workspace) -> None:
+    keep(workspace, "native", ALIGN, {key: value for key, value in report().items() if key != "faults"})
+    assert load_fresh(workspace, "native", ALIGN) is not None
+    assert align.load_fresh(workspace, "native", quick=False) is None
 
 
 def test_falls_with_another_kernel(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ def test_edits_of_every_kind_come_back_together(here, capfd):
 
 def test_nothing_edited_changes_nothing(here):
     before = everything(here)
-    assert export(here.workspace) == Exported((), (), ())
+    assert export(here.workspace) == Exported(False, (), (), ())
     assert everything(here) == before
 
 

@@ -18,9 +18,11 @@ from qlutattn_patch.commands import main
 from qlutattn_patch.measure import bench as bench_module
 from qlutattn_patch.measure import plots
 from qlutattn_patch.measure.bench import Settings, bench, count, exactly, result_of
+from qlutattn_patch.measure.documents import OwnResults
 from qlutattn_patch.patches.series import load_series
 from qlutattn_patch.system import process
 from qlutattn_patch.system.errors import ExpectedError
+from qlutattn_patch.system.records import plain, typed
 from qlutattn_patch.workspace import Workspace
 
 CONTRACT = {"work", "n_q", "n_kv", "threads", "type_k", "type_v", "window", "kernel", "median_ms", "min_ms"}
@@ -49,9 +51,9 @@ def row(cache: str, median: float, *, work: str = "decode", n_kv: int = 512, thr
     }
 
 
-def own_results(*rows: dict[str, Any]) -> dict[str, Any]:
+def own_results(*rows: dict[str, Any]) -> OwnResults:
     rates = [{"threads": n, "read_gbps": 10.0 * n, "memcpy_gbps": 5.0 * n} for n in (1, 2)]
-    return {
+    raw = {
         "schema": 1,
         "caches": "warm",
         "layout": "heads",
@@ -59,6 +61,7 @@ def own_results(*rows: dict[str, Any]) -> dict[str, Any]:
         "bandwidth": rates,
         "rows": list(rows),
     }
+    return typed(raw, OwnResults)
 
 
 SOME = own_results(
@@ -80,12 +83,12 @@ def test_the_arguments_are_those_that_were_given() -> None:
 
 def test_ratios_are_to_the_f16_of_the_same_group_and_to_the_own_floor() -> None:
     rows = result_of(SOME, "native", "A CPU").rows
-    assert [one["vs_f16"] for one in rows] == [1, 0.5, 16, 1, 15, None, None]
-    assert {one["vs_floor"] for one in rows} == {0.25}
+    assert [one.vs_f16 for one in rows] == [1, 0.5, 16, 1, 15, None, None]
+    assert {one.vs_floor for one in rows} == {0.25}
 
 
 def test_the_json_has_the_names_of_the_contract() -> None:
-    found = json.loads(json.dumps(result_of(SOME, "native", "A CPU").json))
+    found = plain(result_of(SOME, "native", "A CPU"))
     assert (found["schema"], found["cpu"], found["isa"]) == (1, "A CPU", ["AVX2", "FMA"])
     assert (found["read_gbps"], found["memcpy_gbps"]) == (20, 10)  # of all threads
     assert all(set(one) >= CONTRACT for one in found["rows"])
@@ -133,8 +136,8 @@ class Fake:
     def make(self, code: str) -> None:
         fake_tools.write_program(self.program, f"import json, sys\nargv = sys.argv[1:]\n{code}\n")
 
-    def leaves(self, results: dict[str, Any]) -> None:
-        (self.workspace.root / "own.json").write_text(json.dumps(results), encoding="utf-8")
+    def leaves(self, results: OwnResults) -> None:
+        (self.workspace.root / "own.json").write_text(json.dumps(plain(results)), encoding="utf-8")
         self.make(
             f"open(argv[argv.index('--json') + 1], 'w').write(open({str(self.workspace.root / 'own.json')!r}).read())\n"
             f"json.dump(argv, open({str(self.workspace.root / 'argv.json')!r}, 'w'))\n"
@@ -157,14 +160,14 @@ def test_bench_passes_its_options_on(fake: Fake, capsys: pytest.CaptureFixture[s
     assert main.run(["bench", "--work", "decode", "--heads", "8/2/64", "--quick", "--json"]) == 0
     assert fake.argv()[:5] == ["--work", "decode", "--heads", "8/2/64", "--quick"]
     found = json.loads(capsys.readouterr().out)
-    assert [one["id"] for one in found["rows"]] == [one["id"] for one in SOME["rows"]]
+    assert [one["id"] for one in found["rows"]] == [one.id for one in SOME.rows]
 
 
 def test_the_last_run_is_kept_with_its_ratios(fake: Fake) -> None:
     result = bench(fake.workspace, "native", Settings(work="decode"))
     found = results.read(fake.tree.path, results.BENCH)
     assert found is not None
-    assert found.result == {"arguments": ["--work", "decode"], **json.loads(json.dumps(result.json))}
+    assert found.result == {"arguments": ["--work", "decode"], **plain(result)}
     assert [one["vs_f16"] for one in found.result["rows"]] == [1, 0.5, 16, 1, 15, None, None]
     bench(fake.workspace, "native", Settings(quick=True))
     assert results.load_fresh(fake.workspace, "native", results.BENCH) == found
@@ -240,7 +243,7 @@ def test_instructions_are_counted_row_by_row(fake: Fake, tmp_path: Path, monkeyp
     valgrind.chmod(0o755)
     monkeypatch.setenv("PATH", str(valgrind.parent), prepend=":")
     rows = bench(fake.workspace, "native", Settings(), instructions=True).rows
-    assert {one["instructions"] for one in rows} == {4711}
+    assert {one.instructions for one in rows} == {4711}
     assert fake.argv()[:4] == ["--keys", "512", "--threads", "1"]
     valgrind.write_text(FAKE_VALGRIND.replace("TOTALS", "totals: 0"), encoding="utf-8")
     with pytest.raises(ExpectedError, match="could not count the instructions of decode-512-t1-f16"):

@@ -234,14 +234,14 @@ def made(cache_bytes: int | None = 2 << 20, **figures: float) -> evaluate_module
 
 def test_window_sink_and_bits_of_the_cache_are_as_the_tool_has_them() -> None:
     (row,) = made().rows
-    assert row["ubatch"] == 128
-    assert (row["window"], row["sink"], row["cache_bytes"], row["bits_in_cache"]) == (256, 128, 2 << 20, 8)
+    assert row.ubatch == 128
+    assert (row.window, row.sink, row.cache_bytes, row.bits_in_cache) == (256, 128, 2 << 20, 8)
     assert made().table()[0][:6] == ["K4V2", "256", "128", "3.25", "2.00", "8.00"]
 
 
 def test_a_cache_that_tells_no_size_has_none() -> None:
     result = made(cache_bytes=None)
-    assert (result.rows[0]["cache_bytes"], result.rows[0]["bits_in_cache"]) == (None, None)
+    assert (result.rows[0].cache_bytes, result.rows[0].bits_in_cache) == (None, None)
     assert result.table()[0][4:6] == ["-", "-"]
 
 

@@ -14,7 +14,7 @@ import pytest
 from helpers import ROOT, Project, edit
 from releases import make_release, only_index, pin_release
 
-from qlutattn_patch.commands import main
+from qlutattn_patch.commands import main, schemas
 from qlutattn_patch.workspace import Workspace
 
 PAGE = (ROOT / "docs" / "json.md").read_text(encoding="utf-8")
@@ -40,7 +40,8 @@ def printed(capfd: pytest.CaptureFixture[str], *argv: str, code: int = 0) -> dic
 
 
 def test_every_command_has_a_schema_and_is_told_of() -> None:
-    assert {path.stem for path in documents.SCHEMAS.glob("*.json")} == set(main.COMMANDS)
+    assert set(schemas.DOCUMENTS) == set(main.COMMANDS)
+    assert {path: path.read_bytes() for path in documents.SCHEMAS.iterdir()} == schemas.files(ROOT), "qlutattn generate"
     assert set(re.findall(r"\]\(schemas/(\w+)\.json\)", PAGE)) == set(main.COMMANDS)
 
 

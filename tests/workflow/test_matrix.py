@@ -15,7 +15,8 @@ from qlutattn_patch.commands.main import run
 from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.upstream import releases
 from qlutattn_patch.upstream.pin import load_pin
-from qlutattn_patch.workflow.matrix import Checker, Row, details, table
+from qlutattn_patch.workflow.documents import Row
+from qlutattn_patch.workflow.matrix import Checker, details, table
 from qlutattn_patch.workspace import Workspace, cache_dir
 
 MOVED = {"CMakeLists.txt": "project(llama.cpp)\nadd_subdirectory(ggml EXCLUDE_FROM_ALL)\n"}

@@ -1,0 +1,109 @@
+"""What the commands print with --json that only put together what others have found."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from qlutattn_patch.system.records import Digest, Record, Versioned, doc
+from qlutattn_patch.upstream.pin import Pinned
+
+_Tree = Annotated[str, doc("the folder of the tree")]
+_Changed = Annotated[bool, doc("whether there was anything to do")]
+_Series = Annotated[Digest, doc("the sha256 of the patch set")]
+FileKind = Literal["missing", "changed", "orphaned", "foreign", "created", "removed"]
+_Patches = Annotated[list[str], doc("the patches, in order")]
+
+
+class VendorDocument(Versioned, frozen=True):
+    """What llama.cpp is in the vendored tree now."""
+
+    tree: _Tree
+    changed: _Changed
+    pin: Pinned
+
+
+class ApplyDocument(Versioned, frozen=True):
+    """The patch set in the tree."""
+
+    tree: _Tree
+    changed: _Changed
+    series: _Series
+    patches: _Patches
+
+
+class RevertDocument(Versioned, frozen=True):
+    """The tree without the patch set."""
+
+    tree: _Tree
+    changed: _Changed
+
+
+class GeneratedFile(Record, frozen=True):
+    """A generated file that differed."""
+
+    kind: Annotated[
+        FileKind,
+        doc(
+            "with --check what is wrong: missing, changed, orphaned; without, what was done: created, changed, removed;"
+            " foreign: not generated, and left alone"
+        ),
+    ]
+    path: Annotated[str, doc("relative to the project")]
+
+
+class GenerateDocument(Versioned, frozen=True):
+    """The patches, and which of the generated files were not up to date."""
+
+    check: Annotated[bool, doc("whether --check was given: nothing was written")]
+    series: _Series
+    patches: _Patches
+    files: Annotated[list[GeneratedFile], doc("those that differed")]
+
+
+class BuildDocument(Versioned, frozen=True):
+    """What was built, and where."""
+
+    preset: Annotated[str, doc("the preset")]
+    targets: Annotated[tuple[str, ...], Meta(min_length=1, description="the targets")]
+    folder: Annotated[str, doc("the build folder")]
+    bin: Annotated[str, doc("where the programs are")]
+
+
+class TypeEntry(Record, frozen=True):
+    """A tensor type."""
+
+    name: str
+    id: Annotated[int, doc("in ggml's enum")]
+    bits: Annotated[int, doc("of a code")]
+    lanes: Annotated[Literal["token", "channel"], doc("what shares a scale and an offset")]
+    tile_bytes: Annotated[int, doc("of a tile of 128 × 128")]
+    bpw: Annotated[float, doc("bits per value")]
+    saving: Annotated[float, doc("the part of f16 that is saved")]
+
+
+class TypesDocument(Versioned, frozen=True):
+    """The tensor types."""
+
+    types: Annotated[list[TypeEntry], Meta(min_length=1)]
+
+
+class FindingEntry(Record, frozen=True):
+    """One thing that was looked for."""
+
+    name: str
+    ok: Annotated[bool, doc("whether it is there")]
+    required: Annotated[bool, doc("whether `qlutattn run` needs it")]
+    needed_for: str
+    path: str
+    version: str
+
+
+class DoctorDocument(Versioned, frozen=True):
+    """What this machine has and lacks."""
+
+    machine: Annotated[str, doc("its family of instruction sets")]
+    isa: Annotated[list[str], doc("the processor's, of those that matter here")]
+    findings: list[FindingEntry]
+    install: Annotated[str | None, doc("one line that installs what is missing")]

@@ -1,0 +1,115 @@
+"""What bench_attn leaves, and what `qlutattn bench --json` and `qlutattn eval --json` print."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import UNSET, Meta, UnsetType
+
+from qlutattn_patch.building.origin import Provenance
+from qlutattn_patch.system.records import Number, Record, Versioned, doc
+
+_Isa = Annotated[list[str], doc("the instruction sets that ggml was built with")]
+_Caches = Annotated[Literal["warm", "cold"], doc("the state of the processor's caches")]
+_Layout = Annotated[str, doc("how stock types lie: heads or tokens")]
+_Side = Annotated[str | None, doc("null for the side that is not packed")]
+_Positive = Annotated[int, Meta(gt=0)] | Annotated[float, Meta(gt=0)]
+_Error = Annotated[float, doc("the standard error")]
+
+
+class Bandwidth(Record, frozen=True):
+    """What memory gives to a number of threads."""
+
+    threads: Annotated[int, doc("threads")]
+    read_gbps: Number
+    memcpy_gbps: Number
+
+
+class TimedRow(Record, frozen=True, kw_only=True):
+    """A row as bench_attn reports it."""
+
+    id: Annotated[str, doc("such as decode-8192-t2-K4V4, for --filter")]
+    work: Literal["decode", "prefill", "pack"]
+    n_q: Annotated[int, doc("queries")]
+    n_kv: Annotated[int, doc("keys")]
+    threads: Annotated[int, doc("threads")]
+    cache: Annotated[str, doc("as --types names it")]
+    type_k: _Side
+    type_v: _Side
+    window: Annotated[int, doc("newest tokens in f16")]
+    kernel: Annotated[str, doc("the kernels that ran")]
+    bytes: Annotated[int, doc("how much is read")]
+    rounds: Annotated[int, doc("how often it was timed")]
+    median_ms: Annotated[_Positive, doc("the median time")]
+    min_ms: Annotated[Number, doc("the shortest")]
+    spread: Annotated[Number | None, doc("the middle half of the times over the median")]
+    floor_ms: Annotated[Number | None, doc("the time to read the same bytes")]
+    instructions: Annotated[int | UnsetType, doc("of one run, with --instructions")] = UNSET
+
+
+class BenchRow(TimedRow, frozen=True, kw_only=True):
+    """A row with its ratios."""
+
+    vs_f16: Annotated[Number | None, doc("the median of f16 in the same group over this one")]
+    vs_floor: Annotated[Number | None, doc("floor over median")]
+
+
+class OwnResults(Versioned, frozen=True, kw_only=True):
+    """What bench_attn reports."""
+
+    caches: _Caches
+    layout: _Layout
+    isa: _Isa
+    build: Provenance | None = None
+    bandwidth: list[Bandwidth]
+    rows: list[TimedRow]
+
+
+class BenchDocument(Versioned, frozen=True):
+    """Times and ratios of attention and packing."""
+
+    cpu: Annotated[str, doc("the processor's name")]
+    isa: _Isa
+    build: Provenance | None
+    preset: Annotated[str, doc("the preset that was run")]
+    caches: _Caches
+    layout: _Layout
+    read_gbps: Annotated[Number, doc("read bandwidth with most threads")]
+    memcpy_gbps: Annotated[Number, doc("copied bytes per second with most threads, in 10⁹")]
+    bandwidth: Annotated[list[Bandwidth], doc("the same for each number of threads")]
+    rows: list[BenchRow]
+
+
+class EvalRow(Record, frozen=True):
+    """How far the answers with a cache diverge from those with f16."""
+
+    cache: Annotated[str, doc("as --types names it")]
+    type_k: str
+    type_v: str
+    window: Annotated[int | None, doc("newest tokens in f16; null: not a packed cache")]
+    sink: Annotated[int | None, doc("first tokens in f16")]
+    ubatch: Annotated[int, doc("tokens at a time")]
+    bpw: Annotated[float, doc("bits per value, of the codes")]
+    cache_bytes: Annotated[int | None, doc("the size of the whole cache")]
+    bits_in_cache: Annotated[float | None, doc("bits per value, f16 parts included")]
+    ppl: Annotated[float, doc("perplexity")]
+    ppl_err: _Error
+    dppl: Annotated[float, doc("its difference from f16's")]
+    dppl_err: _Error
+    kld_mean: Annotated[float, doc("mean divergence from f16, nats")]
+    kld_mean_err: _Error
+    kld_median: Annotated[float, doc("its median")]
+    kld_p999: Annotated[float, doc("its 99.9 % quantile")]
+    same_top: Annotated[float, doc("percent of tokens whose likeliest successor is the same")]
+    same_top_err: _Error
+
+
+class EvalDocument(Versioned, frozen=True):
+    """How far a model's answers diverge from those with an f16 cache."""
+
+    model: Annotated[str, doc("the file")]
+    text: Annotated[str, doc("the file")]
+    n_ctx: Annotated[int, doc("tokens of a context")]
+    chunks: Annotated[int, doc("contexts read")]
+    tokens: Annotated[int, doc("tokens judged")]
+    rows: list[EvalRow]

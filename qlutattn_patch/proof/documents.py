@@ -1,0 +1,73 @@
+"""What align_attn leaves, and what `qlutattn align --json` prints."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from msgspec import UNSET, UnsetType, field
+
+from qlutattn_patch.building.origin import Provenance
+from qlutattn_patch.system.records import Count, Digest, Number, Record, Versioned, doc
+
+_Measure = Number | None | UnsetType
+_Size = int | UnsetType
+
+
+class Numpy(Record, frozen=True):
+    """Of the cases that are dumped."""
+
+    tiles: Annotated[dict[str, int], doc("how many tiles of each type were compared")]
+    error_over_tolerance: Annotated[Number | None, doc("as worst_ratio, found by numpy")]
+    worst: Annotated[Any, doc("where that is")]
+    wrong: Annotated[list[str], doc("what numpy says is wrong")]
+
+
+class Case(Record, frozen=True, kw_only=True):
+    """A case of align_attn; an older one leaves out what it does not know."""
+
+    id: Annotated[str, doc("the name, for --filter")]
+    type_k: Annotated[str, doc("the type of keys")]
+    type_v: Annotated[str, doc("the type of values")]
+    n_q: Annotated[_Size, doc("queries")] = UNSET
+    n_kv_packed: Annotated[_Size, doc("packed keys")] = UNSET
+    n_kv_f16: Annotated[_Size, doc("keys in f16")] = UNSET
+    heads_per_group: Annotated[_Size, doc("query heads per kv head")] = UNSET
+    head_dim: Annotated[_Size, doc("the head size")] = UNSET
+    kernel: Annotated[str | UnsetType, doc("the kernels that ran")] = UNSET
+    nmse_codes: Annotated[_Measure, doc("squared error against attention on the decoded values, normalised")] = UNSET
+    nmse_f32: Annotated[_Measure, doc("the same against attention on the original values")] = UNSET
+    nmse_f32_bound: Annotated[_Measure, doc("what that must not exceed")] = UNSET
+    nmse_upstream: Annotated[_Measure, doc("the same of upstream's own attention")] = UNSET
+    nmse_torch: Annotated[_Measure, doc("the same against libtorch, where it was built in")] = UNSET
+    max_abs_err: Annotated[_Measure, doc("the largest error")] = UNSET
+    tolerance: Annotated[_Measure, doc("what it may be, there")] = UNSET
+    worst_ratio: Annotated[_Measure, doc("the largest error in units of the tolerance, element by element")] = UNSET
+    ok: Annotated[bool, doc("whether align_attn and numpy are content")]
+    faults: Annotated[list[str] | UnsetType, doc("what align_attn says is wrong")] = UNSET
+    numpy: Numpy | UnsetType = UNSET
+
+
+class OwnResults(Versioned, frozen=True):
+    """What align_attn reports of itself."""
+
+    ok: bool
+    cases: list[Case]
+    isa: list[str] = field(default_factory=list)
+    build: Provenance | None = None
+    passed: int = 0
+    failed: int = 0
+
+
+class AlignDocument(Versioned, frozen=True):
+    """align_attn's results, with numpy's"""
+
+    ok: bool
+    upstream: Annotated[str | None, doc("the commit of llama.cpp")]
+    series: Annotated[Digest | None, doc("the sha256 of the patch set")]
+    build: Provenance | None
+    preset: Annotated[str, doc("the preset that was run")]
+    isa: Annotated[list[str], doc("the instruction sets that ggml was built with")]
+    passed: Annotated[Count, doc("cases")]
+    failed: Annotated[Count, doc("cases")]
+    faults: Annotated[list[str], doc("what no single case is to blame for")]
+    cases: list[Case]
