@@ -45,9 +45,11 @@ _MAY_FAIL = ("align", "doctor", "export", "generate", "matrix", "run")
 
 
 def files(root: Path) -> dict[Path, bytes]:
-    """The schemas of a project, by path."""
-    made = {command: f"{_laid_out(schema(command))}\n".encode() for command in DOCUMENTS}
-    return {root / "docs" / "schemas" / f"{command}.json": data for command, data in made.items()}
+    """The schemas by path, of a project that has a folder for them."""
+    folder = root / "docs" / "schemas"
+    if not folder.is_dir():
+        return {}
+    return {folder / f"{command}.json": f"{_laid_out(schema(command))}\n".encode() for command in DOCUMENTS}
 
 
 def schema(command: str) -> dict[str, Any]:

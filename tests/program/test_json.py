@@ -45,6 +45,17 @@ def test_every_command_has_a_schema_and_is_told_of() -> None:
     assert set(re.findall(r"\]\(schemas/(\w+)\.json\)", PAGE)) == set(main.COMMANDS)
 
 
+def test_a_schema_that_is_not_as_made_is_drift(here: Project, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = here.root / "docs" / "schemas"
+    folder.mkdir()
+    made = printed(capfd, "generate")["files"]
+    assert {"kind": "created", "path": "docs/schemas/revert.json"} in made
+    assert (folder / "revert.json").read_bytes() == (documents.SCHEMAS / "revert.json").read_bytes()
+    edit(folder / "revert.json", "boolean", "string")
+    found = printed(capfd, "generate", "--check", code=1)
+    assert found["files"] == [{"kind": "changed", "path": "docs/schemas/revert.json"}]
+
+
 @pytest.mark.parametrize("name", main.COMMANDS)
 def test_every_command_can_print_json(name: str) -> None:
     command = main.group.get_command(main.click.Context(main.group), name)
