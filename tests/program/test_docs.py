@@ -230,6 +230,12 @@ def test_the_site_has_every_page_and_every_link_leads_somewhere(tmp_path: Path) 
             assert not anchor or path.suffix != ".html" or unquote(anchor) in pages[path].ids, f"{page.name}: {link}"
 
 
+def test_the_home_page_lists_every_page() -> None:
+    home = ROOT / "docs" / "index.md"
+    listed = set(re.findall(r"\]\(([\w-]+\.md)\)", home.read_text(encoding="utf-8")))
+    assert listed == {page.name for page in PAGES if page.parent == home.parent} - {home.name}
+
+
 @pytest.mark.parametrize("link", ["[x](nowhere.md)", "[x](formats.md#nowhere)", "[x](../nowhere.txt)"])
 def test_a_link_that_leads_nowhere_breaks_the_site(tmp_path: Path, link: str) -> None:
     for name in ("mkdocs.yml", "README.md", "LICENSE", "CHANGELOG.md", "scripts", "docs", ".github"):
