@@ -303,7 +303,7 @@ def test_every_call_of_a_command_can_fail_or_be_its_last(tmp_path, set_up, prepa
     sweep = Sweep(project.workspace, argv, set_up(project))
     sweep.over(sweep.dry(), taking_turns=prepare in (vendor_at_another_pin, apply_a_changed_series))
     assert sweep.wrong == []
-    assert sweep.strikes > effort.most(10, 100)
+    assert sweep.strikes > effort.most(5, 100)
 
 
 @pytest.mark.nightly
@@ -328,7 +328,7 @@ def test_every_call_of_rebase_can_fail_or_be_its_last(pinned_project, set_up):
         elif nth % 20 == 0:
             sweep.strike(nth, call, "EIO" if call.is_read else (*ERRORS, KILL)[nth // 20 % 4])
     assert sweep.wrong == []
-    assert sweep.strikes > effort.most(10, 100)
+    assert sweep.strikes > effort.most(5, 100)
 
 
 @pytest.mark.nightly
@@ -344,7 +344,7 @@ def test_every_call_of_export_can_fail_or_be_its_last(tmp_path, set_up):
     sweep.right = [before, {**after, RECEIPT: before[RECEIPT]}, after]
     sweep.over(calls, taking_turns=True, every=LONG_SAMPLE)
     assert sweep.wrong == []
-    assert sweep.strikes > effort.most(10, 100)
+    assert sweep.strikes > effort.most(5, 100)
 
 
 # --- inside git
