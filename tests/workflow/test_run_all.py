@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import documents
+import effort
 import pytest
 from helpers import ROOT
 
@@ -37,15 +38,16 @@ def test_the_main_job_twice() -> None:
     assert report["passed"] == len(report["cases"]) > 100
     assert all(f"[{number}/5]" in said for number in range(1, 6))
     built = program("native").stat().st_mtime_ns
-    again, said = job("run")
+    again, said = job("run", "--quick")
     assert "configuring" not in said
     assert program("native").stat().st_mtime_ns == built
     assert again["series"] == report["series"]
 
 
 @pytest.mark.compiler
+@pytest.mark.nightly
 def test_without_simd() -> None:
-    report, _ = job("run", "--preset", "scalar")
+    report, _ = job("run", "--preset", "scalar", *([] if effort.thorough else ["--quick"]))
     assert report["ok"]
     commands = (Workspace.find().build_dir("scalar") / "build.ninja").read_text(encoding="utf-8")
     assert "-mavx" not in commands
