@@ -299,7 +299,7 @@ def server(tree: Path) -> Path:
 def test_a_server_with_several_clients(more: list[str], server: Path, llama: Path, tmp_path: Path) -> None:
     k, v = cache_types("k4v4")
     argv = ["-m", llama, "-c", "6144", "-ctk", k, "-ctv", v, "--kv-window", "64", "--kv-sink", "16", *more]
-    argv += ["--slot-save-path", tmp_path]
+    argv += ["--slot-save-path", tmp_path, "--threads", "1"]  # idle threads would wait busily for one another
     with server_process.start(server, *argv) as ask:
         prompts = [
             " ".join(f"{word} {i}" for i in range(150)) for word in ("tile", "token", "cache", "window", "scale")
