@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from msgspec import MsgspecError, UnsetType, structs
+from msgspec import UnsetType, structs
 
 from qlutattn_patch.building import results, toolchain
 from qlutattn_patch.building.presets import preset as preset_named
@@ -127,7 +127,7 @@ def load_fresh(workspace: Workspace, preset: str, quick: bool) -> tuple[Report, 
     kept = results.load_fresh(workspace, preset, results.ALIGN, part=quick)
     try:
         document = records.typed(kept.result, AlignDocument) if kept else None
-    except MsgspecError:  # an older qlutattn's
+    except ValueError:  # an older qlutattn's
         document = None
     return (Report(document, repeat(workspace, preset)), kept.when) if kept and document else None
 

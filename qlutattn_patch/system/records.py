@@ -51,7 +51,7 @@ def read(path: Path, kind: type[T]) -> T:
     data = path.read_bytes()
     try:
         return typed(msgspec.json.decode(data), kind)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as failure:
+    except (ValueError, RecursionError) as failure:  # msgspec's errors are ValueErrors
         raise ValueError(f"{path.name}: {failure}") from None
 
 

@@ -58,7 +58,7 @@ def load(path: Path, kind: type[T]) -> T:
         raw = msgspec.toml.decode(read_text(path).replace("\r\n", "\n"))
     except RecursionError:
         raise ExpectedError(f"{path} is not valid TOML: it is nested too deeply.", MEND) from None
-    except (msgspec.DecodeError, ValueError) as failure:  # that it is no TOML, or has a number of thousands of digits
+    except ValueError as failure:  # that it is no TOML, or has a number of thousands of digits
         raise ExpectedError(f"{path} is not valid TOML: {failure}.", MEND) from None
     try:
         return typed(raw, kind)
