@@ -21,6 +21,8 @@ from qlutattn_patch.upstream.pin import load_pin
 from qlutattn_patch.workspace import Workspace
 
 HEAVY = {"git", "jinja2", "numpy", "gguf", "matplotlib", "rich", "platformdirs", "filelock", "subprocess", "asyncio"}
+if sys.version_info < (3, 11):
+    HEAVY -= {"subprocess"}  # which click itself loads there, by way of uuid and platform
 
 
 def commands() -> dict[str, click.Command]:
