@@ -1,6 +1,6 @@
-"""mkdocs' hooks: a navigation made from what is in docs/, and links that leave docs/.
+"""mkdocs hooks: the navigation from the pages in docs/, and links to files outside of docs/.
 
-On the repository's own pages a link such as `../LICENSE` leads to the file; the site has a copy of it in its place.
+In the repository, a link such as `../LICENSE` leads to the file; the site contains a copy of it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
-# The order in which one would read; a page that is not named here comes after these.
+# Reading order; pages that are not named here come after these.
 ORDER = (
     *("index", "install", "howto", "cli", "kv-cache", "building", "json", "performance", "quality"),
     *("architecture", "formats", "align", "provenance", "faults", "patches"),
@@ -33,7 +33,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Each file outside of docs/ that a page has a link to."""
+    """Add each file outside of docs/ that a page links to."""
     pages = list(files.documentation_pages())
     for page in pages:
         for path in sorted(set(_outside(page.src_uri, page.content_string))):
@@ -46,33 +46,33 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Links that leave docs/, led to the copies."""
+    """Redirect links to files outside of docs/ to the copies."""
     name = page.file.src_uri
     folder = posixpath.dirname(name)
 
-    def led(path: str) -> str:
+    def redirected(path: str) -> str:
         target = _in_repository(name, path)
         inside = _inside(target)
         if inside is None and (ROOT / target).is_file():
             inside = _copy_of(target)
         return path if inside is None else posixpath.relpath(inside, folder or ".")
 
-    return _replaced(markdown, led)
+    return _replaced(markdown, redirected)
 
 
 def _copy_of(path: str) -> str:
-    """Where the site has a file from outside of docs/: a page of the top folder as a page, others as plain text."""
+    """The site's path of a file from outside of docs/: Markdown of the top folder as a page, others as plain text."""
     is_page = "/" not in path and path.endswith(".md")
     return f"{COPIES}/{path.lstrip('.')}" + ("" if is_page else ".txt")
 
 
 def _inside(path: str) -> str | None:
-    """The same path from docs/, for a path in the repository that is in there."""
+    """A path of the repository relative to docs/; None if it is not below."""
     return path.removeprefix("docs/") if path.startswith("docs/") else None
 
 
 def _in_repository(page: str, link: str) -> str:
-    """Where in the repository a link of a page leads."""
+    """The path in the repository that a page's link leads to."""
     source = page.removeprefix(f"{COPIES}/") if page.startswith(f"{COPIES}/") else f"docs/{page}"
     return posixpath.normpath(posixpath.join(posixpath.dirname(source), link))
 
@@ -90,14 +90,14 @@ def _outside(page: str, text: str) -> list[str]:
     return found
 
 
-def _replaced(text: str, led: Callable[[str], str]) -> str:
-    """A page with each relative link replaced, code left as it is."""
+def _replaced(text: str, redirected: Callable[[str], str]) -> str:
+    """A page with each relative link replaced, except in code."""
     lines, fenced = [], False
     for line in text.split("\n"):
         if _FENCE.match(line):
             fenced = not fenced
         elif not fenced:
-            line = _LINK.sub(lambda m: m[0] if "://" in m[2] else f"{m[1]}{led(m[2])}{m[3] or ''})", line)
+            line = _LINK.sub(lambda m: m[0] if "://" in m[2] else f"{m[1]}{redirected(m[2])}{m[3] or ''})", line)
         lines.append(line)
     return "\n".join(lines)
 

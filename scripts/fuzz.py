@@ -18,16 +18,16 @@ from qlutattn_patch.workspace import Workspace
 NATIVE = Path(__file__).resolve().parent.parent / "tests" / "native"
 COVERAGE = ["-fsanitize=fuzzer-no-link", "-fno-sanitize-coverage=trace-cmp"]
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
-LONGEST = 256  # bytes of an input: what chooses takes about 150, the others are data
+LONGEST = 256  # bytes of an input: about 150 choose the case, the others are data
 SEEDS = 64
 
 
 @dataclass(frozen=True)
 class Target:
-    """A libFuzzer program: its sources, what it is linked to, and how that is built.
+    """A libFuzzer program: its sources and libraries, and how these are built.
 
-    All of libllama under sanitizers takes a quarter of an hour to build. So `state` has the cache's own sources in the
-    program, which come before those in a plain libllama.
+    Building all of libllama with sanitizers takes 15 minutes. So `state` compiles the cache's sources into the
+    program, where they take precedence over those in a plain libllama.
     """
 
     source: str
@@ -60,7 +60,7 @@ TARGETS = {
 
 
 def check_tools() -> toolchain.Compilers:
-    """The compilers of the preset `fuzz`; they must be able to link a libFuzzer program."""
+    """The compilers of the preset `fuzz`, checked to link a libFuzzer program."""
     compilers = toolchain.find_compilers(preset("fuzz"))
     body = '#include <stddef.h>\nextern "C" int LLVMFuzzerTestOneInput(const char *, size_t) { return 0; }\n'
     linked = process.capture(
@@ -69,14 +69,14 @@ def check_tools() -> toolchain.Compilers:
     if linked.status != 0:
         runtime = f"libclang-rt-{compilers.cxx_program.version[0]}-dev"
         raise ExpectedError(
-            f"'{compilers.cxx}' can not link a libFuzzer program (its runtime, {runtime}, may be missing).",
+            f"'{compilers.cxx}' cannot link a libFuzzer program (its runtime, {runtime}, may be missing).",
             install.line([runtime]),
         )
     return compilers
 
 
 def build(workspace: Workspace, name: str) -> Path:
-    """Build a target, and what it needs of a patched tree; the program."""
+    """Build a target and its libraries in a patched tree; returns the program."""
     check_tools()
     if not (workspace.tree / "ggml" / "include" / "ggml-qlutattn.h").is_file():
         raise ExpectedError(f"The tree {workspace.tree} is not patched.", "qlutattn apply")
@@ -84,14 +84,14 @@ def build(workspace: Workspace, name: str) -> Path:
     made = cmake.build(workspace, target.preset, target.libraries[:1])
     folder = workspace.build_dir("fuzz")
     folder.mkdir(parents=True, exist_ok=True)
-    # Without coverage: the program's own choices are no code to explore.
+    # Without coverage: the program's own choices are not code to explore.
     main = compile_one(workspace, target, NATIVE / target.source, folder, [])
     own = [compile_one(workspace, target, workspace.tree / source, folder, COVERAGE) for source in target.sources]
     return link(target, made.bin, [main, *own], folder / f"fuzz_{name}", ["-fsanitize=fuzzer"])
 
 
 def compile_one(workspace: Workspace, target: Target, source: Path, folder: Path, flags: list[str]) -> Path:
-    """Compile a source of a target under the sanitizers; its object file."""
+    """Compile a source of a target with the sanitizers; returns the object file."""
     compiled = folder / f"{source.stem}.o"
     include = [f"-I{workspace.tree / one}" for one in target.include]
     warnings = ["-Wall", "-Wextra"] if source.parent == NATIVE else []
@@ -100,14 +100,14 @@ def compile_one(workspace: Workspace, target: Target, source: Path, folder: Path
 
 
 def link(target: Target, libraries: Path, objects: list[Path], program: Path, flags: list[str]) -> Path:
-    """Link objects under the sanitizers with the libraries of a target, which are in a folder."""
+    """Link objects and the libraries of a target with the sanitizers."""
     where = [f"-L{libraries}", f"-Wl,-rpath,{libraries}", *(f"-l{library}" for library in target.libraries)]
     run([*cxx(), *SANITIZERS, *flags, *objects, *where, "-o", program])
     return program
 
 
 def cxx() -> list[str | Path]:
-    """The compiler, through ccache where there is one."""
+    """The compiler, through ccache if available."""
     ccache = process.find("ccache")
     return [*([ccache] if ccache else []), check_tools().cxx]
 
@@ -115,19 +115,19 @@ def cxx() -> list[str | Path]:
 def run(argv: list[str | Path]) -> None:
     """Run a step of a build."""
     if process.stream(argv) != 0:
-        raise ExpectedError(f"{argv[-1]} could not be built.", "mend what the compiler names above")
+        raise ExpectedError(f"{argv[-1]} could not be built.", "fix the errors above")
 
 
 def fuzz(program: Path, folder: Path, seconds: int, seed: int = 0) -> Path | None:
-    """Run the target on seeds and on what earlier runs have kept; the input of a finding, if there is one.
+    """Run the target on seeds and the corpus of earlier runs; returns the input of a finding, if any.
 
-    A seed of 0 is another one in each run.
+    A seed of 0 is random.
     """
     corpus, findings = folder / "corpus", folder / "findings"
     for path in (corpus, findings):
         path.mkdir(parents=True, exist_ok=True)
     before = set(findings.iterdir())
-    for finding in (NATIVE / "found").glob(f"{program.name}-*"):  # what was wrong once
+    for finding in (NATIVE / "found").glob(f"{program.name}-*"):  # regressions
         shutil.copy(finding, corpus)
     generator = random.Random(1)
     for i in range(SEEDS):
@@ -147,15 +147,15 @@ def fuzz(program: Path, folder: Path, seconds: int, seed: int = 0) -> Path | Non
         return None
     found = sorted(set(findings.iterdir()) - before)
     if not found:
-        raise ExpectedError(f"{program} ended with {status}, and left no input.", "see what it says above")
+        raise ExpectedError(f"{program} ended with {status}, and left no input.", "see its output above")
     return found[0]
 
 
 def main() -> int:
-    """Build, fuzz, and say what came of it."""
+    """Build, fuzz, and report the findings."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=int, default=600, help="how long, for each target (default: 600)")
-    parser.add_argument("--target", choices=TARGETS, help="only this one")
+    parser.add_argument("--seconds", type=int, default=600, help="seconds for each target (default: 600)")
+    parser.add_argument("--target", choices=TARGETS, help="fuzz only this target")
     arguments = parser.parse_args()
     for name in [arguments.target] if arguments.target else TARGETS:
         try:

@@ -1,8 +1,8 @@
-"""What other levels would lose: the packer's squared error on Gaussian lanes, in units of their variance.
+"""The squared error of other levels: the packer on Gaussian lanes, in units of their variance.
 
     python scripts/level_error.py 6,18,30,42,56,72,92,122 36,120 64
 
-A codebook is the upper half of its levels, in units of 1/64. The scale that the packer starts from is searched for.
+A codebook is the upper half of its levels, in units of 1/64. The packer's initial scale is optimised.
 docs/quality.md has the results.
 """
 
@@ -28,9 +28,9 @@ def main() -> None:
         upper = [int(level) for level in text.split(",")]
         bits = len(upper).bit_length()
         if len(upper) != 2 ** (bits - 1) or bits not in (1, 2, 4) or upper != sorted({*upper} - {0}) or upper[-1] > 127:
-            parser.error(f"'{text}' is no upper half of 2, 4 or 16 levels: 1, 2 or 8 numbers from 1 to 127, rising")
+            parser.error(f"'{text}' is not an upper half of 2, 4 or 16 levels: 1, 2 or 8 rising numbers in 1...127")
         levels = (*(-level for level in reversed(upper)), *upper)
-        # Lloyd-Max levels of deviation 1 have these norms; the best start is near the one that makes ours so.
+        # Lloyd-Max levels of deviation 1 have these norms; the best initial scale is near the one that gives this norm.
         likely = UNIT * {1: 0.7979, 2: 1.1150, 4: 1.4761}[bits] / np.sqrt(np.square(upper).mean())
         error, start = min(
             (_error(lanes, levels, likely * share), likely * share) for share in np.arange(0.94, 1.03, 0.02)

@@ -1,4 +1,4 @@
-"""Run llama-bench with upstream's cache types and ours on a model made here whose time is mostly attention: a table."""
+"""Run llama-bench with upstream's and packed cache types on a generated, attention-bound model; print a table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TYPES = {
 
 
 def make_model(path: Path) -> Path:
-    """One layer of 16 query heads and 4 kv heads of 128 channels, and next to nothing else."""
+    """Write a model of one layer with 16 query heads and 4 kv heads of 128 channels, and a minimal rest."""
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
     import tiny_models  # type: ignore[import-not-found]
 
@@ -32,7 +32,7 @@ def make_model(path: Path) -> Path:
 def measure(
     program: Path, model: Path, types: tuple[str, str], depth: int, arguments: argparse.Namespace
 ) -> dict[str, float]:
-    """Tokens per second of prompt and generation behind this many tokens."""
+    """Tokens per second of prompt and generation after this many tokens."""
     options = {
         "-m": model,
         "-ctk": types[0],
@@ -48,13 +48,13 @@ def measure(
     done = process.capture([program, *(str(word) for pair in options.items() for word in pair)])
     if done.status != 0:
         console.warn(done.stderr.strip().splitlines()[-1])
-        raise ExpectedError(f"llama-bench ended with {done.status}.", "see what it says above")
+        raise ExpectedError(f"llama-bench ended with {done.status}.", "see its output above")
     rows = json.loads(done.stdout)
     return {"prompt" if row["n_prompt"] else "generate": float(row["avg_ts"]) for row in rows}
 
 
 def main() -> int:
-    """Measure, one pair of types after the other."""
+    """Measure one pair of types after the other."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--types", nargs="+", choices=TYPES, default=["f16", "q8_0", "q4_0", "K4V4", "K2V2"])
     parser.add_argument("--depth", type=int, nargs="+", default=[8192], help="tokens in the cache (default: 8192)")
@@ -62,7 +62,7 @@ def main() -> int:
     parser.add_argument("--generate", type=int, default=32)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--program", type=Path, help="this llama-bench, and not the one of the preset native")
+    parser.add_argument("--program", type=Path, help="the llama-bench to use (default: that of the preset native)")
     arguments = parser.parse_args()
     try:
         workspace = Workspace.find()

@@ -1,6 +1,6 @@
-"""Print what llvm-mca makes of the NEON kernels' inner loops beside upstream's f16 loops, as a Markdown table.
+"""Print llvm-mca's cycles of the NEON kernels' inner loops and of upstream's f16 loops, as a Markdown table.
 
-The loops are found by function in the assembly that clang writes: a rewritten kernel needs a line here, no more.
+The loops are found by function in the assembly that clang writes: a rewritten kernel needs a new line here.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from qlutattn_patch.workspace import Workspace
 
 CPUS = ("neoverse-n2", "cortex-x2", "apple-m1")
 ITERATIONS = 1000  # that llvm-mca simulates
-MODELS_SINCE = 16  # the LLVM whose scheduler knows neoverse-n2 and cortex-x2; before, they are cortex-a57
+MODELS_SINCE = 16  # the first LLVM with schedulers for neoverse-n2 and cortex-x2; older ones use cortex-a57's
 PRODUCTS = 128 * 128 * 4  # of a tile and four query heads
 FLAGS = ("-O3", "-DNDEBUG", "-std=c++17", "-ffp-contract=off", "-fPIC")  # as cmake's Release
 
 
 @dataclass(frozen=True)
 class Part:
-    """A function whose inner loop does all PRODUCTS, and for how many of them an instruction stands."""
+    """A function whose inner loop computes all PRODUCTS, and the number of products per instruction."""
 
     source: str  # below ggml/src/ggml-cpu
     function: str  # as C++ names it
@@ -39,7 +39,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A row of the table: what has to run for one tile."""
+    """A row of the table: the functions that run for one tile."""
 
     name: str
     parts: tuple[Part, ...]
@@ -47,7 +47,7 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Isa:
-    """What to compile for, the kernels that it adds or makes faster, and which CPUs do not have it."""
+    """A compile target, the kernels that it adds or speeds up, and the CPUs that lack it."""
 
     march: str
     kernels: tuple[Kernel, ...]
@@ -77,19 +77,19 @@ ISAS = (
     Isa("armv8.6-a+dotprod+fp16+i8mm", _TWO_PAIRS, lacks=("apple-m1",)),
 )
 _BRANCH = re.compile(r"(?:b|b\.\w+|cbn?z|tbn?z)\s+(?:.*,\s*)?(\.L\w+)")
-_ENDS = ("b", "br", "ret", "brk")  # what comes next is reached by a jump only
+_ENDS = ("b", "br", "ret", "brk")  # the next instruction is only reached by a jump
 
 
 @dataclass(frozen=True)
 class Loop:
-    """A loop without another inside, and how often it runs for a tile."""
+    """An innermost loop, and its number of iterations for a tile."""
 
     body: tuple[str, ...]
     times: float
 
     @property
     def vector(self) -> int:
-        """How many instructions work on vector registers, loads and stores of them included."""
+        """The number of instructions on vector registers, loads and stores included."""
         return sum(1 for line in self.body if re.search(r"\b[vqdshbz]\d+\b", line))
 
     @property
@@ -99,7 +99,7 @@ class Loop:
 
 
 def innermost_loops(assembly: str, symbol: re.Pattern[str]) -> list[list[str]]:
-    """The bodies of all loops of a function that hold no other loop."""
+    """The bodies of all innermost loops of a function."""
     blocks, follows = _flow(_function(assembly, symbol))
     loops = _natural_loops(follows)
     inner = [loop for loop in loops if not any(other < loop for other in loops)]
@@ -107,20 +107,20 @@ def innermost_loops(assembly: str, symbol: re.Pattern[str]) -> list[list[str]]:
 
 
 def main_loop(assembly: str, part: Part) -> Loop:
-    """The innermost loop that does most of the products at once; the others are for what is left over."""
+    """The innermost loop with the most products per iteration; the others handle remainders."""
     bodies = innermost_loops(assembly, symbol(part.function))
     done = [sum(part.products.get(line.split()[0], 0) for line in body) for body in bodies]
     if not any(done):
         raise ExpectedError(
             f"No inner loop of {part.function} ({part.source}) has one of {', '.join(part.products)}.",
-            "mend the table in scripts/mca_table.py",
+            "fix the table in scripts/mca_table.py",
         )
     most = max(done)
     return Loop(tuple(bodies[done.index(most)]), PRODUCTS / most)
 
 
 def symbol(function: str) -> re.Pattern[str]:
-    """The mangled name of a function, possibly with numbers and truths as template arguments, in any namespace."""
+    """The mangled name of a function, with numbers and booleans as template arguments, in any namespace."""
     name, _, arguments = function.rstrip(">").partition("<")
     truths = {"false": "Lb0E", "true": "Lb1E"}
     mangled = "".join(truths.get(value, f"Li{value}E") for value in arguments.replace(" ", "").split(",") if value)
@@ -129,12 +129,12 @@ def symbol(function: str) -> re.Pattern[str]:
 
 
 def cycles(mca: Path, cpu: str, body: Sequence[str]) -> float:
-    """Cycles of one iteration, all data in the first cache."""
+    """Cycles of one iteration, with all data in the L1 cache."""
     argv: list[str | Path] = [mca, f"-mtriple={ARM64_TRIPLE}", f"-mcpu={cpu}", f"-iterations={ITERATIONS}"]
     result = process.capture(argv, input="".join(f"{line}\n" for written in body for line in _as_simulated(written)))
     found = re.search(r"Total Cycles:\s+(\d+)", result.stdout)
     if result.status != 0 or not found:
-        raise ExpectedError(f"llvm-mca can not read a loop for {cpu}: {result.stderr.strip().splitlines()[:1]}")
+        raise ExpectedError(f"llvm-mca cannot read a loop for {cpu}: {result.stderr.strip().splitlines()[:1]}")
     return int(found[1]) / ITERATIONS
 
 
@@ -148,9 +148,9 @@ def find_mca() -> tuple[Path, tuple[int, ...]]:
     }
     versions = []
     for path in sorted(found):
-        said = re.search(r"LLVM version (\d+(?:\.\d+)*)", process.capture([path, "--version"]).stdout)
-        if said:
-            versions.append((tuple(int(part) for part in said[1].split(".")), path))
+        match = re.search(r"LLVM version (\d+(?:\.\d+)*)", process.capture([path, "--version"]).stdout)
+        if match:
+            versions.append((tuple(int(part) for part in match[1].split(".")), path))
     if not versions:
         raise ExpectedError("There is no llvm-mca on PATH.", install.line(["llvm"]))
     version, path = max(versions)
@@ -158,7 +158,7 @@ def find_mca() -> tuple[Path, tuple[int, ...]]:
 
 
 def compile_to_assembly(workspace: Workspace, march: str, parts: Sequence[Part]) -> dict[str, str]:
-    """The assembly of each source, with the functions asked for kept whole."""
+    """The assembly of each source, with out-of-line copies of the functions of `parts`."""
     compilers = toolchain.find_compilers(preset("arm64"))
     if not (workspace.tree / "ggml" / "include" / "ggml-qlutattn.h").is_file():
         raise ExpectedError(f"The tree {workspace.tree} is not patched.", "qlutattn apply")
@@ -169,7 +169,7 @@ def compile_to_assembly(workspace: Workspace, march: str, parts: Sequence[Part])
     for source in dict.fromkeys(part.source for part in parts):
         functions = dict.fromkeys(part.function for part in parts if part.source == source)
         kept = ", ".join(f"(void *) &{function}" for function in functions)
-        # Whatever has its address taken is compiled on its own, even if it is inlined elsewhere.
+        # A function whose address is taken is compiled out of line, even if it is inlined elsewhere.
         text = f'#include "{here / source}"\n__attribute__((used)) void * const kept[] = {{ {kept} }};\n'
         with tempfile.TemporaryDirectory(prefix="qlutattn-") as folder:
             file = Path(folder) / "kept.cpp"
@@ -189,9 +189,7 @@ def compile_to_assembly(workspace: Workspace, march: str, parts: Sequence[Part])
         if result.status != 0:
             toolchain.check_compilers(preset("arm64"), compilers)
             console.show(result.stderr.splitlines()[:20])
-            raise ExpectedError(
-                f"clang can not compile {source} for {march}.", "mend the table in scripts/mca_table.py"
-            )
+            raise ExpectedError(f"clang cannot compile {source} for {march}.", "fix the table in scripts/mca_table.py")
         made[source] = result.stdout
     return made
 
@@ -201,11 +199,11 @@ def table(workspace: Workspace) -> list[str]:
     mca, version = find_mca()
     clang = toolchain.find_compilers(preset("arm64")).cxx_program
     upstream = [main_loop(compile_to_assembly(workspace, F16_MARCH, F16.parts)[p.source], p) for p in F16.parts]
-    # A tile is K's or V's: half of the tiles take the one loop, half the other.
+    # Half of the tiles are K's and half V's, with one loop each.
     f16 = {cpu: sum(loop.times * cycles(mca, cpu, loop.body) for loop in upstream) / 2 for cpu in CPUS}
 
     lines = [
-        "| kernel | built for | " + " | ".join(f"`{cpu}`" for cpu in CPUS) + " | vector instructions | the others |",
+        "| kernel | built for | " + " | ".join(f"`{cpu}`" for cpu in CPUS) + " | vector instructions | others |",
         "|---|---|" + "---:|" * (len(CPUS) + 1) + "---|",
         _row(F16.name, F16_MARCH, {cpu: f"{f16[cpu]:.0f}" for cpu in CPUS}, upstream),
     ]
@@ -216,7 +214,7 @@ def table(workspace: Workspace) -> list[str]:
             loops = [main_loop(assembly[part.source], part) for part in kernel.parts]
             bodies = [loop.body for loop in loops]
             if seen.get(kernel.name) == bodies:
-                continue  # the instruction set brings nothing new
+                continue  # no change by this instruction set
             seen[kernel.name] = bodies
             cells = dict.fromkeys(CPUS, "–")
             for cpu in (cpu for cpu in CPUS if cpu not in isa.lacks):
@@ -227,12 +225,12 @@ def table(workspace: Workspace) -> list[str]:
     lines += [
         "",
         f"Cycles of the inner loops for one tile of 128 × 128 codes and four query heads, by llvm-mca {numbers},"
-        f" everything in the first cache, compiled by {clang.says}; in brackets, how many times faster than upstream's"
-        " f16 loops. Left out on both sides: what is around the loops (sums of a row, scales and offsets, tables).",
+        f" all data in the L1 cache, compiled by {clang.version_line}; in brackets, the speed-up over upstream's"
+        " f16 loops. Excluded on both sides: the code around the loops (sums of a row, scales and offsets, tables).",
     ]
     if version[0] < MODELS_SINCE:
         lines.append(
-            f"This llvm-mca is older than {MODELS_SINCE}: it takes neoverse-n2 and cortex-x2 for a cortex-a57."
+            f"This llvm-mca is older than {MODELS_SINCE}: it simulates neoverse-n2 and cortex-x2 as cortex-a57."
         )
     return lines
 
@@ -256,11 +254,11 @@ def _function(assembly: str, symbol: re.Pattern[str]) -> list[str]:
             return lines
         elif inside and line and not re.match(r"\s+\.", line):
             lines.append(line)
-    raise ExpectedError(f"The assembly has no function {symbol.pattern}.", "mend the table in scripts/mca_table.py")
+    raise ExpectedError(f"The assembly has no function {symbol.pattern}.", "fix the table in scripts/mca_table.py")
 
 
 def _flow(lines: Sequence[str]) -> tuple[list[list[str]], list[set[int]]]:
-    """The basic blocks of a function, and which blocks may follow each."""
+    """The basic blocks of a function, and the successors of each."""
     blocks: list[list[str]] = [[]]
     labels: dict[str, int] = {}
     for line in lines:
@@ -282,7 +280,7 @@ def _flow(lines: Sequence[str]) -> tuple[list[list[str]], list[set[int]]]:
 
 
 def _natural_loops(follows: Sequence[set[int]]) -> list[frozenset[int]]:
-    """The loops of a flow graph as sets of blocks: one for each block that a block dominated by it jumps back to."""
+    """The natural loops of a flow graph as sets of blocks, one per header."""
     everything = set(range(len(follows)))
     before = [{i for i in everything if j in follows[i]} for j in everything]
     dominators = [{0}, *(set(everything) for _ in range(1, len(follows)))]
@@ -307,10 +305,10 @@ def _natural_loops(follows: Sequence[set[int]]) -> list[frozenset[int]]:
 
 
 def _as_simulated(line: str) -> list[str]:
-    """An instruction as llvm-mca is to see it: branches go to a number, pointers are moved on by an addition.
+    """An instruction rewritten for llvm-mca: branches go to a number, pointer updates become an addition.
 
-    The simulator keeps a moved pointer back until its load or store is done, which no CPU does: upstream's second loop
-    would look three times as slow as it is.
+    The simulator delays an updated pointer until its load or store is done, which no CPU does: upstream's second loop
+    would appear three times slower than it is.
     """
     moved = re.fullmatch(r"(.*\[)(x\d+|sp)(?:\], (\S+)|, (\S+)\]!)", line)
     if moved:
@@ -320,7 +318,7 @@ def _as_simulated(line: str) -> list[str]:
 
 
 def main() -> int:
-    """Print the table, or say in one sentence what is missing."""
+    """Print the table, or an error that says what is missing."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     try:
         for line in table(Workspace.find()):

@@ -1,10 +1,10 @@
-"""What pays in a packed cache: a small llama model in numpy, its keys and values taken from codes, against itself.
+"""Compare variations of a packed cache on a small llama model in numpy, with decoded against original keys and values.
 
     llama-perplexity -m M.gguf -f T.txt -c 1024 -b 1024 --kl-divergence-base tokens.kld
     python scripts/quality_simulation.py M.gguf tokens.kld --windows 16 --only 'K4V4'
 
-All is float32 but the codes: attention is exact on decoded values, so that what is seen comes from the format alone.
-The second half of each window of 1024 tokens is judged, as llama-perplexity does. docs/quality.md has the results.
+Everything but the codes is float32: attention is exact on decoded values, so all differences come from the format.
+The second half of each window of 1024 tokens is scored, as by llama-perplexity. docs/quality.md has the results.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LLOYD_MAX = {  # the upper half of the levels, for values of deviation 1
 
 @dataclass(frozen=True)
 class Variation:
-    """A cache: bits of keys and values (16: f16), tokens kept as f16, and what differs from the format."""
+    """A cache: bits of keys and values (16: f16), tokens kept as f16, and the differences from the format."""
 
     name: str
     k: int = 16
@@ -42,27 +42,27 @@ class Variation:
     sink: int = 0
     rotate_k: int = 128  # channels that a Hadamard matrix mixes; 0 for none
     rotate_v: int = 64
-    k_mean: bool = False  # each channel's mean over a tile is kept apart
-    v_scale: bool = False  # each token's values have a scale of their own
+    k_mean: bool = False  # each channel's mean over a tile is stored separately
+    v_scale: bool = False  # each token's values have their own scale
     offset: bool = True
-    fits: int = 1  # of the scale, by least squares; without any it is that of the deviation
-    lloyd_max: bool = False  # the best levels for Gaussian values, in place of small integers near them
+    fits: int = 1  # least-squares fits of the scale; with 0 it follows from the deviation
+    lloyd_max: bool = False  # the best levels for Gaussian values, instead of small integers near them
     min_max: bool = False  # evenly spaced levels from the least to the greatest value
-    unbiased: bool = False  # scaled so that codes have the product with what they stand for that it has with itself
-    bias: float = 0.0  # of the variance that codes take from the scores, what is given back
+    unbiased: bool = False  # scaled so that <decoded, original> equals <original, original>
+    bias: float = 0.0  # the fraction of the scores' variance lost by coding that is restored
 
     @property
     def is_format(self) -> bool:
         return self.offset and self.fits == 1 and not (self.lloyd_max or self.min_max or self.unbiased)
 
     def packed(self) -> NDArray[np.bool_]:
-        """Which keys a query finds as codes, [query, key]: full tiles that have left the window, but for the sink."""
+        """The keys that a query sees packed [query, key]: full tiles outside of window and sink."""
         query, key = np.arange(N_CTX)[:, None], np.arange(N_CTX)[None]
         end = key // SIZE * SIZE + SIZE - 1
         return (query - end > self.window) & (key >= self.sink)
 
     def decode(self, lanes: Floats, bits: int) -> Floats:
-        """What lanes [..., 128] are after packing."""
+        """Lanes [..., 128] after packing and decoding."""
         lanes = lanes.astype(np.float16)
         if self.is_format:
             return quantise(lanes, CODES[bits]).values().astype(np.float32)
@@ -109,7 +109,7 @@ class Variation:
 
 
 class Model:
-    """A llama model, read whole."""
+    """A llama model, loaded into memory."""
 
     def __init__(self, path: Path) -> None:
         reader = GGUFReader(path)
@@ -124,7 +124,7 @@ class Model:
         self.angles = np.outer(np.arange(N_CTX), frequencies).astype(np.float32)[:, None]
 
     def log_probabilities(self, tokens: NDArray[np.int32], cache: Variation) -> Floats:
-        """Of each next token in the second half of a window."""
+        """The log probability of each next token in the second half of a window."""
         x = self.weights["token_embd.weight"][tokens]
         for layer in range(self.layers):
             w = {n: self.weights[f"blk.{layer}.{n}.weight"] for n in ("attn_norm", "attn_q", "attn_k", "attn_v")}
@@ -177,7 +177,7 @@ class Model:
 
 
 def variations() -> list[Variation]:
-    """All that docs/quality.md tells of."""
+    """All variations in docs/quality.md."""
     pairs = [("K4V4", 4, 4), ("K4V2", 4, 2), ("K2V2", 2, 2), ("K2V1", 2, 1), ("K1V1", 1, 1)]
     made = [Variation(name, k, v) for name, k, v in pairs]
     made += [Variation(f"{name}+w128+s128", k, v, 128, 128) for name, k, v in pairs]
@@ -207,7 +207,7 @@ def read_tokens(path: Path) -> NDArray[np.int32]:
     with path.open("rb") as file:
         magic, n_ctx, _, count = struct.unpack("<8sIii", file.read(20))
         if magic != b"_logits_" or n_ctx != N_CTX:
-            raise SystemExit(f"{path} is no file of logits for contexts of {N_CTX}")
+            raise SystemExit(f"{path} is not a file of logits for contexts of {N_CTX}")
         return np.frombuffer(file.read(4 * n_ctx * count), "<i4").reshape(count, n_ctx)
 
 
@@ -237,7 +237,7 @@ def main() -> None:
 
 
 def _rotate(x: Floats, size: int) -> Floats:
-    """Channels mixed by Hadamard matrices of this size, which undo themselves."""
+    """Channels mixed by Hadamard matrices of this size, which are their own inverses."""
     if not size:
         return x
     matrix = np.ones((1, 1), np.float32)

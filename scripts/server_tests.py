@@ -1,8 +1,7 @@
 """Run upstream's own server tests (tools/server/tests) on a patched llama-server, with f16 and with packed caches.
 
-The tests fetch their models; here a model with random weights stands in for the language model. What depends on words
-that only the real one says fails with every type, so results are compared: what passes with f16 must pass with packed
-caches.
+The tests fetch their models; here a model with random weights replaces the language model. Tests that depend on the
+real model's words fail with every type, so results are compared: tests that pass with f16 must pass with packed caches.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ PAIRS = {
     "K4V4": {"LLAMA_ARG_CACHE_TYPE_K": "qlutattn_k4_128x128", "LLAMA_ARG_CACHE_TYPE_V": "qlutattn_v4_128x128"},
     "K2V2": {"LLAMA_ARG_CACHE_TYPE_K": "qlutattn_k2_128x128", "LLAMA_ARG_CACHE_TYPE_V": "qlutattn_v2_128x128"},
 }
-# The tests' contexts are of a few hundred tokens: some of them must be packed.
+# The tests' contexts have a few hundred tokens, some of which must be packed.
 SMALL = {"LLAMA_ARG_KV_WINDOW": "32", "LLAMA_ARG_KV_SINK": "4"}
-# What packed caches do not do, and say so: the tests ask for it.
+# Tests of features that packed caches refuse.
 REFUSED = ("test_ctx_shift.py::test_ctx_shift_enabled",)
 
 
 def make_environment(workspace: Workspace, requirements: Path) -> Path:
-    """A virtual environment with what the tests need; its python."""
+    """Create a virtual environment with the tests' requirements; returns its python."""
     folder = workspace.root / "build" / "server-tests"
     python = folder / "venv" / "bin" / "python"
     stamp = folder / "installed"
@@ -43,14 +42,14 @@ def make_environment(workspace: Workspace, requirements: Path) -> Path:
         for argv in steps:
             if process.stream(argv) != 0:
                 raise ExpectedError(
-                    "The packages that upstream's server tests need are not there.", f"see {requirements}"
+                    "The packages that upstream's server tests need are not installed.", f"see {requirements}"
                 )
         stamp.write_text(wanted, encoding="utf-8")
     return python
 
 
 def make_model(path: Path) -> Path:
-    """The model that stands in."""
+    """Write the replacement model."""
     sys.path.insert(0, str(HERE.parent / "tests"))
     import tiny_models  # type: ignore[import-not-found]
 
@@ -59,7 +58,7 @@ def make_model(path: Path) -> Path:
 
 
 def run(python: Path, tests: Path, server: Path, model: Path, pair: str, report: Path) -> dict[str, str]:
-    """Run the tests with a pair of types; what became of each."""
+    """Run the tests with a pair of types; returns the outcome of each."""
     env = {
         "PYTHONPATH": str(HERE),
         "QLUTATTN_TEST_MODEL": str(model),
@@ -70,7 +69,7 @@ def run(python: Path, tests: Path, server: Path, model: Path, pair: str, report:
     argv: list[str | Path] = [python, "-m", "pytest", *options, "unit"]
     process.stream(argv, cwd=tests, env=env)
     if not report.is_file():
-        raise ExpectedError(f"Upstream's server tests did not run with {pair}.", "see what pytest says above")
+        raise ExpectedError(f"Upstream's server tests did not run with {pair}.", "see pytest's output above")
     results = {}
     for case in ET.parse(report).iter("testcase"):
         name = f"{case.get('classname', '').split('.')[-1]}.py::{case.get('name')}"
@@ -82,7 +81,7 @@ def run(python: Path, tests: Path, server: Path, model: Path, pair: str, report:
 def main() -> int:
     """Run all pairs, and compare."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--server", type=Path, help="this llama-server, and not the one of the preset native")
+    parser.add_argument("--server", type=Path, help="the llama-server to use (default: that of the preset native)")
     parser.add_argument("--pair", choices=PAIRS, action="append", help="only these types")
     arguments = parser.parse_args()
     try:

@@ -1,6 +1,6 @@
-"""A pytest plugin for upstream's server tests: a model made here stands in, what needs another one is skipped.
+"""A pytest plugin for upstream's server tests: use a generated model, and skip tests that need another one.
 
-QLUTATTN_TEST_MODEL names the model. Types of caches come as variables of llama-server (LLAMA_ARG_CACHE_TYPE_K, ...).
+QLUTATTN_TEST_MODEL names the model. Cache types are passed in variables of llama-server (LLAMA_ARG_CACHE_TYPE_K, ...).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ STAND_INS = ("tinyllama-2", "tinyllama-infill")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart() -> None:
-    """Change upstream's way of starting servers, before its conftest takes over the names."""
+    """Replace upstream's start of servers before its conftest imports it."""
     import utils  # type: ignore[import-not-found]  # upstream's, in the folder of the tests
 
     start = utils.ServerProcess.start

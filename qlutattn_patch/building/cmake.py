@@ -1,4 +1,4 @@
-"""Configure and build a llama.cpp tree with cmake and ninja. `toolchain` finds the programs; here is the build tree."""
+"""Configure and build a llama.cpp tree with cmake and ninja, which `toolchain` finds."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from qlutattn_patch.system.lock import locked
 from qlutattn_patch.workspace import Workspace
 
 _PATIENCE = 3600.0  # seconds that a second build waits for the first
-# Targets that need nothing but ggml and llama: a tree for these alone configures in seconds.
+# Targets that depend on ggml and llama only: a tree for these alone configures in seconds.
 _SMALL_TARGETS = (*OURS, "llama", "ggml", "ggml-base", "ggml-cpu")
 _NO_DOWNLOADS = {"LLAMA_BUILD_UI": "OFF", "LLAMA_USE_PREBUILT_UI": "OFF"}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that a cmake cache is made of."""
+    """Everything that determines a cmake cache."""
 
     source: Path
     preset: Preset
@@ -39,11 +39,11 @@ class Recipe:
     compilers: Compilers
     ccache: Path | None
     lld: Path | None
-    large: bool  # whether the tools, the examples and the tests are configured as well
+    large: bool  # whether tools, examples and tests are configured too
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that cmake reads when it makes a cache: the user's flags first, so that the preset's win."""
+        """The environment of a configure; the preset's flags follow the user's, so that they win."""
         mine = {"CC": self.compilers.cc, "CXX": self.compilers.cxx}
         for name in ("CFLAGS", "CXXFLAGS"):
             users = "" if self.preset.is_cross else os.environ.get(name, "")
@@ -53,14 +53,14 @@ class Recipe:
 
     @property
     def definitions(self) -> dict[str, str]:
-        """The `-D`s, in the order in which they are given."""
+        """The `-D` definitions, in command-line order."""
         size = "ON" if self.large else "OFF"
         made = {
             "CMAKE_BUILD_TYPE": self.type,
             "CMAKE_MAKE_PROGRAM": str(self.ninja.path),
             **dict.fromkeys(LARGE, size),
             **_NO_DOWNLOADS,
-            "GGML_CCACHE": "OFF",  # upstream's way of finding it; ours is the launcher, which a cache remembers
+            "GGML_CCACHE": "OFF",  # upstream's detection; the compiler launcher is set instead
             **self.preset.definitions,
         }
         if self.preset.clang:
@@ -71,7 +71,7 @@ class Recipe:
 
     @property
     def facts(self) -> dict[str, str]:
-        """The recipe in words: what the stamp holds, and what is compared with it."""
+        """The recipe as strings, as stored in the stamp and compared with it."""
         return {
             "source tree": str(self.source),
             "cmake": str(self.cmake),
@@ -85,7 +85,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class BuildTree:
-    """A folder that cmake configures and ninja fills."""
+    """A build folder of cmake and ninja."""
 
     path: Path
 
@@ -98,7 +98,7 @@ class BuildTree:
         return self.path / "qlutattn-build.log"
 
     def facts(self) -> Mapping[str, str]:
-        """What the cache was made of, or nothing if no configure was ever finished."""
+        """What the cache was configured with; empty if no configure has finished."""
         complete = (self.path / "CMakeCache.txt").is_file() and (self.path / "build.ninja").is_file()
         return read_stamp(self.path).facts if complete else {}
 
@@ -107,7 +107,7 @@ class BuildTree:
         return self.facts().get(LARGE[0]) == "ON"
 
     def configure(self, recipe: Recipe) -> None:
-        """Make the cache anew if it is missing or made of something else, and say why."""
+        """Configure if the cache is missing or was configured differently, and report why."""
         old = self.facts()
         stale = different_facts(old, recipe.facts)
         if not stale:
@@ -121,9 +121,9 @@ class BuildTree:
             console.step(f"reconfiguring {self.path.name} because {'; '.join(reasons)}")
         elif has_cache:
             console.step(f"reconfiguring {self.path.name} because its last configure did not finish")
-        kept = read_stamp(self.path).targets  # they are there still, and say what they were built with
+        kept = read_stamp(self.path).targets  # still present, with what they were built with
         Stamp(targets=kept).write(self.path)
-        # As `cmake --fresh`, which is younger than the cmake that we ask for. Objects stay: they are in subfolders.
+        # Like `cmake --fresh`, which the minimum cmake lacks. Objects stay: they are in subfolders.
         (self.path / "CMakeCache.txt").unlink(missing_ok=True)
         shutil.rmtree(self.path / "CMakeFiles", ignore_errors=True)
 
@@ -139,12 +139,12 @@ class BuildTree:
         if status != 0:
             console.show(lines[-60:])
             raise ExpectedError(
-                f"cmake could not configure {self.path}; its whole output is in {self.log}.", "qlutattn doctor"
+                f"cmake could not configure {self.path}; the full output is in {self.log}.", "qlutattn doctor"
             )
         Stamp(recipe.facts, kept).write(self.path)
 
     def make(self, recipe: Recipe, targets: Sequence[str], also: Sequence[str], origin: Origin, jobs: int) -> None:
-        """Build targets, and also other files, and write down what the targets were built from."""
+        """Build the targets and the files in `also`, and record what the targets were built from."""
         origin.write_header(self.path)
         stamp = read_stamp(self.path)
         untouched = {name: built for name, built in stamp.targets.items() if name not in targets}
@@ -154,7 +154,7 @@ class BuildTree:
         Stamp(stamp.facts, untouched | {target: built for target, built in made.items() if built}).write(self.path)
 
     def build(self, recipe: Recipe, targets: Sequence[str], jobs: int) -> None:
-        """Run ninja; what fails is shown whole and last."""
+        """Run ninja; the full output of failed commands comes last."""
         argv: list[str | Path] = [
             recipe.cmake.path,
             "--build",
@@ -185,8 +185,8 @@ class BuildTree:
         console.show(output.report())
         places = f" in {len(output.errors)} place(s)" if output.errors else ""
         raise ExpectedError(
-            f"The build of {_named(targets)} failed{places}; the whole output is in {self.log}.",
-            "mend what the compiler names above, then the same command again",
+            f"The build of {_named(targets)} failed{places}; the full output is in {self.log}.",
+            "fix the errors above, then run the same command again",
         )
 
 
@@ -198,7 +198,7 @@ def build(
     jobs: int | None = None,
     objects: Sequence[str] = (),
 ) -> BuildTree:
-    """Configure the preset's build tree if need be, and build the targets, and what is made of these source files."""
+    """Configure the preset's build tree if needed, and build the targets and the objects of these source files."""
     preset = preset_named(preset_name)
     _check_source(workspace, targets)
     tree = BuildTree(workspace.build_dir(preset.name))
@@ -217,7 +217,7 @@ def build(
             large=tree.is_large or any(target not in _SMALL_TARGETS for target in targets),
         )
         tree.configure(recipe)
-        # ninja's name for what a file is made into
+        # ninja's syntax for the output of a source file
         also = [f"{workspace.tree / path}^" for path in objects]
         tree.make(recipe, targets, also, read_origin(workspace), jobs or _cores())
     return tree
@@ -238,14 +238,14 @@ def _check_source(workspace: Workspace, targets: Sequence[str]) -> None:
 
 
 def _named(targets: Sequence[str]) -> str:
-    """The targets, for a line of progress; of source files only how many."""
+    """The targets for a progress line; source files are only counted."""
     named = [target for target in targets if not target.endswith("^")]
     files = len(targets) - len(named)
     return ", ".join(named) + (f" and {files} files" if files else "")
 
 
 def _arguments(command: str) -> str:
-    """What CC or CXX holds beyond the program."""
+    """The arguments in CC or CXX after the program."""
     return " ".join(["", *shlex.split(command)[1:]])
 
 
@@ -254,6 +254,6 @@ def _cores() -> int:
 
 
 def _ccache_settings(source: Path) -> Mapping[str, str]:
-    """Let one cache serve every checkout, and keep the paths in messages whole."""
+    """Share one cache between checkouts, with absolute paths in messages."""
     wanted = {"CCACHE_BASEDIR": str(source.parent), "CCACHE_NOHASHDIR": "1", "CCACHE_ABSSTDERR": "1"}
     return {name: value for name, value in wanted.items() if name not in os.environ}

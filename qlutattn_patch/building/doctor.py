@@ -1,4 +1,4 @@
-"""What this machine has, what it lacks, and the one line that installs it."""
+"""Report the tools that this machine has and lacks, and the command that installs the missing ones."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from qlutattn_patch.system import process
 from qlutattn_patch.system.errors import ExpectedError
 
 _GIB = 1024**3
-_DISK_NEEDED = 2 * _GIB  # the tree, its objects, and a build folder or two
-_TELLING_ISA = (
+_DISK_NEEDED = 2 * _GIB  # the tree and one or two build folders
+_RELEVANT_ISA = (
     *("ssse3", "sse4_2", "avx", "avx2", "fma", "f16c", "bmi2", "avx_vnni", "avx512f", "avx512bw", "avx512vbmi"),
     *("avx512_vnni", "avx512_bf16", "amx_int8"),
     *("asimd", "asimddp", "fphp", "asimdhp", "i8mm", "bf16", "sve", "sve2", "sme"),
@@ -28,20 +28,20 @@ _TELLING_ISA = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked for."""
+    """A tool, package or resource that was checked."""
 
     name: str
     needed_for: str
-    required: bool  # whether `qlutattn run` can not do without it
+    required: bool  # whether `qlutattn run` needs it
     ok: bool
     path: str = ""
     version: str = ""
-    tool: str = ""  # what `install` calls it, if it can be installed
+    tool: str = ""  # its name in `install`, if it can be installed
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that was looked for, and this machine's CPU."""
+    """All findings, and this machine's CPU."""
 
     findings: tuple[Finding, ...]
     machine: str
@@ -49,7 +49,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether the main job can run."""
+        """Whether `qlutattn run` can work."""
         return all(finding.ok for finding in self.findings if finding.required)
 
     @property
@@ -58,13 +58,13 @@ class Report:
 
     @property
     def install(self) -> str | None:
-        """One line that installs all that is missing and can be installed."""
+        """One command that installs everything missing that can be installed."""
         tools = [finding.tool for finding in self.missing if finding.tool]
         return install.line(tools) if tools else None
 
 
 def examine(home: Path) -> Report:
-    """Look for everything that any command of ours uses."""
+    """Check everything that any command uses."""
     findings = [
         _python(),
         _searched("git", "getting llama.cpp and patching it", True, lambda: _on_path("git")),
@@ -91,7 +91,7 @@ def _searched(name: str, needed_for: str, required: bool, search: Callable[[], P
         program = search()
     except ExpectedError:
         return Finding(name, needed_for, required, False, tool=tool or name)
-    return Finding(name, needed_for, required, True, str(program.path), _number(program.says), tool or name)
+    return Finding(name, needed_for, required, True, str(program.path), _number(program.version_line), tool or name)
 
 
 def _on_path(name: str) -> Program:
@@ -121,8 +121,8 @@ def _python() -> Finding:
 def _disk(home: Path) -> Finding:
     there = next(folder for folder in (home, *home.parents) if folder.exists())
     free = shutil.disk_usage(there).free
-    said = f"{free / _GIB:.1f} GiB free, {_DISK_NEEDED / _GIB:.0f} GiB needed"
-    return Finding("disk space", "the tree and its builds", True, free >= _DISK_NEEDED, str(home), said)
+    detail = f"{free / _GIB:.1f} GiB free, {_DISK_NEEDED / _GIB:.0f} GiB needed"
+    return Finding("disk space", "the tree and its builds", True, free >= _DISK_NEEDED, str(home), detail)
 
 
 def _sysroot() -> Finding:
@@ -140,28 +140,28 @@ def _package(name: str, needed_for: str) -> Finding:
     return Finding(f"Python package {name}", needed_for, False, True, sys.prefix, version)
 
 
-def _number(says: str) -> str:
-    found = re.search(r"\d+(?:\.\d+)+", says)
-    return found[0] if found else says
+def _number(version_line: str) -> str:
+    found = re.search(r"\d+(?:\.\d+)+", version_line)
+    return found[0] if found else version_line
 
 
 def _isa() -> tuple[str, ...]:
-    """The instruction sets of this CPU that matter here, as the system names them."""
+    """The relevant instruction sets of this CPU, as the system names them."""
     try:
         info = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return _isa_of_macos()
     found = re.search(r"^(?:flags|Features)\s*:(.*)$", info, re.MULTILINE)
     flags = set(found[1].split()) if found else set()
-    return tuple(name for name in _TELLING_ISA if name in flags)
+    return tuple(name for name in _RELEVANT_ISA if name in flags)
 
 
 def _isa_of_macos() -> tuple[str, ...]:
     if not process.find("sysctl"):
         return ()
-    said = process.capture(
+    features = process.capture(
         ["sysctl", "hw.optional", "machdep.cpu.features", "machdep.cpu.leaf7_features"]
     ).stdout.lower()
-    arm = re.findall(r"hw\.optional\.arm\.feat_(\w+): 1", said)
-    words = {word.replace(".", "_") for word in said.split()}
-    return (*(name for name in _TELLING_ISA if name in words), *arm)
+    arm = re.findall(r"hw\.optional\.arm\.feat_(\w+): 1", features)
+    names = {word.replace(".", "_") for word in features.split()}
+    return (*(name for name in _RELEVANT_ISA if name in names), *arm)

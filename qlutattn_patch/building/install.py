@@ -1,4 +1,4 @@
-"""What a missing tool is called in this machine's package manager, and the one line that installs several."""
+"""The package names of missing tools, and the command that installs them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from qlutattn_patch.system import process
 
-# tool: (Debian and Ubuntu, Homebrew); a tool that is not here is told by its own name.
+# tool: (Debian and Ubuntu, Homebrew); other tools go by their own names.
 _PACKAGES: dict[str, tuple[str, str]] = {
     "git": ("git", "git"),
     "c++": ("g++", "gcc"),
@@ -24,7 +24,7 @@ _PACKAGES: dict[str, tuple[str, str]] = {
 
 
 def line(tools: Iterable[str]) -> str:
-    """One command that installs these tools here; where the package manager is a stranger, their names."""
+    """One command that installs these tools; with an unknown package manager, their names."""
     names = list(dict.fromkeys(tools))
     if process.find("apt-get"):
         return _joined("apt-get install -y", [_PACKAGES.get(name, (name, name))[0] for name in names], root=True)

@@ -1,4 +1,4 @@
-"""Read what ninja says as it says it: how far it is, and what failed."""
+"""Parse ninja's output line by line: progress and failures."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ _EDGE = re.compile(r"\[(\d+)/(\d+)\] (.*)")
 
 
 class Output:
-    """Takes ninja's lines one by one."""
+    """Parser of ninja's output, fed line by line."""
 
     def __init__(self) -> None:
         self.done = 0
         self.total = 0
         self.doing = ""
         self.lines: list[str] = []
-        self.errors: list[list[str]] = []  # of each command that failed: "FAILED: …", the command, all that it wrote
+        self.errors: list[list[str]] = []  # per failed command: "FAILED: …", the command, its output
         self._failing = False
 
     def take(self, line: str) -> bool:
-        """Take the next line; True if it tells of progress."""
+        """Parse the next line; True if it reports progress."""
         self.lines.append(line)
         if edge := _EDGE.fullmatch(line):
             self.done, self.total, self.doing = int(edge[1]), int(edge[2]), edge[3]
@@ -37,13 +37,13 @@ class Output:
 
     @property
     def unknown_target(self) -> str | None:
-        """The target that ninja has never heard of, if that is what stopped it."""
+        """The unknown target, if ninja stopped because of one."""
         found = re.search(r"ninja: error: unknown target '([^']*)'", "\n".join(self.lines))
         return found[1] if found else None
 
     def report(self) -> list[str]:
-        """What went wrong, whole: the output of every command that failed, else the last lines of everything."""
+        """The full output of every failed command; without one, the last lines."""
         if not self.errors:
             return self.lines[-40:]
-        # The second line is the command, thousands of characters long: the log has it.
+        # The second line is the command, thousands of characters long: it is in the log.
         return [line for block in self.errors for line in (block[0], *block[2:])]

@@ -1,4 +1,4 @@
-"""What a build is made from: the near end of the chain, as the tree has it, and as programs learn it."""
+"""What a build is made from: digests of templates, patches and tree, compiled into the programs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEADER = "qlutattn-provenance.h"
 
 
 class Origin(Record, frozen=True):
-    """What is compiled; null is what nobody knows."""
+    """What is compiled; null is unknown."""
 
     templates: Annotated[str | None, doc("digest of templates/")] = None
     series: Annotated[str | None, doc("digest of the patches")] = None
@@ -28,16 +28,16 @@ class Origin(Record, frozen=True):
     tree: Annotated[str | None, doc("id of the patched tree; with edits, +digest")] = None
 
     def differences(self, new: Origin) -> list[str]:
-        """What another origin has otherwise, in words, the first cause first."""
-        words = {"upstream": "llama.cpp", "templates": "the templates", "series": "the patches"}
-        found = [what for name, what in words.items() if getattr(self, name) != getattr(new, name)]
+        """How another origin differs, the first cause first."""
+        labels = {"upstream": "llama.cpp", "templates": "the templates", "series": "the patches"}
+        found = [what for name, what in labels.items() if getattr(self, name) != getattr(new, name)]
         if not found and self.tree != new.tree:
             found = ["files of the tree"]
         return found
 
     def write_header(self, folder: Path) -> None:
-        """Write what align_attn and bench_attn include; what is so already is left alone, and nothing rebuilt."""
-        lines = ["// Written by qlutattn build: what is compiled here (docs/provenance.md).", "#pragma once", ""]
+        """Write the header that align_attn and bench_attn include, unless unchanged, to avoid a rebuild."""
+        lines = ["// Written by qlutattn build: the provenance of this build (docs/provenance.md).", "#pragma once", ""]
         known = {name: value for name, value in asdict(self).items() if value}
         lines += [f"#define QLUTATTN_{name.upper()} {json.dumps(value)}" for name, value in known.items()]
         path, text = folder / HEADER, "\n".join(lines) + "\n"
@@ -46,7 +46,7 @@ class Origin(Record, frozen=True):
 
 
 def read_origin(workspace: Workspace) -> Origin:
-    """The origin of what would be built now; of a tree that is no git checkout nothing is known."""
+    """The origin of a build made now; all unknown if the tree is not a git checkout."""
     try:
         return origin_of(workspace, worktree.read_tree(worktree.open_tree(workspace), workspace.tree))
     except ExpectedError:
@@ -54,21 +54,21 @@ def read_origin(workspace: Workspace) -> Origin:
 
 
 def origin_of(workspace: Workspace, found: Tree) -> Origin:
-    """The origin of what would be built of a tree."""
+    """The origin of a build of this tree."""
     receipt = found.receipt
     commit = receipt.commit if receipt else found.commit
     if workspace.is_vendored and found.base_id == (pin := load_pin(workspace.pin_file)).tree:
-        commit = pin.commit  # the vendored tree's own commit is made here
+        commit = pin.commit  # the vendored tree's own commit is made by `vendor`
     return Origin(receipt.templates if receipt else None, receipt.series if receipt else None, commit, found.now())
 
 
 class Provenance(Origin, frozen=True):
-    """What align_attn and bench_attn say of themselves (docs/provenance.md); null is what is not known."""
+    """The provenance that align_attn and bench_attn report (docs/provenance.md); null is unknown."""
 
     ggml: Annotated[str | None, doc("ggml's version")] = None
     compiler: Annotated[str | None, doc("name and version")] = None
     flags: Annotated[str | None, doc("compiler flags")] = None
-    kernel_flags: Annotated[str | None, doc("those that choose instruction sets")] = None
+    kernel_flags: Annotated[str | None, doc("compiler flags that choose instruction sets")] = None
     build_type: Annotated[str | None, doc("such as Release")] = None
     isa: Annotated[str | None, doc("the instruction sets that ggml was built with")] = None
     cpu: Annotated[str | None, doc("the processor that it ran on")] = None

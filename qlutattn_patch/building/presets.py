@@ -1,4 +1,4 @@
-"""The build presets: what each one asks of cmake and of the compiler."""
+"""The build presets: cmake definitions and compiler flags."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OTHER_SETS = ("LASX", "LSX", "RVV", "RV_ZFH", "RV_ZVFH", "RV_ZICBOP", "RV_ZIHIN
 
 
 def _instruction_sets(*wanted: str) -> dict[str, str]:
-    """Definitions that turn on these instruction sets and no other."""
+    """Definitions that enable exactly these instruction sets."""
     return {
         "GGML_NATIVE": "OFF",
         **{f"GGML_{name}": "ON" if name in wanted else "OFF" for name in (*_X86_SETS, *_OTHER_SETS)},
@@ -38,14 +38,14 @@ class Preset:
     summary: str
     definitions: Mapping[str, str]
     flags: str = ""  # CFLAGS and CXXFLAGS
-    clang: bool = False  # clang and no other compiler; else CC and CXX, or cmake's own choice
-    machine: str | None = None  # what it makes code for; None is whatever this machine is
+    clang: bool = False  # requires clang; else CC and CXX, or cmake's default
+    machine: str | None = None  # target machine; None is this machine
     type: str = "Release"
-    cross: Mapping[str, str] = field(default_factory=dict)  # more definitions, where this machine is another one
+    cross: Mapping[str, str] = field(default_factory=dict)  # extra definitions for cross-compilation
 
     @property
     def is_cross(self) -> bool:
-        """Whether this machine can not run what the preset builds without an emulator."""
+        """Whether programs of the preset need an emulator on this machine."""
         return self.machine is not None and self.machine != host_machine()
 
 
@@ -73,7 +73,7 @@ PRESETS = {
         Preset("native", "for this machine's CPU, with CC and CXX or the default compiler", _PATCHED),
         Preset(
             "arm64",
-            "clang -march=armv8.7a; cross-compiled for qemu-user where this machine is no arm64",
+            "clang -march=armv8.7a; cross-compiled for qemu-user unless this machine is arm64",
             {
                 "GGML_GRAPH_PROFILER": "OFF",
                 "GGML_CUDA": "OFF",
@@ -84,7 +84,7 @@ PRESETS = {
             flags="-march=armv8.7a",
             clang=True,
             machine="arm64",
-            # There are no OpenMP and OpenSSL for the other machine; ggml has threads of its own.
+            # The sysroot has no OpenMP and OpenSSL; ggml has its own threads.
             cross={
                 "CMAKE_TOOLCHAIN_FILE": str(ARM64_TOOLCHAIN_FILE),
                 "GGML_OPENMP": "OFF",
@@ -100,7 +100,7 @@ PRESETS = {
         ),
         _sanitizer("asan", "AddressSanitizer and UndefinedBehaviorSanitizer", "address,undefined"),
         _sanitizer("tsan", "ThreadSanitizer", "thread"),
-        # Traced comparisons take most of the time, and no input of ours is compared with magic numbers.
+        # Traced comparisons take most of the time, and no input is compared with magic numbers.
         _sanitizer(
             "fuzz",
             "as asan, with clang, for libFuzzer",
@@ -112,13 +112,13 @@ PRESETS = {
 
 
 def preset(name: str) -> Preset:
-    """The preset of that name."""
+    """The preset with this name."""
     if name not in PRESETS:
         raise ExpectedError(f"There is no preset '{name}'.", f"choose one of {', '.join(PRESETS)}")
     return PRESETS[name]
 
 
 def host_machine() -> str:
-    """This machine's instruction set family, under one name per family."""
+    """This machine's instruction set family, by its canonical name."""
     name = platform.machine().lower()
     return {"amd64": "x86_64", "aarch64": "arm64"}.get(name, name)

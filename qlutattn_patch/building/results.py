@@ -1,4 +1,4 @@
-"""The last result of align, bench and eval of each build, kept beside it, with all that it is a result of."""
+"""The last result of align, bench and eval of each build, stored with what it depends on."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ from qlutattn_patch.workspace import Workspace
 ALIGN, BENCH, EVAL = KINDS = ("align", "bench", "eval")
 TARGETS = {ALIGN: "align_attn", BENCH: "bench_attn", EVAL: "llama-perplexity"}
 _KERNEL = "GGML_QLUTATTN_KERNEL"
-# the rooms that decide whether an align passes, beside the program
-_JUDGES = ("templates", "proof")
+# the packages, besides align_attn itself, that decide whether align passes
+_CHECKER_PACKAGES = ("templates", "proof")
 
 
 class StoredResult(Versioned, frozen=True):
-    """A result, when it was taken, and what it is a result of: the build, the processor, the checker, the inputs."""
+    """A result, when it was taken, and what it depends on: build, processor, checker, inputs."""
 
     kind: str
     of: Built
     result: Mapping[str, Any]
     when: str
-    part: bool = False  # not everything was run: `--quick`, `--filter`
+    part: bool = False  # a partial run: `--quick`, `--filter`
     cpu: str = ""
     cpu_digest: str = ""
-    kernel: str | None = None  # the one that the environment forces
+    kernel: str | None = None  # forced by the environment
     checker: str | None = None
-    inputs: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # size and time: models are gigabytes
+    inputs: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # size and mtime, since models are gigabytes
 
     @property
     def ok(self) -> bool:
         return bool(self.result.get("ok", True))
 
     @property
-    def words(self) -> list[str]:
-        """What its command must be told, beside the preset, to take it again."""
+    def arguments(self) -> list[str]:
+        """The arguments of its command, besides the preset, that repeat it."""
         if self.kind == EVAL:
             model, text, n_ctx = (str(self.result.get(name)) for name in ("model", "text", "n_ctx"))
             return ["--model", model, "--text", text, "--ctx", n_ctx]
         return [str(word) for word in self.result.get("arguments", ())]
 
     def why_stale(self, folder: Path) -> list[str]:
-        """Why it is no result of the build as it is, on this machine, today; empty if it is one."""
+        """Why the result is stale for this build on this machine; empty if it is fresh."""
         found = []
         if self.of.changed(folder / "bin"):
             now = stamp.known(folder, TARGETS[self.kind])
@@ -76,7 +76,7 @@ def keep(
     part: bool = False,
     inputs: tuple[Path, ...] = (),
 ) -> None:
-    """Keep a result in its build's folder; a part that went well does not replace a whole one that still stands."""
+    """Store a result in its build's folder; a passed partial result does not replace a fresh full one."""
     folder = workspace.build_dir(preset)
     made = StoredResult(
         kind,
@@ -96,7 +96,7 @@ def keep(
 
 
 def load_fresh(workspace: Workspace, preset: str, kind: str, part: bool = False) -> StoredResult | None:
-    """The result that still stands: it went well, and nothing has changed; `part`: one of a part is enough."""
+    """The result if it passed and is fresh, else None; with `part`, a partial result is enough."""
     folder = workspace.build_dir(preset)
     try:
         found = read(folder, kind)
@@ -106,7 +106,7 @@ def load_fresh(workspace: Workspace, preset: str, kind: str, part: bool = False)
 
 
 def read(folder: Path, kind: str) -> StoredResult | None:
-    """The result in a build folder, None if there is none."""
+    """The stored result in a build folder, or None."""
     path = file_of(folder, kind)
     try:
         found = records.read(path, StoredResult)
@@ -116,16 +116,16 @@ def read(folder: Path, kind: str) -> StoredResult | None:
         return None
     except (OSError, ValueError):
         pass
-    raise ExpectedError(f"{path.name} is not whole, or not a result of {kind}", f"qlutattn {kind}")
+    raise ExpectedError(f"{path.name} is incomplete, or not a result of {kind}", f"qlutattn {kind}")
 
 
 def file_of(folder: Path, kind: str) -> Path:
-    """Where a build folder has the last result of a kind."""
+    """The file of a build folder's last result of a kind."""
     return folder / f"qlutattn-{kind}.json"
 
 
 def _checker(kind: str) -> str | None:
-    return digests.of_rooms(*_JUDGES) if kind == ALIGN else None
+    return digests.of_rooms(*_CHECKER_PACKAGES) if kind == ALIGN else None
 
 
 def _size_and_time(path: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What a build folder says of itself: what its cmake cache is made of, and what each target was built from."""
+"""The stamp of a build folder: what its cmake cache was configured with, and what each target was built from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qlutattn_patch.system.files import write_atomically
 from qlutattn_patch.system.records import Record, Versioned, encoded, read
 
 STAMP = "qlutattn-build.json"
-# Targets that need nothing but ggml: its libraries decide what they do.
+# Targets that link ggml only: only its libraries affect them.
 OURS = frozenset(("align_attn", "bench_attn"))
 LARGE = (
     "LLAMA_BUILD_COMMON",
@@ -26,7 +26,7 @@ LARGE = (
 
 
 class File(Record, frozen=True):
-    """A file as it was: with the same size and time it counts as unchanged, otherwise its contents decide."""
+    """A file's state: with the same size and mtime it counts as unchanged, otherwise its digest decides."""
 
     size: int
     mtime_ns: int
@@ -42,32 +42,32 @@ class File(Record, frozen=True):
 
 
 class Built(Record, frozen=True):
-    """A program: what it was built with (the facts of its cache), from what, and the files that it runs."""
+    """A program: the facts of its cmake cache, its origin, and the files that it runs."""
 
     facts: Mapping[str, str]
     origin: Origin
     files: Mapping[str, File]
 
     def changed(self, bin: Path) -> list[str]:
-        """The files that are not as they were."""
+        """The files that have changed."""
         return [name for name, file in self.files.items() if not file.is_still(bin / name)]
 
     def differences(self, other: Built) -> list[str]:
-        """Why another build of the same program is another, in words."""
+        """How another build of the same program differs."""
         return [*different_facts(self.facts, other.facts, ignored=LARGE), *self.origin.differences(other.origin)]
 
     @property
     def compiler(self) -> str:
-        """What people want to know of how it was built."""
+        """The compiler, build type and flags, for display."""
         named = [self.facts.get("C++ compiler"), self.facts.get("CMAKE_BUILD_TYPE"), self.facts.get("CXXFLAGS")]
-        return ", ".join(name for name in named if name) or "nobody knows how"
+        return ", ".join(name for name in named if name) or "unknown"
 
 
 UNKNOWN = Built({}, Origin(), {})
 
 
 class Stamp(Versioned, frozen=True):
-    """The facts of the cache, and what was built since it is there."""
+    """The facts of the cmake cache, and the targets built with it."""
 
     facts: Mapping[str, str] = field(default_factory=dict)
     targets: Mapping[str, Built] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class Stamp(Versioned, frozen=True):
 
 
 def read_stamp(folder: Path) -> Stamp:
-    """The stamp of a build folder; one that is missing or cannot be read says nothing."""
+    """The stamp of a build folder; an empty one if it is missing or unreadable."""
     try:
         return read(folder / STAMP, Stamp)
     except (OSError, ValueError):
@@ -85,7 +85,7 @@ def read_stamp(folder: Path) -> Stamp:
 
 
 def built_now(bin: Path, target: str, facts: Mapping[str, str], origin: Origin) -> Built | None:
-    """A program and the libraries that it runs, as they are; None if the target is no program."""
+    """A program and its libraries as they are now; None if the target is not a program."""
     program = next((path for path in (bin / target, bin / f"{target}.exe") if path.is_file()), None)
     if program is None:
         return None
@@ -95,7 +95,7 @@ def built_now(bin: Path, target: str, facts: Mapping[str, str], origin: Origin) 
 
 
 def known(folder: Path, target: str) -> Built:
-    """What is known of a program that is there: all, or if something else than `qlutattn build` made it, its files."""
+    """The record of an existing program; only its files if `qlutattn build` did not make it."""
     stamped = read_stamp(folder).targets.get(target)
     if stamped and not stamped.changed(folder / "bin"):
         return stamped
@@ -103,15 +103,15 @@ def known(folder: Path, target: str) -> Built:
 
 
 def different_facts(old: Mapping[str, str], new: Mapping[str, str], ignored: tuple[str, ...] = ()) -> list[str]:
-    """What has changed from some facts to others, in words."""
+    """Each difference between two sets of facts, as a sentence."""
     return [
-        f"{_spoken(key)} changed from {old.get(key) or 'nothing'} to {new.get(key) or 'nothing'}"
+        f"{_format_key(key)} changed from {old.get(key) or 'nothing'} to {new.get(key) or 'nothing'}"
         for key in sorted({*old, *new}, key=list({**new, **old}).index)
         if old.get(key) != new.get(key) and key not in ignored
     ]
 
 
-def _spoken(key: str) -> str:
+def _format_key(key: str) -> str:
     return f"the {key}" if " " in key or key == "cmake" else key
 
 

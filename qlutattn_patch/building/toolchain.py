@@ -1,4 +1,4 @@
-"""Find the programs that a build needs; each found program is a fact: where it is and what version it says it is."""
+"""Find the programs that a build needs: path and version of each."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ _PAIRS = (("cc", "c++"), ("gcc", "g++"), ("clang", "clang++"))  # cmake's own or
 
 @dataclass(frozen=True)
 class Program:
-    """A program that was found, and the first line that it says about its version."""
+    """A program that was found, and the first line of its `--version` output."""
 
     path: Path
-    says: str
+    version_line: str
 
     @property
     def version(self) -> tuple[int, ...]:
-        """The first dotted number in what the program says."""
-        found = re.search(r"\d+(?:\.\d+)+", self.says)
+        """The first dotted number in the version line."""
+        found = re.search(r"\d+(?:\.\d+)+", self.version_line)
         return tuple(int(part) for part in found[0].split(".")) if found else ()
 
     def __str__(self) -> str:
-        return f"{self.path} ({self.says})"
+        return f"{self.path} ({self.version_line})"
 
 
 @dataclass(frozen=True)
 class Compilers:
-    """A C and a C++ compiler, as CC and CXX name them (a program, perhaps with arguments)."""
+    """A C and a C++ compiler, as in CC and CXX (a program, optionally with arguments)."""
 
     cc: str
     cxx: str
@@ -84,7 +84,7 @@ def find_compilers(preset: Preset) -> Compilers:
 
 
 def find_runner(preset: Preset) -> tuple[str, ...]:
-    """What to put before a program that the preset built, so that it runs here: nothing, or qemu-user."""
+    """The command prefix that runs a program of the preset here: empty, or qemu-user."""
     if not preset.is_cross:
         return ()
     qemu = process.find("qemu-aarch64") or process.find("qemu-aarch64-static")
@@ -97,7 +97,7 @@ def find_runner(preset: Preset) -> tuple[str, ...]:
 
 
 def check_compilers(preset: Preset, compilers: Compilers) -> None:
-    """Refuse, in one sentence, compilers that can not make a program of the preset's kind."""
+    """Raise an ExpectedError if the compilers cannot build for the preset."""
     if preset.is_cross and not preset.cross:
         raise ExpectedError(
             f"The preset '{preset.name}' is for {preset.machine}, and this machine is {host_machine()}.",
@@ -114,7 +114,7 @@ def check_compilers(preset: Preset, compilers: Compilers) -> None:
     else:
         needs, tools = "a working C++ toolchain", ["c++"]
     raise ExpectedError(
-        f"'{compilers.cxx}' can not link a program with {shlex.join([*target, preset.flags]) or 'no flags'}"
+        f"'{compilers.cxx}' cannot link a program with {shlex.join([*target, preset.flags]) or 'no flags'}"
         f" ({needs} may be missing): {failure}",
         install.line(tools),
     )
@@ -159,7 +159,7 @@ def _compiler(command: str) -> Program:
 
 
 def _link_failure(cxx: str, flags: list[str]) -> str | None:
-    """The last line that the compiler says about a program of nothing; None if it can link one."""
+    """The compiler's last error line for a trivial program; None if it can link one."""
     with tempfile.TemporaryDirectory(prefix="qlutattn-") as folder:
         argv = [*shlex.split(cxx), *flags, "-x", "c++", "-", "-o", str(Path(folder) / "a.out")]
         result = process.capture(argv, input="#include <vector>\nint main() { return std::vector<int>(1)[0]; }\n")
@@ -171,4 +171,4 @@ def _link_failure(cxx: str, flags: list[str]) -> str | None:
 
 
 def _sanitizer_package(program: Program) -> str:
-    return f"libclang-rt-{program.version[0]}-dev" if "clang" in program.says and program.version else "c++"
+    return f"libclang-rt-{program.version[0]}-dev" if "clang" in program.version_line and program.version else "c++"

@@ -142,7 +142,7 @@ def test_falls_with_another_kernel(workspace: Workspace, monkeypatch: pytest.Mon
 def test_falls_with_the_checker_which_times_do_not_have(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     put(workspace)
     keep(workspace, "native", BENCH, {"rows": []})
-    monkeypatch.setattr(results, "_JUDGES", ("proof",))
+    monkeypatch.setattr(results, "_CHECKER_PACKAGES", ("proof",))
     assert why(workspace) == ["the program that checks it has changed"]
     assert why(workspace, BENCH) == []
 
@@ -187,7 +187,7 @@ def test_a_file_that_is_not_whole_or_not_ours_is_said_to_be_none(workspace: Work
     whole = file_of(folder, ALIGN).read_text()
     prepared = {"cut": whole[:-20], "bench": file_of(folder, BENCH).read_text()}
     file_of(folder, ALIGN).write_text(prepared.get(text, text))
-    with pytest.raises(ExpectedError, match=r"qlutattn-align\.json is not whole, or not a result of align"):
+    with pytest.raises(ExpectedError, match=r"qlutattn-align\.json is incomplete, or not a result of align"):
         read(folder, ALIGN)
     assert load_fresh(workspace, "native", ALIGN) is None
 

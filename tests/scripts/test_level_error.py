@@ -30,4 +30,4 @@ def test_what_is_no_codebook_is_named() -> None:
     for text in ("1,2,3", "36,12", "0,64", "64,128"):
         done = run(text)
         assert done.returncode == 2
-        assert f"'{text}' is no upper half of 2, 4 or 16 levels" in done.stderr
+        assert f"'{text}' is not an upper half of 2, 4 or 16 levels" in done.stderr

@@ -103,7 +103,7 @@ def test_a_function_is_found_by_its_mangled_name(function: str, mangled: str, fi
 def test_a_kernel_that_is_not_there_any_more_is_named(part: Part) -> None:
     with pytest.raises(ExpectedError) as failure:
         main_loop(ASSEMBLY, part)
-    assert failure.value.hint == "mend the table in scripts/mca_table.py"
+    assert failure.value.hint == "fix the table in scripts/mca_table.py"
 
 
 def test_no_llvm_mca_is_said_in_one_sentence(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,4 +45,4 @@ def test_another_files_tokens_are_not_read(tmp_path: Path) -> None:
     model, other = write_model(tmp_path / "tiny.gguf"), tmp_path / "other"
     other.write_bytes(bytes(100))
     done = run(model, other)
-    assert (done.returncode, done.stderr) == (1, f"{other} is no file of logits for contexts of 1024\n")
+    assert (done.returncode, done.stderr) == (1, f"{other} is not a file of logits for contexts of 1024\n")
