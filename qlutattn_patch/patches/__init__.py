@@ -1,1 +1,1 @@
-"""The patches made from templates, checked, read and applied to a commit."""
+"""Generation, checks and application of the patch set."""

@@ -1,4 +1,4 @@
-"""The patch set applied to a commit, away from its work tree; everything that does not fit is found at once."""
+"""Apply the patch set to a commit outside its work tree; all misfits are reported together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from qlutattn_patch.upstream.layout import TABLES, TRAITS_INC
 
 @dataclass(frozen=True)
 class PatchedTree:
-    """The result: its tree id, what differs from the base (None: removed), and the contents by blob id."""
+    """A patched tree: its id, the files that differ from the base (None: removed), and contents by blob id."""
 
     tree: str
     files: Mapping[str, Entry | None]
@@ -51,30 +51,30 @@ def apply_series(repository: Repository, series: Series, base: str) -> PatchedTr
 
 
 def _check_tables(scratch: Repository, head: str, tree: str, files: Mapping[str, Entry | None], base: str) -> None:
-    """Refuse a result whose tables contradict each other, though every hunk fits: an id that upstream took, say."""
+    """Refuse a result whose tables contradict each other although every hunk fits, such as an id that upstream took."""
     before, after = _texts(scratch, head), _texts(scratch, tree)
     if problems := mismatches(after):
         raise ExpectedError(
-            "\n".join([f"The tables of {base} with the patches do not suit:", *(f"  {one}" for one in problems)]),
-            "give our types other ids or names in templates/formats.toml, or take another llama.cpp",
+            "\n".join([f"The tables of {base} with the patches are inconsistent:", *(f"  {one}" for one in problems)]),
+            "change the ids or names in templates/formats.toml, or use another llama.cpp",
         )
     there = scratch.files(head)
     if problems := [*disagreements(after), *changes(before, after, sorted(path for path in files if path in there))]:
         raise ExpectedError(
-            "\n".join([f"The patches are not what they must be to {base}:", *(f"  {one}" for one in problems)]),
-            "make them from the templates: qlutattn generate",
+            "\n".join([f"The patches do not match {base}:", *(f"  {one}" for one in problems)]),
+            "generate them again: qlutattn generate",
         )
 
 
 def _texts(scratch: Repository, tree: str) -> dict[str, str]:
-    """The files of a tree in which tables are."""
+    """The files of a tree that contain tables."""
     entries = {path: entry for path, entry in scratch.files(tree).items() if path in (*TABLES, TRAITS_INC)}
     blobs = scratch.blobs(entry.blob for entry in entries.values())
     return {path: blobs[entry.blob].decode("utf-8", "replace") for path, entry in entries.items()}
 
 
 def _apply_what_fits(scratch: Repository, patch: Patch) -> list[_Misfit]:
-    """Apply the files and hunks that fit, so that later patches fail for reasons of their own; returns the rest."""
+    """Apply the files and hunks that fit, so that later patches fail only on their own; returns the misfits."""
     misfits = []
     for file in patch.files:
         if scratch.apply(file.data).status == 0:
@@ -89,10 +89,10 @@ def _apply_what_fits(scratch: Repository, patch: Patch) -> list[_Misfit]:
 
 
 def _reason(scratch: Repository, file: FilePatch) -> str:
-    said = [line.removeprefix("error: ") for line in scratch.apply(file.data, check=True).stderr.splitlines()]
-    if file.hunks and not file.is_new and not any("does not exist" in line for line in said):
+    errors = [line.removeprefix("error: ") for line in scratch.apply(file.data, check=True).stderr.splitlines()]
+    if file.hunks and not file.is_new and not any("does not exist" in line for line in errors):
         return _hunk_text(file.hunks[0].data)
-    return next((line.removeprefix(f"{file.path}: ") for line in said), "does not apply")
+    return next((line.removeprefix(f"{file.path}: ") for line in errors), "does not apply")
 
 
 def _hunk_text(data: bytes) -> str:
@@ -114,4 +114,4 @@ def _misfit_error(misfits: list[_Misfit], base: str) -> ExpectedError:
             cascades.append(f"{line} (may follow from {first})")
     patches = len({misfit.patch for misfit in misfits})
     lines = [f"{patches} of the patches {'does' if patches == 1 else 'do'} not fit {base}:", *roots, *cascades]
-    return ExpectedError("\n".join(lines), "mend the anchors for this llama.cpp with: qlutattn generate --tree DIR")
+    return ExpectedError("\n".join(lines), "fix the anchors for this llama.cpp with: qlutattn generate --tree DIR")

@@ -1,4 +1,4 @@
-"""The parts of docs/ that are generated: the tables of types and of levels, and the list of patches."""
+"""The generated parts of docs/: the tables of types and levels, and the list of patches."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _TYPES, _LEVELS = "types", "levels"
 def formats_page(page: str, formats: Formats, path: Path) -> str:
     """`docs/formats.md` with the tables of types and of levels, each between its two markers."""
     rows = (
-        (f"`{t.name}`", t.id, t.lanes, t.bits, _words(t.metadata), t.tile_bytes, f"{t.bpw:g}", f"{t.saving:.1%}")
+        (f"`{t.name}`", t.id, t.lanes, t.bits, _listed(t.metadata), t.tile_bytes, f"{t.bpw:g}", f"{t.saving:.1%}")
         for t in formats.types
     )
     columns = ("type", "id", "lanes", "bits", "per lane", "tile bytes", "bits per value", "saves against f16")
     page = _between(page, _TYPES, _table(columns, rows, "lrlrlrrr"), path)
-    books = ((_words(_users(book, formats)), _words(book.levels), book.level_factor) for book in formats.books)
+    books = ((_listed(_users(book, formats)), _listed(book.levels), book.level_factor) for book in formats.books)
     return _between(page, _LEVELS, _table(("types", "levels", "divisor"), books, "llr"), path)
 
 
@@ -29,25 +29,25 @@ def _users(book: Codebook, formats: Formats) -> list[str]:
     return [f"`{found.label}`" for found in formats.types if found.codebook is book]
 
 
-def _words(values: Iterable[object]) -> str:
+def _listed(values: Iterable[object]) -> str:
     return ", ".join(str(value).replace("-", "−") for value in values)
 
 
 def _between(page: str, name: str, text: str, path: Path) -> str:
-    """The page with a text between the two markers of a name."""
+    """The page with the text between the markers of `name` replaced."""
     opening, closing = f"<!-- {name}:begin", f"<!-- {name}:end -->"
     begin = page.find(opening)
     start = page.find("-->\n", begin) + len("-->\n")
     end = page.find(closing)
     if begin < 0 or end < start:
         raise ExpectedError(
-            f"{path} has no place for the table of {name}.", f"put the lines '{opening} -->' and '{closing}' into it"
+            f"{path} has no place for the table of {name}.", f"add the lines '{opening} -->' and '{closing}' to it"
         )
     return page[:start] + text + page[end:]
 
 
 def patches_page(specs: Sequence[PatchSpec], series: Series) -> str:
-    """`docs/patches.md`: what each patch is for and what it costs."""
+    """`docs/patches.md`: the purpose and the cost of each patch."""
     total = sum(patch.upstream_lines for patch in series.patches)
     files = {file.path for patch in series.patches for file in patch.files if not file.is_new}
     lines = [

@@ -1,4 +1,4 @@
-"""Make the patch set from the templates and a pristine llama.cpp commit, and compare it with `patches/`."""
+"""Generate the patch set from the templates and a pristine llama.cpp commit, and compare it with `patches/`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from qlutattn_patch.patches.untouched import changes
 from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.system.files import write_atomically
 from qlutattn_patch.system.git import IDENTITY, MAIL, Entry, Repository
-from qlutattn_patch.system.toml import MEND, read_text
+from qlutattn_patch.system.toml import FIX, read_text
 from qlutattn_patch.system.transaction import Contents
 from qlutattn_patch.templates.anchors import Placed, Placer
 from qlutattn_patch.templates.formats import Formats, load_formats
@@ -26,24 +26,24 @@ from qlutattn_patch.templates.spec import TEMPLATE_SUFFIX, PatchSpec, Templates,
 from qlutattn_patch.upstream.layout import TABLES, check_is_llama_cpp
 from qlutattn_patch.workspace import Workspace
 
-_OTHER = "take another llama.cpp, or leave that file alone in templates/hooks"
+_OTHER = "use another llama.cpp, or remove that file from templates/hooks"
 _LICENCE = "Context lines are from llama.cpp (MIT licence, The ggml authors)."
-# git am would take such a line for the end of the message
+# git am would end the message at such a line
 _ENDS_A_MESSAGE = re.compile(r"^(---|diff -|Index: |From )")
 
 
 @dataclass(frozen=True)
 class Drift:
-    """A generated file that is not what the templates say."""
+    """A generated file that does not match the templates."""
 
-    # foreign: a patch that neither the series nor this program knows
+    # foreign: a patch that is not in the series and was not generated
     kind: Literal["missing", "changed", "orphaned", "foreign"]
     path: Path
 
 
 @dataclass(frozen=True)
 class Generated:
-    """Everything that `generate` writes: contents by path, and the folder in which nothing else belongs."""
+    """The output of `generate`: contents by path, and the folder that contains nothing else."""
 
     series: Series
     files: Mapping[Path, bytes]
@@ -58,7 +58,7 @@ class Generated:
         return found + [Drift("orphaned" if _is_generated(path) else "foreign", path) for path in strays]
 
     def changes(self, root: Path) -> dict[str, Contents | None]:
-        """What `write` would do, as changes of the files below the project's root."""
+        """The changes that `write` would make, by path below the project's root."""
         return {
             item.path.relative_to(root).as_posix(): Contents(self.files[item.path]) if item.path in self.files else None
             for item in self.drift()
@@ -66,7 +66,7 @@ class Generated:
         }
 
     def write(self) -> list[Drift]:
-        """Write what differs and remove orphans; returns what there was to do. Foreign patches are left alone."""
+        """Write what differs and remove orphans; returns the drift. Foreign patches are kept."""
         drift = self.drift()
         for item in drift:
             if item.kind == "orphaned":
@@ -78,18 +78,18 @@ class Generated:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the templates come to on an upstream: each patch's files, and how the touched files came to be."""
+    """The templates applied to an upstream: each patch's files, and the touched files before and after."""
 
     base: Mapping[str, Entry]
     steps: tuple[Mapping[str, str], ...]
-    before: Mapping[str, str]  # upstream's own texts of the files that hooks touch, or whose tables are read
+    before: Mapping[str, str]  # upstream's texts of the files that hooks touch or whose tables are read
     overlay: Mapping[str, str]
     placed: tuple[Placed, ...]
     renderer: Renderer
 
 
 def generate(workspace: Workspace, repository: Repository) -> Generated:
-    """Work out every generated file from the templates and the commit at HEAD of a tree; nothing is written."""
+    """Compute every generated file from the templates and the commit at HEAD of a tree, without writing."""
     formats = load_formats(workspace.templates / "formats.toml")
     templates = load_templates(workspace.templates)
     series = make_series(formats, templates, repository)
@@ -105,7 +105,7 @@ def generate(workspace: Workspace, repository: Repository) -> Generated:
 
 
 def lay_out(formats: Formats, templates: Templates, repository: Repository) -> Layout:
-    """Render every overlay file and place every hook into the texts of the commit at HEAD."""
+    """Render every overlay file and place every hook in the files of the commit at HEAD."""
     upstream = f"{repository.work_tree} at {(repository.commit_id() or '')[:12]}"
     base = repository.files("HEAD")
     check_is_llama_cpp(base, upstream)
@@ -115,7 +115,7 @@ def lay_out(formats: Formats, templates: Templates, repository: Repository) -> L
     texts = dict(before)
     problems = [*collisions(formats, texts), *mismatches(texts)]
     there = [file for file in templates.overlay if file in base]
-    problems += [f"there is already a file {file}, which templates/overlay brings" for file in there]
+    problems += [f"the file {file} of templates/overlay is already there" for file in there]
 
     before = dict(texts)
     renderer = Renderer(formats, facts(texts))
@@ -140,7 +140,7 @@ def lay_out(formats: Formats, templates: Templates, repository: Repository) -> L
 
 
 def make_series(formats: Formats, templates: Templates, repository: Repository) -> Series:
-    """The patches that turn the commit at HEAD into what the templates say."""
+    """The patches from the commit at HEAD to the templates' result."""
     layout = lay_out(formats, templates, repository)
     base, pristine = layout.base, repository.tree_id()
     with repository.scratch() as scratch:
@@ -153,9 +153,7 @@ def make_series(formats: Formats, templates: Templates, repository: Repository) 
             scratch.update_index({file: Entry(modes[file], blob) for file, blob in zip(changed, blobs, strict=True)})
             before, tree = tree, scratch.write_tree()
             if tree == before:
-                raise ExpectedError(
-                    f"The patch '{patch.name}' changes nothing.", "mend or remove it in templates/hooks"
-                )
+                raise ExpectedError(f"The patch '{patch.name}' changes nothing.", "fix or remove it in templates/hooks")
             parent = scratch.commit_tree(tree, _message(patch), parent)
             made.append(Patch(patch.name + SUFFIX, scratch.format_patch(parent)))
     return Series(tuple(made), templates.digest, pristine)
@@ -168,9 +166,9 @@ def _upstream_texts(repository: Repository, entries: Mapping[str, Entry]) -> dic
         try:
             texts[file] = blobs[entry.blob].decode("utf-8")
         except UnicodeDecodeError:
-            raise ExpectedError(f"Upstream's {file} is not UTF-8, so that no hook can edit it.", _OTHER) from None
+            raise ExpectedError(f"Upstream's {file} is not UTF-8, so no hook can edit it.", _OTHER) from None
         if "\r" in texts[file]:
-            raise ExpectedError(f"Upstream's {file} has CRLF line ends, which git am would lose.", _OTHER)
+            raise ExpectedError(f"Upstream's {file} has CRLF line endings, which git am would lose.", _OTHER)
     return texts
 
 
@@ -181,12 +179,12 @@ def _overlay_text(renderer: Renderer, source: Path, file: str) -> str:
         where += TEMPLATE_SUFFIX
         text = renderer.text(text.replace("\r\n", "\n"), where)
     if "\r" in text or "\0" in text or not text.endswith("\n"):
-        raise ExpectedError(f"{where} must be a text with LF line ends, the last line's too.", MEND)
+        raise ExpectedError(f"{where} must be text with LF line endings, also on the last line.", FIX)
     return text
 
 
 def _new_mode(text: str) -> str:
-    # not the mode of the file in templates/: a checkout may not keep it
+    # not the mode in templates/, which a checkout may lose
     return "100755" if text.startswith("#!") else "100644"
 
 
@@ -202,13 +200,13 @@ def _message(patch: PatchSpec) -> str:
     for line in message.splitlines():
         if _ENDS_A_MESSAGE.match(line):
             raise ExpectedError(
-                f"templates/hooks/{patch.name}.toml: git am would end the message at the line '{line}'.", MEND
+                f"templates/hooks/{patch.name}.toml: git am would end the message at the line '{line}'.", FIX
             )
     return message
 
 
 def _is_generated(path: Path) -> bool:
-    """Whether a file in patches/ was made by this program, or is what a killed run left of one."""
+    """Whether a file in patches/ was generated, or is a leftover of a killed run."""
     return path.suffix == ".new" or f"\nFrom: {IDENTITY} <{MAIL}>\n".encode() in path.read_bytes()[:200]
 
 

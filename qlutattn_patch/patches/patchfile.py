@@ -1,4 +1,4 @@
-"""A patch file taken apart: its files and hunks, and the lines that it adds and removes."""
+"""Parse a patch file: its files and hunks, and the lines that it adds and removes."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _file(data: bytes) -> FilePatch:
 
 
 def _hunk_end(data: bytes, match: re.Match[bytes]) -> tuple[int, int]:
-    """Where a hunk ends, from the line counts in its head, and how many of its lines change something."""
+    """The end of a hunk, from the line counts in its header, and its number of changed lines."""
     old, new = (int(match[group]) if match[group] is not None else 1 for group in (2, 4))
     at, changed = _next_line(data, match.end()), 0
     while at < len(data) and (old > 0 or new > 0 or data[at : at + 1] == b"\\"):
@@ -70,7 +70,7 @@ def _hunk_end(data: bytes, match: re.Match[bytes]) -> tuple[int, int]:
 
 
 def _next_line(data: bytes, at: int) -> int:
-    """Where the line after this place begins."""
+    """The offset of the next line."""
     end = data.find(b"\n", at)
     return end + 1 if end >= 0 else len(data)
 
@@ -80,7 +80,7 @@ def _path(head: bytes) -> str:
         at = head.find(prefix)
         if at >= 0:
             name = head[at + len(prefix) : _next_line(head, at + 1)].rstrip(b"\t\n")
-            if prefix.endswith(b'"b/') or prefix.endswith(b'"a/'):  # git puts a name with quotes in it in quotes
+            if prefix.endswith(b'"b/') or prefix.endswith(b'"a/'):  # git quotes a name that contains quotes
                 name = name.rstrip(b'"').replace(b'\\"', b'"')
             return name.decode("utf-8", "surrogateescape")
     name = (

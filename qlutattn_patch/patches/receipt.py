@@ -1,4 +1,4 @@
-"""The receipts of generate and apply: what was made, from what, and onto what."""
+"""The receipts of generate and apply: the output and the inputs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _Receipt(Versioned, frozen=True):
 
 
 class PatchesReceipt(_Receipt, frozen=True):
-    """What patches/ was generated from: the digest of the templates, the pristine tree; and each patch's digest."""
+    """The inputs of patches/ (digest of the templates, pristine tree), and each patch's digest."""
 
     templates: str
     upstream: str
@@ -40,22 +40,20 @@ class Receipt(_Receipt, frozen=True):
 
     def __post_init__(self) -> None:
         if not all(is_plain_path(path) for path in self.files):
-            raise ValueError("a path leads out of the tree")
+            raise ValueError("a path is outside the tree")
 
 
 def read_patches_receipt(path: Path) -> PatchesReceipt:
-    """Read the receipt of a generate; patches without one are of unknown making."""
+    """Read the receipt of generate; an ExpectedError if it is missing or unreadable."""
     try:
         return read(path, PatchesReceipt)
     except (ValueError, OSError) as failure:
         wrong = "is missing" if isinstance(failure, FileNotFoundError) else "cannot be read"
-        raise ExpectedError(
-            f"{path}, which says what the patches were made from, {wrong}.", "qlutattn generate"
-        ) from None
+        raise ExpectedError(f"{path}, which records the inputs of the patches, {wrong}.", "qlutattn generate") from None
 
 
 def read_receipt(path: Path) -> Receipt | None:
-    """Read the receipt of an apply, None if there is none."""
+    """Read the receipt of apply, or None."""
     try:
         return read(path, Receipt)
     except FileNotFoundError:
@@ -63,5 +61,5 @@ def read_receipt(path: Path) -> Receipt | None:
     except (ValueError, OSError) as failure:
         raise ExpectedError(
             f"The receipt {path} cannot be read.",
-            "put the files back with git checkout and git clean, remove the receipt, then: qlutattn apply",
+            "restore the files with git checkout and git clean, remove the receipt, then: qlutattn apply",
         ) from failure

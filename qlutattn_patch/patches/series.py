@@ -1,4 +1,4 @@
-"""The patch set as it is in `patches/`: what `series` lists, in order, and its digest."""
+"""The patch set in `patches/`: the patches that `series` lists, in order, and their digest."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Patch:
 
     @property
     def title(self) -> str:
-        """The name without the suffix, which is that of the patch's specification."""
+        """The name without the suffix: the name of the specification."""
         return self.name.removesuffix(SUFFIX)
 
     @cached_property
@@ -39,13 +39,13 @@ class Patch:
 
     @property
     def upstream_lines(self) -> int:
-        """Lines added to and removed from files that are there already: what the patch costs when upstream moves."""
+        """Lines added to and removed from existing files: the cost of the patch when upstream changes."""
         return sum(file.changed_lines for file in self.files if not file.is_new)
 
 
 @dataclass(frozen=True)
 class Series:
-    """The patches, in the order in which they apply; the digest of the templates and the tree they were made from."""
+    """The patches in order, with the digest of the templates and the tree that they were generated from."""
 
     patches: tuple[Patch, ...]
     templates: str
@@ -59,7 +59,7 @@ class Series:
 
     @property
     def receipt(self) -> PatchesReceipt:
-        """What patches/receipt.json says of these patches."""
+        """The contents of patches/receipt.json."""
         return PatchesReceipt(self.templates, self.upstream, {patch.name: patch.digest for patch in self.patches})
 
     @property
@@ -91,7 +91,7 @@ def _read(path: Path) -> bytes:
         ) from None
     if data.split(b"\n", 1)[0].endswith(b"\r"):
         raise ExpectedError(
-            f"The patch {path} was checked out with CRLF line ends, which git apply does not accept.",
+            f"The patch {path} was checked out with CRLF line endings, which git apply does not accept.",
             "git config core.autocrlf false && git checkout -- patches",
         )
     if not split_patch(data):

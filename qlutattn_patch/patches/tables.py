@@ -1,4 +1,4 @@
-"""What the patch set takes for granted about a llama.cpp tree, checked before anything is made from it."""
+"""Checks of the tables of a llama.cpp tree that the patch set depends on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _GGUF_SIZE = re.compile(r"^    GGMLQuantizationType\.(\w+):", re.MULTILINE)
 
 
 def facts(texts: Mapping[str, str]) -> dict[str, int]:
-    """The numbers that hooks may name as `{{ upstream.NAME }}`, as far as this upstream has them."""
+    """The numbers that hooks may name as `{{ upstream.NAME }}`, if this upstream has them."""
     types, ops = constants(texts[GGML_H], "ggml_type"), constants(texts[GGML_H], "ggml_op")
     rpc = rpc_version(texts.get(RPC_H, ""))
     found = {"type_count": types.get("GGML_TYPE_COUNT"), "op_count": ops.get("GGML_OP_COUNT")}
@@ -31,7 +31,7 @@ def facts(texts: Mapping[str, str]) -> dict[str, int]:
 
 
 def constants(ggml_h: str, enum: str) -> dict[str, int]:
-    """The constants of an enum of a header, its COUNT among them; nothing if there is no such enum."""
+    """The constants of an enum in a header, including its COUNT; empty without such an enum."""
     body = re.search(rf"\benum\s+{enum}\s*\{{(.*?)\}}", ggml_h, re.DOTALL)
     found: dict[str, int] = {}
     following = 0
@@ -56,7 +56,7 @@ def file_types(texts: Mapping[str, str], what: str) -> dict[str, int]:
 
 
 def collisions(formats: Formats, texts: Mapping[str, str]) -> list[str]:
-    """What an upstream already uses of our ids, constants and names."""
+    """The ids, constants and names of QLUTATTN that an upstream already uses."""
     ids, ops = (constants(texts[GGML_H], enum) for enum in ("ggml_type", "ggml_op"))
     if "GGML_TYPE_COUNT" not in ids:
         return [f"{GGML_H} has no 'enum ggml_type {{' with a GGML_TYPE_COUNT"]
@@ -76,12 +76,12 @@ def collisions(formats: Formats, texts: Mapping[str, str]) -> list[str]:
             found.append(f"{CONSTANTS_PY} already has GGMLQuantizationType.{ours.name.upper()}")
     lowest = min(ours.id for ours in formats.types)
     if not found and ids["GGML_TYPE_COUNT"] > lowest:
-        found.append(f"GGML_TYPE_COUNT is {ids['GGML_TYPE_COUNT']}, above our lowest id {lowest}")
+        found.append(f"GGML_TYPE_COUNT is {ids['GGML_TYPE_COUNT']}, above QLUTATTN's lowest id {lowest}")
     return found
 
 
 def mismatches(texts: Mapping[str, str]) -> list[str]:
-    """Where the tables of a tree, pristine or patched, contradict each other; one that is not there says nothing."""
+    """The contradictions between the tables of a tree, pristine or patched; missing tables are skipped."""
     types, ops = constants(texts[GGML_H], "ggml_type"), constants(texts[GGML_H], "ggml_op")
     return [
         *_repeated(types, "ggml_type"),
@@ -124,16 +124,16 @@ def _gguf_mismatches(types: Mapping[str, int], constants_py: str) -> list[str]:
     for name, value in types.items():
         theirs = gguf.get(name.removeprefix("GGML_TYPE_").upper())  # gguf-py writes every name in capitals
         if theirs != value and name != "GGML_TYPE_COUNT":
-            says = "does not have it" if theirs is None else f"says {theirs}"
-            found.append(f"{name} is {value} in {GGML_H}, and {CONSTANTS_PY} {says}")
+            finding = "does not have it" if theirs is None else f"has {theirs}"
+            found.append(f"{name} is {value} in {GGML_H}, and {CONSTANTS_PY} {finding}")
     found += [
-        f"{CONSTANTS_PY}: GGMLQuantizationType.{name} is no type of {GGML_H}"
+        f"{CONSTANTS_PY}: GGMLQuantizationType.{name} is not a type of {GGML_H}"
         for name in gguf
         if f"GGML_TYPE_{name}" not in {kind.upper() for kind in types}
     ]
     sized = _GGUF_SIZE.findall(constants_py)
     found += [f"{CONSTANTS_PY}: GGML_QUANT_SIZES has no row for {name}" for name in gguf if name not in sized]
-    return found + [f"{CONSTANTS_PY}: GGML_QUANT_SIZES has a row for {n}, no type" for n in sized if n not in gguf]
+    return found + [f"{CONSTANTS_PY}: GGML_QUANT_SIZES has a row for {n}, not a type" for n in sized if n not in gguf]
 
 
 def _gguf_types(constants_py: str) -> dict[str, int]:
@@ -146,7 +146,7 @@ def _gguf_class(constants_py: str, name: str) -> dict[str, int]:
 
 
 def _file_type_mismatches(texts: Mapping[str, str]) -> list[str]:
-    """The types of files: no number twice, and gguf-py's as in llama.h."""
+    """Contradictions of the file types: repeated numbers, and gguf-py against llama.h."""
     found = []
     enums = {what: file_types(texts, what) for what in ("ggml_ftype", "llama_ftype", "LlamaFileType")}
     for what, numbers in enums.items():
@@ -160,13 +160,13 @@ def _file_type_mismatches(texts: Mapping[str, str]) -> list[str]:
     for name, value in enums["llama_ftype"].items():
         python = theirs.get(name.removeprefix("LLAMA_FTYPE_"))
         if theirs and python != value:
-            says = "does not have it" if python is None else f"says {python}"
-            found.append(f"{name} is {value} in {LLAMA_H}, and {CONSTANTS_PY} {says}")
+            finding = "does not have it" if python is None else f"has {python}"
+            found.append(f"{name} is {value} in {LLAMA_H}, and {CONSTANTS_PY} {finding}")
     return found
 
 
 def _op_mismatches(ops: Mapping[str, int], texts: Mapping[str, str]) -> list[str]:
-    """The names and symbols of the ops in the order of enum ggml_op, and every assertion of how many there are."""
+    """The ops' names and symbols against enum ggml_op, and every assertion of their number."""
     if not ops:
         return []
     found = []
@@ -186,8 +186,8 @@ def _op_mismatches(ops: Mapping[str, int], texts: Mapping[str, str]) -> list[str
         elif _OURS in wanted and rows and rows[wanted.index(_OURS)] != _OUR_SYMBOL:
             found.append(f"{GGML_C}: GGML_OP_SYMBOL has '{rows[wanted.index(_OURS)]}' where {_OUR_SYMBOL} belongs")
     for file in (GGML_C, RPC_H):
-        said = sorted({int(number) for number in _OP_ASSERT.findall(texts.get(file, ""))} - {count})
-        found += [f"{file} asserts that GGML_OP_COUNT is {number}, and {GGML_H} makes it {count}" for number in said]
+        counts = sorted({int(number) for number in _OP_ASSERT.findall(texts.get(file, ""))} - {count})
+        found += [f"{file} asserts that GGML_OP_COUNT is {number}, and {GGML_H} makes it {count}" for number in counts]
     return found
 
 

@@ -1,4 +1,4 @@
-"""How large a tile is in the tables that no compiler compares: ggml's type traits and gguf-py's sizes."""
+"""The tile sizes in the tables that the compiler does not check: ggml's type traits and gguf-py's sizes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _ROWS = {TRAITS_INC: _TRAIT, CONSTANTS_PY: _GGUF}
 
 
 def disagreements(texts: Mapping[str, str], formats: Formats | None = None) -> list[str]:
-    """Where the tables of a patched tree, as far as they are there, disagree with formats.toml or with each other.
+    """Where the existing tables of a patched tree disagree with formats.toml or with each other.
 
     The compiler compares the sizes of the types, the kernels and align_attn by their static_asserts.
     """
     stated = {file: _tile_bytes(row, texts[file]) for file, row in _ROWS.items() if file in texts}
     if not stated.get(CONSTANTS_PY):
-        stated.pop(CONSTANTS_PY, None)  # a llama.cpp without our types in gguf-py: the tables of ids name that
+        stated.pop(CONSTANTS_PY, None)  # types missing from gguf-py are reported by `tables`
     first, wanted = next(iter(stated.items()), ("", {}))
     if formats:
         first, wanted = "formats.toml", {kind.name: kind.tile_bytes for kind in formats.types}
@@ -35,7 +35,7 @@ def disagreements(texts: Mapping[str, str], formats: Formats | None = None) -> l
 
 
 def _tile_bytes(row: re.Pattern[str], text: str) -> dict[str, int]:
-    """Bytes of a tile by type: it has as many blocks as a block has values."""
+    """Bytes of a tile by type: a tile has as many blocks as a block has values."""
     return {found["name"].lower(): int(found["size"]) * int(found["block"]) for found in row.finditer(text)}
 
 

@@ -1,4 +1,4 @@
-"""What the patches must leave as upstream has it: its quantisers, the rows of its types, its file types."""
+"""Check that the patches leave upstream's quantisers, type tables and file types unchanged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from qlutattn_patch.patches.tables import constants, file_types, rpc_version
 from qlutattn_patch.upstream.layout import CONSTANTS_PY, GGML_C, GGML_CPU_C, GGML_H, LLAMA_H, RPC_H
 
-# Files, or all that begins so, whose code makes or reads the bytes of upstream's types.
+# Files, or prefixes of files, that read or write the bytes of upstream's types.
 QUANTISERS = (
     "ggml/src/ggml-common.h",
     "ggml/src/ggml-impl.h",
@@ -34,19 +34,17 @@ _SIZE = re.compile(r"^    GGMLQuantizationType\.(\w+):[^\n]*", re.MULTILINE)
 
 
 def changes(before: Mapping[str, str], after: Mapping[str, str], changed: Iterable[str]) -> list[str]:
-    """What of upstream's own is not as it was; `changed` are the upstream files that the patches touch."""
-    found = [f"{file} makes upstream's own types: no patch may touch it" for file in changed if _quantises(file)]
+    """The changes of upstream's own types; `changed` are the upstream files that the patches touch."""
+    found = [f"{file} implements upstream's types, so no patch may change it" for file in changed if _quantises(file)]
     now = digests(after)
     for name, digest in digests(before).items():
         if now.get(name) != digest:
-            found.append(
-                f"{name} is {'gone' if name not in now else 'changed'}: upstream's types must stay as they are"
-            )
+            found.append(f"{name} is {'gone' if name not in now else 'changed'}: upstream's types must not change")
     return found + _file_type_changes(before, after) + _protocol_changes(before, after)
 
 
 def digests(texts: Mapping[str, str]) -> dict[str, str]:
-    """A digest of everything in shared files that upstream's own types are made of, by what it is."""
+    """A digest of each part of shared files that defines upstream's types, by its name."""
     found: dict[str, str] = {}
     for file, table in ((GGML_C, "type_traits"), (GGML_CPU_C, "type_traits_cpu")):
         body = re.search(_TABLE.format(table), texts.get(file, ""), re.DOTALL)
@@ -68,12 +66,12 @@ def _quantises(file: str) -> bool:
 
 
 def _file_type_changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    """A packed cache is no file: we have no type of file, and so none can collide with upstream's next."""
+    """Changes of the file types: QLUTATTN adds none, so none can collide with upstream's next."""
     found = []
     for file, what in ((GGML_H, "ggml_ftype"), (LLAMA_H, "llama_ftype"), (CONSTANTS_PY, "LlamaFileType")):
         was, is_now = file_types(before, what), file_types(after, what)
         found += [
-            f"{file}: {what} has {name} = {is_now[name]} with the patches; packed caches have no type of file"
+            f"{file}: {what} has {name} = {is_now[name]} with the patches; packed caches have no file type"
             for name in is_now
             if was.get(name) != is_now[name]
         ]
@@ -82,10 +80,10 @@ def _file_type_changes(before: Mapping[str, str], after: Mapping[str, str]) -> l
 
 
 def _protocol_changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    """Other ops need another version of ggml-rpc's protocol: a server numbers them as it was built."""
+    """A change of the ops without a new version of ggml-rpc's protocol, which sends their numbers."""
     was, is_now = (constants(texts.get(GGML_H, ""), "ggml_op") for texts in (before, after))
     version = rpc_version(after.get(RPC_H, ""))
     if was == is_now or version is None or version != rpc_version(before.get(RPC_H, "")):
         return []
-    said = ".".join(map(str, version))
-    return [f"{RPC_H}: the protocol is {said} with and without the patches, though the ops of {GGML_H} differ"]
+    shown = ".".join(map(str, version))
+    return [f"{RPC_H}: the protocol is {shown} with and without the patches, though the ops of {GGML_H} differ"]

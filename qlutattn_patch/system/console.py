@@ -1,4 +1,4 @@
-"""The one place that writes: results to stdout, everything else to stderr."""
+"""Console output: results to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-if TYPE_CHECKING:  # rich takes long to load, and most of what is printed needs no more than a line
+if TYPE_CHECKING:  # rich is slow to import, and most output is plain lines
     from rich.console import Console
 
 COLORS = ("auto", "always", "never")
@@ -23,7 +23,7 @@ _STYLES = {"bold": "1", "dim": "2", "red": "31", "yellow": "33"}
 
 @dataclass
 class _Settings:
-    """What the options that every command has ask for."""
+    """The values of the options --quiet, --verbose and --color."""
 
     quiet: bool = False
     verbose: bool = False
@@ -34,28 +34,28 @@ _settings = _Settings()
 
 
 def configure(quiet: bool = False, verbose: bool = False, color: str = "auto") -> None:
-    """Set how much is said, and whether in colours; without arguments as at the start."""
+    """Set verbosity and colours; without arguments, reset them."""
     global _settings
     _settings = _Settings(quiet, verbose, color)
 
 
 def be_quiet() -> None:
-    """Say nothing on stderr but errors, and what belongs to them."""
+    """Print only errors and their context to stderr."""
     _settings.quiet, _settings.verbose = True, False
 
 
 def be_verbose() -> None:
-    """Say on stderr which programs are run."""
+    """Print each program that is run to stderr."""
     _settings.verbose, _settings.quiet = True, False
 
 
 def set_color(when: str) -> None:
-    """Use colours always, never, or (auto) where there is a terminal and the environment does not say otherwise."""
+    """Use colours always, never, or (auto) on a terminal unless the environment overrides it."""
     _settings.color = when
 
 
 def is_quiet() -> bool:
-    """Whether nothing but errors is to be said on stderr."""
+    """Whether only errors are printed to stderr."""
     return _settings.quiet
 
 
@@ -73,29 +73,29 @@ def wants_color(stream: TextIO, environ: Mapping[str, str] = os.environ) -> bool
 
 
 def step(text: str) -> None:
-    """Say on stderr what is being done now."""
+    """Print the current step to stderr."""
     if not _settings.quiet:
-        _say(f"{_styled('·', 'bold')} {text}")
+        _print(f"{_styled('·', 'bold')} {text}")
 
 
 def warn(text: str) -> None:
-    """Say on stderr what the user should know, without stopping."""
+    """Print a warning to stderr."""
     if not _settings.quiet:
-        _say(f"{_styled('warning:', 'yellow')} {text}")
+        _print(f"{_styled('warning:', 'yellow')} {text}")
 
 
 def error(cause: str, hint: str | None = None) -> None:
-    """Say on stderr why the command stops, and what to type next."""
-    _say(f"{_styled('error:', 'red')} {cause}")
+    """Print an error and the next command to type to stderr."""
+    _print(f"{_styled('error:', 'red')} {cause}")
     if hint:
-        _say(f"  next: {hint}")
+        _print(f"  next: {hint}")
 
 
 def ran(argv: Sequence[str | Path], cwd: Path | None = None) -> None:
-    """Say on stderr, if that is asked for, which program is run, as a person would type it."""
+    """With --verbose, print the command line of a program that is run to stderr."""
     if _settings.verbose:
         there = f"cd {shlex.quote(str(cwd))} && " if cwd else ""
-        _say(_styled(f"$ {there}{shlex.join(str(arg) for arg in argv)}", "dim"))
+        _print(_styled(f"$ {there}{shlex.join(str(arg) for arg in argv)}", "dim"))
 
 
 def out(text: str) -> None:
@@ -121,12 +121,12 @@ def out_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequ
     console = _rich(sys.stdout, None if sys.stdout.isatty() else 200)
     with console.capture() as captured:
         console.print(table)
-    sys.stdout.write(captured.get())  # by rich itself, a reader who has enough would be an exit code of 1
+    sys.stdout.write(captured.get())  # rich itself would exit with 1 if the reader closes stdout
 
 
 @contextmanager
 def spinner(text: str) -> Iterator[None]:
-    """Show on stderr that something long is going on; a plain line when stderr is no terminal."""
+    """Show a spinner on stderr during a long task; a plain line if stderr is not a terminal."""
     if _is_live():
         with _rich(sys.stderr).status(_plain(text)):
             yield
@@ -137,9 +137,9 @@ def spinner(text: str) -> Iterator[None]:
 
 @contextmanager
 def progress(text: str) -> Iterator[Callable[[int, int, str], None]]:
-    """Show on stderr how far a long task is: call the yielded function with (done, total, what is being done).
+    """Show the progress of a long task on stderr: call the yielded function with (done, total, current step).
 
-    A terminal gets one line that changes; anything else gets a line now and then.
+    A terminal gets one updating line; other outputs get occasional lines.
     """
     if _is_live():
         with _rich(sys.stderr).status(_plain(text)) as status:
@@ -148,24 +148,24 @@ def progress(text: str) -> Iterator[Callable[[int, int, str], None]]:
             )
         return
     step(text)
-    said = time.monotonic()
+    last = time.monotonic()
 
-    def now_and_then(done: int, total: int, doing: str) -> None:
-        nonlocal said
-        if time.monotonic() - said >= _SECONDS_BETWEEN_LINES:
-            said = time.monotonic()
+    def print_occasionally(done: int, total: int, doing: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
             step(f"{text} {done}/{total}")
 
-    yield now_and_then
+    yield print_occasionally
 
 
 def show(lines: Sequence[str]) -> None:
-    """Pass on to stderr, as it is, what another program said when it failed."""
+    """Print the output of a failed program to stderr, unchanged."""
     sys.stderr.write("".join(f"{line}\n" for line in lines))
     sys.stderr.flush()
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 
@@ -175,7 +175,7 @@ def _styled(text: str, style: str) -> str:
 
 
 def _is_live() -> bool:
-    """Whether a line that changes can be shown, which lines of other programs would break."""
+    """Whether an updating line can be shown; output of other programs (--verbose) would break it."""
     return sys.stderr.isatty() and not _settings.quiet and not _settings.verbose
 
 

@@ -1,4 +1,4 @@
-"""This machine, as far as results depend on it: what its processor is called and what it can do."""
+"""This machine's processor: its name, and a digest of its features."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 
 def cpu_name() -> str:
-    """The processor's name, as the system gives it."""
+    """The processor's name, as the system reports it."""
     lines = _lines()
     if not lines and (sysctl := process.find("sysctl")):
         lines = [f"model name: {process.capture([sysctl, '-n', 'machdep.cpu.brand_string']).stdout}"]
@@ -21,7 +21,7 @@ def cpu_name() -> str:
 
 
 def digest() -> str:
-    """A digest of what the processor can do, as far as the system says; clock rates and the like are left out."""
+    """A digest of the processor's features as the system reports them, without variable values such as clock rates."""
     named = ("model name", "flags", "Features", "CPU part")
     lines = {line for line in _lines() if line.startswith(named)}
     return hashlib.sha256(repr((platform.system(), platform.machine(), sorted(lines))).encode()).hexdigest()

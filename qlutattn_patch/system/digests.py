@@ -1,4 +1,4 @@
-"""Digests of files: what archives and the links of the chain are compared by."""
+"""Digests of files, to compare archives and the inputs of each step."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def of_file(path: Path) -> str:
 
 
 def of_files(top: Path, files: Iterable[Path]) -> str:
-    """The sha256 of names (below `top`) and contents; a file that is missing is an error, since its digest would be."""
+    """The sha256 of names (below `top`) and contents; a missing file is an error."""
     digest = hashlib.sha256()
     for path in sorted(files):
         digest.update(f"\0{path.relative_to(top).as_posix()}\0".encode())
         try:
             digest.update(hashlib.sha256(path.read_bytes()).digest())
         except FileNotFoundError:
-            raise ExpectedError(f"There is no file {path}.", "get it back: git checkout -- that file") from None
+            raise ExpectedError(f"There is no file {path}.", "restore it: git checkout -- that file") from None
     return digest.hexdigest()
 
 
 def of_rooms(*names: str) -> str:
-    """The digest of whole packages below this one, by name: all their modules, and what lies beside these."""
+    """The digest of subpackages of qlutattn_patch by name: modules and data files."""
     files: list[Path] = []
     for name in names:
         found = [path for path in (_PACKAGE / name).rglob("*") if path.is_file() and path.suffix != ".pyc"]

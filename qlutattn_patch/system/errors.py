@@ -1,4 +1,4 @@
-"""What can go wrong on purpose, and the exit code that each failure has."""
+"""Expected failures, and the exit codes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EXIT_INTERRUPTED = 130
 
 
 class ExpectedError(Exception):
-    """A failure that the user can mend: one sentence that names the cause, and the next command to type."""
+    """A failure that the user can fix: one sentence with the cause, and the next command to type."""
 
     def __init__(self, cause: str, hint: str | None = None) -> None:
         super().__init__(cause)
@@ -21,7 +21,7 @@ class ExpectedError(Exception):
         self.hint = hint
 
 
-# What a system may answer at any time: no bug of ours. A missing file, or one where none should be, is not among them.
+# Errors that the system may raise at any time; missing or existing files are not among them: those are internal errors.
 _OF_THE_SYSTEM = frozenset(
     {
         *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM, errno.EROFS),
@@ -32,14 +32,14 @@ _OF_THE_SYSTEM = frozenset(
 
 
 def from_system(failure: OSError, where: object = "A file") -> ExpectedError | None:
-    """What the system refused, as a sentence; None if it says more about us than about the system."""
+    """The ExpectedError for an error of the system; None if it is an internal error."""
     if failure.errno not in _OF_THE_SYSTEM:
         return None
     what = failure.filename2 or failure.filename or where
     return ExpectedError(
-        f"{what} cannot be read or written: {failure.strerror}.", "mend that, then run the same command again"
+        f"{what} cannot be read or written: {failure.strerror}.", "fix that, then run the same command again"
     )
 
 
 class CheckFailed(Exception):
-    """A check that ran and said no (drift, align). What was wrong has been printed already, or is the message."""
+    """A check that failed (drift, align); the findings are already printed, or are the message."""

@@ -1,4 +1,4 @@
-"""Writing files so that a reader, or the next run, never sees half of one."""
+"""Atomic writing of files, and checks of paths."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 
 def is_plain_path(value: str) -> bool:
-    """Whether this is a relative path with forward slashes that stays below its start and out of .git folders."""
+    """Whether this is a relative path with forward slashes that stays below its start and outside .git folders."""
     path = PurePosixPath(value)
     plain = str(path) == value and bool(path.parts) and not path.is_absolute() and ".." not in path.parts
     return plain and "\\" not in value and value.isprintable() and not is_of_git(path)
@@ -19,9 +19,9 @@ def is_of_git(path: PurePosixPath) -> bool:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file's contents wholly or not at all, also across a crash; one writer at a time."""
+    """Replace a file's contents atomically, also across a crash; one writer at a time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.new")  # what a killed run left under this name is written over
+    new = path.with_name(f".{path.name}.new")  # a killed run's leftover is overwritten
     try:
         with new.open("wb") as file:
             file.write(data)
@@ -35,12 +35,12 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def sync(descriptor: int) -> None:
-    """See that what was written to a file is on the disk."""
+    """Flush a file's contents to the disk."""
     os.fsync(descriptor)
 
 
 def sync_folder(folder: Path) -> None:
-    """See that the names in a folder are on the disk, where the system can do that."""
+    """Flush a folder's entries to the disk, where the system supports that."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -1,8 +1,8 @@
-"""Plumbing on git repositories: nothing of the project is known here.
+"""git plumbing, independent of the project.
 
 Every call names its git directory, so git never walks up into another repository, and runs without the
-caller's GIT_* variables. A `Repository` is a user's work tree, seen through the user's own settings; a scratch
-repository is bare, sees no settings but its own, and leaves nothing behind.
+caller's GIT_* variables. A `Repository` is a user's work tree with the user's settings; a scratch
+repository is bare, sees only its own settings, and is removed afterwards.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # a missing git is reporte
 import git as gitpython
 import git.exc as gitpython_exc
 
-# How git may reach the network is the user's business; every other GIT_* variable could redirect a command.
+# The user's network settings for git are kept; every other GIT_* variable could redirect a command.
 _KEPT = ("GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSH_VARIANT", "GIT_ASKPASS", "GIT_PROXY_COMMAND", "GIT_EXEC_PATH")
 _KEPT_PREFIXES = ("GIT_SSL_", "GIT_HTTP_", "GIT_TRACE", "GIT_PYTHON_")
 
-# The identity and date of every commit that is made here: the same files give the same commit on every machine.
+# The identity and date of every commit, so that the same files give the same commit on every machine.
 IDENTITY = "qlutattn"
 MAIL = "qlutattn@localhost"
 DATE = "2025-01-01T00:00:00+0000"
@@ -49,15 +49,15 @@ _SETTINGS = {"core.autocrlf": "false", "core.safecrlf": "false", "gc.auto": "0"}
 _ALWAYS = {"LC_ALL": "C", "TZ": "UTC", "GIT_TERMINAL_PROMPT": "0", "GIT_PAGER": "cat", "GIT_OPTIONAL_LOCKS": "0"}
 
 
-_FSCK = "mend what git says, then run the same command again; git fsck says whether the repository is whole"
+_FSCK = "fix what git reports, then run the same command again; git fsck checks the repository"
 
 
 class GitError(ExpectedError):
-    """A git command that failed; `stderr` is what it said."""
+    """A git command that failed; `stderr` is its output."""
 
     def __init__(self, args: Sequence[str], stderr: str) -> None:
-        said = [line for line in stderr.strip().splitlines() if line.strip()] or ["it said nothing"]
-        super().__init__(f"git {args[0]} failed: {said[-1]}", _FSCK)
+        lines = [line for line in stderr.strip().splitlines() if line.strip()] or ["no message"]
+        super().__init__(f"git {args[0]} failed: {lines[-1]}", _FSCK)
         self.stderr = stderr
 
 
@@ -71,7 +71,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Output:
-    """What a git command left."""
+    """The result of a git command."""
 
     status: int
     stdout: bytes
@@ -80,7 +80,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Repository:
-    """A git directory, and the work tree that belongs to it (None for a bare one)."""
+    """A git directory and its work tree (None: bare)."""
 
     git_dir: Path
     work_tree: Path | None = None
@@ -103,21 +103,21 @@ class Repository:
 
     @classmethod
     def create(cls, git_dir: Path, work_tree: Path | None = None, sha256: bool = False) -> Repository:
-        """Make an empty repository that needs no settings of its user."""
+        """Create an empty repository that is independent of the user's settings."""
         repository = cls(git_dir, work_tree, plain=True)
         object_format = f"--object-format={'sha256' if sha256 else 'sha1'}"
         repository.run("init", "--quiet", "--template=", "--initial-branch=base", object_format)
         return repository
 
     def keep_settings(self) -> None:
-        """Write down, for those who use the repository later, that files are kept byte for byte."""
+        """Configure the repository, also for later users, to keep files byte for byte."""
         for key, value in _SETTINGS.items():
             self.run("config", key, value)
 
     # --- running
 
     def call(self, *args: str, stdin: bytes | None = None) -> Output:
-        """Run a git command and return what it left, whatever its status."""
+        """Run a git command and return its result, whatever its status."""
         command = ["git", "-c", "core.fsmonitor=false", "-c", "core.quotePath=false", f"--git-dir={self.git_dir}"]
         if self.plain:
             command += [word for key, value in _SETTINGS.items() for word in ("-c", f"{key}={value}")]
@@ -149,11 +149,11 @@ class Repository:
         return self.line("rev-parse", "--verify", f"{revision}^{{tree}}")
 
     def is_ancestor(self, older: str, newer: str) -> bool:
-        """Whether a commit is another one or in its history."""
+        """Whether a commit equals another one or is its ancestor."""
         return self.call("merge-base", "--is-ancestor", older, newer).status == 0
 
     def first_parents(self, after: str, last: str) -> list[str]:
-        """The commits that follow one up to another, the oldest first, merged branches taken as one step."""
+        """The commits after one up to another along first parents, oldest first."""
         return self.line("rev-list", "--first-parent", "--reverse", f"{after}..{last}").split()
 
     def has(self, name: str) -> bool:
@@ -187,7 +187,7 @@ class Repository:
         return found
 
     def differences(self, old: str, new: str) -> dict[str, Entry | None]:
-        """The files in which two trees differ: what each is in the new one, None if it is not there."""
+        """The files in which two trees differ: the entry in the new one, or None."""
         fields = _records(self.run("diff-tree", "-r", "-z", "--no-renames", "--raw", old, new))
         found: dict[str, Entry | None] = {}
         for meta, path in zip(fields[::2], fields[1::2], strict=True):
@@ -196,7 +196,7 @@ class Repository:
         return found
 
     def store(self, contents: Iterable[bytes]) -> list[str]:
-        """Keep contents as blobs and return their ids."""
+        """Store contents as blobs and return their ids."""
         with tempfile.TemporaryDirectory(prefix="qlutattn-") as folder:
             paths = []
             for number, data in enumerate(contents):
@@ -225,7 +225,7 @@ class Repository:
         return self.line("commit-tree", tree, *(("-p", parent) if parent else ()), stdin=message.encode())
 
     def apply(self, patch: bytes, check: bool = False) -> Output:
-        """Apply a patch to the index as `git am` would, or (`check`) only say whether it would apply."""
+        """Apply a patch to the index as `git am` would, or (`check`) only test whether it applies."""
         return self.call("apply", "--cached", "--whitespace=nowarn", *(("--check",) if check else ()), stdin=patch)
 
     def format_patch(self, commit: str) -> bytes:
@@ -233,10 +233,10 @@ class Repository:
         return self.run("format-patch", *_FORMAT_PATCH, "-1", commit)
 
     def work_tree_hashes(self, paths: Iterable[str]) -> dict[str, str | None]:
-        """The blob id of each file of the work tree as git would store it, None where there is no such file."""
+        """The blob id of each file of the work tree as git would store it, or None without such a file."""
         assert self.work_tree is not None
         wanted = list(paths)
-        # a name with a line break cannot be asked for this way; no file of ours has one
+        # names with a line break cannot be passed this way; no patched file has one
         there = [path for path in wanted if is_plain_file(self.work_tree, path) and "\n" not in path]
         found: dict[str, str | None] = dict.fromkeys(wanted)
         if there:
@@ -257,7 +257,7 @@ class Repository:
 
     @contextmanager
     def scratch(self) -> Iterator[Repository]:
-        """A bare repository that sees our objects and takes new ones; it is gone afterwards."""
+        """A temporary bare repository that sees this one's objects and stores new ones."""
         ours = Path(self.line("rev-parse", "--git-path", "objects"))
         base = self.work_tree or self.git_dir
         with tempfile.TemporaryDirectory(prefix="qlutattn-") as folder:
@@ -294,7 +294,7 @@ def _execute(command: list[str], folder: Path, plain: bool, stdin: bytes | None)
         except gitpython_exc.GitCommandNotFound:
             raise ExpectedError("The program 'git' is not on PATH.", "install git") from None
         except BaseException:
-            # an interrupt of ours alone (not typed at the terminal) must not leave it running
+            # an interrupt of this process alone must not leave git running
             if running is not None:
                 running.terminate()
                 running.communicate()
@@ -305,7 +305,7 @@ def _execute(command: list[str], folder: Path, plain: bool, stdin: bytes | None)
 
 @contextmanager
 def _without_git_variables() -> Iterator[None]:
-    """Hide the caller's GIT_* variables: a hook or an alias that calls us sets them for its own repository."""
+    """Hide the caller's GIT_* variables, which a hook or an alias sets for its own repository."""
     hidden = {
         name: value
         for name, value in os.environ.items()

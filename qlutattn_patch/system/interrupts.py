@@ -1,4 +1,4 @@
-"""Ctrl-C and the signals that ask to end: an exception, once, and not while a program is being started."""
+"""Ctrl-C and termination signals: an exception, once, and not while a program is being started."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ _pending = False
 
 
 def install() -> None:
-    """Have these signals raise KeyboardInterrupt, so that everything tidies up."""
+    """Make these signals raise KeyboardInterrupt, so that everything cleans up."""
     for number in _ENDING:
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
             signal.signal(number, _interrupt)
 
 
 def ignore() -> None:
-    """Take no more notice of them."""
+    """Ignore these signals from now on."""
     for number in _ENDING:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Let an interrupt wait: a program that is started but not yet known could not be ended."""
+    """Defer interrupts: a program that is started but not yet recorded could not be stopped."""
     global _held, _pending
     _held = True
     try:
@@ -44,5 +44,5 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     if _held:
         _pending = True
         return
-    ignore()  # whoever is impatient can not interrupt the tidying up
+    ignore()  # a second interrupt must not stop the cleanup
     raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""One command at a time on a tree: the second waits a while, then refuses in words."""
+"""A lock on a tree: a second command waits, then fails with an ExpectedError."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ PATIENCE = 20.0
 
 @contextmanager
 def locked(path: Path, what: str, patience: float | None = None) -> Iterator[None]:
-    """Hold the lock of `what`. The system releases it when the process ends, however it ends."""
+    """Hold the lock of `what`; the system releases it whenever the process ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     patience = PATIENCE if patience is None else patience
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        console.step(f"Another qlutattn command works on {what}: waiting up to {patience:g} s.")
+        console.step(f"Another qlutattn command is working on {what}: waiting up to {patience:g} s.")
         try:
             lock.acquire(timeout=patience)
         except Timeout:
             raise ExpectedError(
-                f"Another qlutattn command still works on {what}.", "run the same command again when it has ended"
+                f"Another qlutattn command is still working on {what}.", "run the same command again when it has ended"
             ) from None
     try:
         yield

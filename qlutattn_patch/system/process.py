@@ -1,4 +1,4 @@
-"""Run other programs: found or said to be missing, a failure shown whole and last."""
+"""Find and run other programs, and show their full output if they fail."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from typing import IO
 from qlutattn_patch.system import console, interrupts
 from qlutattn_patch.system.errors import ExpectedError
 
-_PATIENCE = 5.0  # seconds that an interrupted program has to tidy up
+_PATIENCE = 5.0  # seconds that an interrupted program has to clean up
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a program left: its exit status and what it wrote."""
+    """The result of a program: its exit status and output."""
 
     status: int
     stdout: str
@@ -37,7 +37,7 @@ def find(name: str) -> Path | None:
 
 
 def require(name: str, hint: str) -> Path:
-    """The path of a program that must be there."""
+    """The path of a required program."""
     found = find(name)
     if found is None:
         raise ExpectedError(f"The program '{name}' is not on PATH.", hint)
@@ -45,14 +45,14 @@ def require(name: str, hint: str) -> Path:
 
 
 def shown(argv: Sequence[str | Path]) -> str:
-    """A command as a person would type it."""
+    """A command line, quoted for a shell."""
     return shlex.join(str(arg) for arg in argv)
 
 
 def capture(
     argv: Sequence[str | Path], cwd: Path | None = None, env: Mapping[str, str] | None = None, input: str | None = None
 ) -> Result:
-    """Run a program and keep what it writes (UTF-8). The exit status is the caller's business."""
+    """Run a program and capture its output (UTF-8); the caller checks the exit status."""
     stdin = subprocess.DEVNULL if input is None else subprocess.PIPE
     with _started(argv, cwd, env, stdin, subprocess.PIPE, subprocess.PIPE) as child:
         stdout, stderr = child.communicate(input)
@@ -60,7 +60,7 @@ def capture(
 
 
 def stream(argv: Sequence[str | Path], cwd: Path | None = None, env: Mapping[str, str] | None = None) -> int:
-    """Run a program with everything it writes going to our stderr, as it comes, or (quiet) if it fails."""
+    """Run a program and print its output to stderr as it comes, or (quiet) only if it fails."""
     if console.is_quiet():
         lines: list[str] = []
         status = follow(argv, lines.append, cwd, env)
@@ -76,7 +76,7 @@ def follow(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
 ) -> int:
-    """Run a program and hand over each line that it writes, to stdout or stderr, as it comes."""
+    """Run a program and call `on_line` with each line of its stdout and stderr as it comes."""
     with _started(argv, cwd, env, subprocess.DEVNULL, subprocess.PIPE, subprocess.STDOUT) as child:
         assert child.stdout is not None
         for line in child.stdout:
@@ -93,7 +93,7 @@ def _started(
     stdout: int | IO[str],
     stderr: int | None,
 ) -> Iterator[subprocess.Popen[str]]:
-    """A program that is gone at the end, with all that it started: also when we are interrupted."""
+    """A running program, stopped at the end with all its children, also on an interrupt."""
     console.ran(argv, cwd)
     child = None
     try:
@@ -107,7 +107,7 @@ def _started(
                 stderr=stderr,
                 encoding="utf-8",
                 errors="replace",
-                # A group of its own, so that an interrupt, typed or sent to us alone, reaches all of it, and from us.
+                # Its own process group, so that any interrupt reaches all of it, passed on by this process.
                 start_new_session=True,
             )
         yield child
@@ -117,21 +117,21 @@ def _started(
         raise
     finally:
         if child is not None:
-            with child:  # closes what is open between us, and waits
+            with child:  # closes the pipes, and waits
                 pass
 
 
 def _end(child: subprocess.Popen[str]) -> None:
-    """Interrupt a program's group, which lets compilers remove what they wrote by half; what stays is killed."""
+    """Interrupt a program's group, so that compilers remove partial output; kill what remains."""
     for number, patience in ((signal.SIGINT, _PATIENCE), (signal.SIGKILL, 1.0)):
         until = time.monotonic() + patience
         try:
             os.killpg(child.pid, number)
             while time.monotonic() < until:
-                child.poll()  # takes note of its end, without which the group would be there for ever
+                child.poll()  # reaps it; otherwise the group would exist for ever
                 os.killpg(child.pid, 0)
                 time.sleep(0.02)
-        except (ProcessLookupError, PermissionError):  # macOS says the latter of a group whose last member ends
+        except (ProcessLookupError, PermissionError):  # macOS raises the latter for a group whose last member is ending
             break
     child.poll()
 

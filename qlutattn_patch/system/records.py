@@ -1,4 +1,4 @@
-"""Typed records: what the tables, files and documents of ours hold, checked as they are read."""
+"""Typed records of TOML tables, files and JSON documents, validated on reading."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Versioned(Record, frozen=True, tag_field="schema", tag=1):
-    """A whole file, which says by which schema it is written."""
+    """A file or document with its schema version."""
 
 
 def doc(description: str) -> msgspec.Meta:
-    """What the schema says of a key."""
+    """The schema's description of a key."""
     return msgspec.Meta(description=description)
 
 
 def typed(raw: object, kind: type[T]) -> T:
-    """What was read, as a record; msgspec.ValidationError says why it is none, and where."""
+    """Parsed data as a record; msgspec.ValidationError names the problem and its place."""
     tag = kind.__struct_config__.tag_field
-    if tag and isinstance(raw, dict) and tag not in raw:  # msgspec does without where there is no choice
+    if tag and isinstance(raw, dict) and tag not in raw:  # msgspec accepts a missing tag outside of unions
         raise msgspec.ValidationError(f"Object missing required field `{tag}`")
     return msgspec.convert(raw, kind, dec_hook=_text)
 
 
 def plain(value: object) -> Any:
-    """A record as JSON has it: numbers that JSON does not have, such as NaN, are null."""
+    """A record as JSON values; numbers that JSON lacks, such as NaN, become null."""
     return msgspec.json.decode(msgspec.json.encode(value, enc_hook=_plain_text))
 
 
 def encoded(record: msgspec.Struct, is_sorted: bool = False) -> bytes:
-    """The contents of the JSON file that holds a record."""
+    """A record as the contents of a JSON file."""
     data = msgspec.json.encode(record, enc_hook=_plain_text, order="sorted" if is_sorted else None)
     return msgspec.json.format(data, indent=1) + b"\n"
 
 
 def read(path: Path, kind: type[T]) -> T:
-    """The record that a JSON file holds; ValueError if it holds none."""
+    """Read a record from a JSON file; ValueError if it is invalid."""
     data = path.read_bytes()
     try:
         return typed(msgspec.json.decode(data), kind)
@@ -56,14 +56,14 @@ def read(path: Path, kind: type[T]) -> T:
 
 
 def _text(kind: type[Any], value: object) -> object:
-    """A string of a kind of its own, such as RepositoryPath, which raises ValueError for what is none."""
+    """A validated string type such as RepositoryPath, which raises ValueError."""
     if not isinstance(value, str):
         raise ValueError(f"Expected `str`, got `{type(value).__name__}`")
     return kind(value)
 
 
 def _plain_text(value: object) -> str:
-    """A string of a kind of its own as a string."""
+    """A validated string type as a string."""
     if not isinstance(value, str):
-        raise NotImplementedError(f"{type(value)} is not for JSON")
+        raise NotImplementedError(f"{type(value)} cannot be written as JSON")
     return str(value)

@@ -1,4 +1,4 @@
-"""TOML read strictly, into records; what is wrong is said in a sentence with its place."""
+"""Strict reading of TOML into records; errors are one sentence with the place."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from qlutattn_patch.system.records import typed
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-MEND = "mend that file, then run the same command again"
-_LONGEST = 80  # characters of a value that are shown
+FIX = "fix that file, then run the same command again"
+_LONGEST = 80  # characters shown of a value
 _WORDS = {"str": "a string", "int": "an integer", "float": "a number", "array": "a list", "object": "a table"}
 
-Text = Annotated[str, Meta(pattern=r"\S", description="a text that says something")]
+Text = Annotated[str, Meta(pattern=r"\S", description="a text that is not blank")]
 Version = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9.+!_-]*\Z", description="a version")]
 
 
@@ -40,34 +40,34 @@ def shown(value: str) -> str:
 
 
 def read_text(path: Path, hint: str | None = None) -> str:
-    """A text file of ours: UTF-8, or one sentence that says why not. Line ends are kept."""
+    """Read a UTF-8 text file of the project, keeping line endings; else an ExpectedError."""
     try:
         return path.read_bytes().decode("utf-8")
     except FileNotFoundError:
-        raise ExpectedError(f"There is no file {path}.", hint or "get it back: git checkout -- that file") from None
+        raise ExpectedError(f"There is no file {path}.", hint or "restore it: git checkout -- that file") from None
     except UnicodeDecodeError as failure:
-        raise ExpectedError(f"{path} is not UTF-8 (byte {failure.start}).", MEND) from None
+        raise ExpectedError(f"{path} is not UTF-8 (byte {failure.start}).", FIX) from None
     except OSError as failure:
-        raise ExpectedError(f"{path} cannot be read: {failure.strerror}.", MEND) from None
+        raise ExpectedError(f"{path} cannot be read: {failure.strerror}.", FIX) from None
 
 
 def load(path: Path, kind: type[T]) -> T:
-    """Read a TOML file of ours."""
+    """Read a TOML file of the project into a record."""
     try:
-        # TOML forbids a lone CR; a checkout with CRLF line ends reads the same as one without
+        # TOML forbids a lone CR; a checkout with CRLF line endings reads the same as one without
         raw = msgspec.toml.decode(read_text(path).replace("\r\n", "\n"))
     except RecursionError:
-        raise ExpectedError(f"{path} is not valid TOML: it is nested too deeply.", MEND) from None
-    except ValueError as failure:  # that it is no TOML, or has a number of thousands of digits
-        raise ExpectedError(f"{path} is not valid TOML: {failure}.", MEND) from None
+        raise ExpectedError(f"{path} is not valid TOML: it is nested too deeply.", FIX) from None
+    except ValueError as failure:  # invalid TOML, or a number with thousands of digits
+        raise ExpectedError(f"{path} is not valid TOML: {failure}.", FIX) from None
     try:
         return typed(raw, kind)
     except msgspec.ValidationError as failure:
-        raise ExpectedError(f"{path}{_sentence(str(failure), raw, kind)}.", MEND) from None
+        raise ExpectedError(f"{path}{_sentence(str(failure), raw, kind)}.", FIX) from None
 
 
 def _sentence(failure: str, raw: Any, kind: type[msgspec.Struct]) -> str:
-    """What msgspec says, in a reader's words: ` [[type]] 4: 'id' must be ..., not 3` for `... - at $.type[3].id`."""
+    """msgspec's error as a sentence: ` [[type]] 4: 'id' must be ..., not 3` for `... - at $.type[3].id`."""
     found = re.fullmatch(r"(.*?)(?: - at `\$(.*)`)?", failure, re.DOTALL)
     assert found is not None
     value, kinds = raw, [inspect.type_info(kind)]
@@ -93,14 +93,14 @@ def _wrong(what: str, value: Any, kinds: list[inspect.Type]) -> str:
         known = ", ".join(field.encode_name for kind in meant for field in kind.fields)
         return f"unknown key {shown(unknown[1])} (known are {known})"
     if not what.startswith(("Expected ", "Invalid ", "Number ")):
-        return what  # a check of our own
+        return what  # from a `__post_init__`
     expected = re.sub("^Expected |, got .*|^Number out of range$", "", what) or "`float`"
     expected = re.sub(r"`(\w+)[^`]*`", lambda at: _WORDS.get(at[1], at[1]), expected)
     return f"must be {' or '.join(_allowed(kinds)) or expected}, not {_value(value)}"
 
 
 def _below(kinds: list[inspect.Type], name: str) -> list[inspect.Type]:
-    """What may be at a key, or, without a name, in a list."""
+    """The kinds allowed at a key or, without a name, in a list."""
     found: list[inspect.Type] = []
     for kind in kinds:
         if isinstance(kind, inspect.StructType):
@@ -112,10 +112,10 @@ def _below(kinds: list[inspect.Type], name: str) -> list[inspect.Type]:
 
 
 def _allowed(kinds: list[inspect.Type]) -> list[str]:
-    """The values that may be there, in words, where their kinds say so."""
+    """The descriptions of the allowed values, where their kinds have one."""
     described = [kind.extra_json_schema or {} for kind in kinds if isinstance(kind, inspect.Metadata)]
     literal = [repr(value) for kind in kinds if isinstance(kind, inspect.LiteralType) for value in kind.values]
-    return [*(words["description"] for words in described if "description" in words), *literal]
+    return [*(schema["description"] for schema in described if "description" in schema), *literal]
 
 
 def _value(value: Any) -> str:
@@ -123,6 +123,6 @@ def _value(value: Any) -> str:
         return shown(value[:_LONGEST]) + ("..." if len(value) > _LONGEST else "")
     if isinstance(value, (bool, list, dict)):
         return "a list" if isinstance(value, list) else "a table" if isinstance(value, dict) else str(value).lower()
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:  # which Python may not even print
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:  # Python may refuse to print it
         return "a number of more than 64 bits"
     return str(value)

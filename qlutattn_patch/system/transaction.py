@@ -1,15 +1,15 @@
-"""A set of file changes to a work tree that happens wholly or not at all, also across `kill -9`.
+"""A set of file changes to a work tree that is atomic, also across `kill -9`.
 
-Everything is laid out in a state folder before the first file moves:
+Everything is prepared in a state folder before the first file changes:
 
     txn/new/N         the new contents of step N, synced
     txn/old/N         a copy of what step N replaces
-    txn/new/note      the new contents of the note (a file of the caller's that changes with the rest), and old/note
-    txn/journal.json  the steps; it is renamed into place last, and from then on the change will happen
+    txn/new/note      the new contents of the note (the caller's file that changes with the rest), and old/note
+    txn/journal.json  the steps; renamed into place last, which commits the change
 
-A folder without a journal never happened and is thrown away. With one, `recover` carries on where the
-change stopped, forward or, if an error turned it around, back. A file that is neither what the change
-found nor what it puts there is somebody else's work, and stops it.
+A folder without a journal is discarded. With one, `recover` continues where the change stopped: forward,
+or, after an error, back. A file with neither its old nor its new contents was changed by somebody else,
+and stops it.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _Direction = Literal["forward", "back"]
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file shall be."""
+    """The new contents of a file."""
 
     data: bytes
     executable: bool = False
 
 
 class _Step(Record, frozen=True):
-    """One file: the digests of its old and new contents, None where it does not exist."""
+    """One file: the digests of its old and new contents (None: absent)."""
 
     path: str
     old: str | None
@@ -48,11 +48,11 @@ class _Step(Record, frozen=True):
 
     def __post_init__(self) -> None:
         if not is_plain_path(self.path):
-            raise ValueError("a path leads out of the tree")
+            raise ValueError("a path is outside the tree")
 
 
 class _Journal(Versioned, frozen=True):
-    """Which way a change goes, and its steps."""
+    """The direction of a change, and its steps."""
 
     direction: _Direction
     steps: tuple[_Step, ...]
@@ -60,7 +60,7 @@ class _Journal(Versioned, frozen=True):
 
 @dataclass(frozen=True)
 class Transaction:
-    """Changes to the files below `top`, prepared and remembered in `state`; `note` is a file that changes with them."""
+    """Changes to the files below `top`, prepared and journalled in `state`; `note` is a file that changes with them."""
 
     top: Path
     state: Path
@@ -76,11 +76,11 @@ class Transaction:
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether a change was interrupted after it became certain."""
+        """Whether a change was interrupted after its commit."""
         return self._journal.is_file()
 
     def run(self, changes: Mapping[str, Contents | None], note: bytes | None) -> None:
-        """Change files (None: remove it) and then the note; an error puts everything back."""
+        """Change files (None: remove) and then the note; an error restores everything."""
         self.recover()
         with _system_errors(self.top):
             steps = self._prepare(changes, note)
@@ -94,14 +94,14 @@ class Transaction:
                 self._finish()
             raise ExpectedError(
                 f"{failure.filename2 or failure.filename or self.top} cannot be changed ({failure.strerror}); "
-                "every file is as it was.",
-                "mend that, then run the same command again",
+                "every file is unchanged.",
+                "fix that, then run the same command again",
             ) from None
         with _system_errors(self.top):
             self._finish()
 
     def recover(self) -> bool:
-        """Finish a change that was interrupted; says whether there was one."""
+        """Finish an interrupted change; returns whether there was one."""
         with _system_errors(self.top):
             if not self._journal.is_file():
                 if self._folder.is_dir():
@@ -149,12 +149,12 @@ class Transaction:
             staged.chmod(mode | (mode & 0o444) >> 2)
 
     def _refuse_detour(self, path: str) -> None:
-        """Refuse a target that is no plain file, or that a link would lead out of the tree."""
+        """Refuse a target that is not a plain file, or that a link leads out of the tree."""
         target = self.top / path
         for folder in target.relative_to(self.top).parents:
             if (self.top / folder).is_symlink() and folder != Path():
                 raise ExpectedError(
-                    f"{self.top / folder} is a link, so that {path} would be written elsewhere.", "move it away"
+                    f"{self.top / folder} is a link, so {path} would be written elsewhere.", "move it away"
                 )
         if (target.exists() or target.is_symlink()) and not is_plain_file(self.top, path):
             raise ExpectedError(f"{target} is in the way: it is not a plain file.", "move it away")
@@ -168,20 +168,20 @@ class Transaction:
         except ValueError:
             raise ExpectedError(
                 f"The journal {self._journal} of an interrupted change is damaged.",
-                f"see what of it is in {self.top} with git status, then remove {self._folder}",
+                f"check {self.top} with git status, then remove {self._folder}",
             ) from None
 
-    # --- doing; everything below may have been interrupted anywhere and is run again from its start
+    # --- execution; everything below may be interrupted anywhere, and is then run again from its start
 
     def _forward(self, steps: Sequence[_Step]) -> None:
         for number, step in enumerate(steps):
             self._move(step.path, self._folder / "new" / str(number), found=step.old, wanted=step.new)
-        self._settle(steps, self._folder / "new" / "note")
+        self._flush(steps, self._folder / "new" / "note")
 
     def _back(self, steps: Sequence[_Step]) -> None:
         for number, step in enumerate(steps):
             self._move(step.path, self._folder / "old" / str(number), found=step.new, wanted=step.old)
-        self._settle(steps, self._folder / "old" / "note")
+        self._flush(steps, self._folder / "old" / "note")
 
     def _move(self, path: str, source: Path, found: str | None, wanted: str | None) -> None:
         target = self.top / path
@@ -210,8 +210,8 @@ class Transaction:
             shutil.copy2(source, beside)
             beside.replace(target)
 
-    def _settle(self, steps: Sequence[_Step], note: Path) -> None:
-        """See that the files are where they belong, then change the note."""
+    def _flush(self, steps: Sequence[_Step], note: Path) -> None:
+        """Flush the files to the disk, then change the note."""
         for folder in {(self.top / step.path).parent for step in steps}:
             if folder.is_dir():
                 sync_folder(folder)
@@ -227,13 +227,13 @@ class Transaction:
 
 @contextmanager
 def _system_errors(top: Path) -> Iterator[None]:
-    """Turn an error of the system into a sentence; what was begun is finished by the next command."""
+    """Turn a system error into an ExpectedError; the next command finishes the change."""
     try:
         yield
     except OSError as failure:
         raise ExpectedError(
             f"{failure.filename2 or failure.filename or top} cannot be changed: {failure.strerror}.",
-            "mend that, then run the same command again",
+            "fix that, then run the same command again",
         ) from None
 
 

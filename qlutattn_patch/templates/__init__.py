@@ -1,1 +1,1 @@
-"""The templates read and rendered: formats, hooks, anchors."""
+"""Reading and rendering of templates: formats, hooks, anchors."""

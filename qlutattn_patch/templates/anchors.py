@@ -1,4 +1,4 @@
-"""Hooks placed at their anchors: each anchor is counted, and every hook that does not fit is reported."""
+"""Place hooks at their anchors, and report every hook that does not fit."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ _CANDIDATES = 3
 
 @dataclass(frozen=True)
 class Placed:
-    """A variant of a hook in its place: its anchor and its text as they are in this upstream."""
+    """A placed variant of a hook: its anchor and text for this upstream."""
 
     variant: Hook
     anchor: str
     text: str
 
     def into(self, text: str) -> str:
-        """The text of the file with the hook in it."""
+        """The text of the file with the hook applied."""
         return text.replace(self.anchor, self.replacement)
 
     @property
     def replacement(self) -> str:
-        """What stands where the anchor stood."""
+        """The replacement of the anchor."""
         new = {"after": self.anchor + self.text, "before": self.text + self.anchor, "replace": self.text}
         return new[self.variant.place]
 
 
 @dataclass(frozen=True)
 class Tried:
-    """A variant of a hook that was tried: its anchor as it must be in this upstream, and what was found."""
+    """A tried variant of a hook: its anchor for this upstream, and the number of matches."""
 
     variant: Hook
     anchor: str
@@ -49,12 +49,12 @@ class Tried:
         if self.found is None:
             return "there is no such file"
         times = "once" if self.variant.count == 1 else f"{self.variant.count} times"
-        return f"the anchor '{first_line(self.anchor)}' must be there {times}, and is there {self.found} times"
+        return f"the anchor '{first_line(self.anchor)}' must occur {times}, but occurs {self.found} times"
 
 
 @dataclass(frozen=True)
 class AnchorFailure:
-    """A hook that does not fit in any variant, or in several, and the hook to blame if it only follows from another."""
+    """A hook of which no variant fits, or several do, and the failed hook that caused it, if any."""
 
     hook: Hook
     tried: tuple[Tried, ...]
@@ -62,7 +62,7 @@ class AnchorFailure:
 
     @property
     def lines(self) -> list[str]:
-        """What is wrong, in words: one line, and more for what was found near it."""
+        """The failure as lines: the cause, and similar lines of the file."""
         because = f" (follows from {self.cascade_of.where})" if self.cascade_of else ""
         fitting = [tried for tried in self.tried if tried.fits]
         if fitting:
@@ -76,25 +76,28 @@ class AnchorFailure:
 
 
 class HooksDoNotFit(ExpectedError):
-    """An upstream that the templates do not fit: what its own tables say against it, and the hooks' failures."""
+    """The templates do not fit an upstream: conflicts with its tables, and the hooks' failures."""
 
     def __init__(self, upstream: str, problems: Sequence[str], failures: Sequence[AnchorFailure]) -> None:
         self.problems = tuple(problems)
         self.failures = tuple(failures)
         lines = []
         if problems:
-            lines += [f"The tables of {upstream} do not suit:", *(f"  {problem}" for problem in problems)]
+            lines += [
+                f"The tables of {upstream} are incompatible:",
+                *(f"  {problem}" for problem in problems),
+            ]
         if failures:
             lines += _listed(upstream, failures)
         if problems and not failures:
-            hint = "give our types other ids or names in templates/formats.toml, or pin another llama.cpp"
+            hint = "change the ids or names in templates/formats.toml, or pin another llama.cpp"
         else:
-            hint = "mend the anchors that are named, then: qlutattn generate"
+            hint = "fix the anchors that are named, then: qlutattn generate"
         super().__init__("\n".join(lines), hint)
 
 
 class Placer:
-    """Places hooks one after another into the texts of files, and collects every one that does not fit."""
+    """Places hooks one after another in the texts of files, and collects every failure."""
 
     def __init__(self, renderer: Renderer) -> None:
         self._renderer = renderer
@@ -103,11 +106,11 @@ class Placer:
         self.placed: list[Placed] = []
 
     def place(self, hook: Hook, texts: Mapping[str, str]) -> tuple[str, str] | None:
-        """The file that the hook edits and its text with the hook in it, or None if the hook does not fit."""
+        """The file that the hook edits and its text with the hook applied, or None if the hook does not fit."""
         tried = tuple(self._try(variant, texts) for variant in (hook, *hook.variants))
         fitting = [one for one in tried if one.fits]
         if len(fitting) != 1:
-            self.failures.append(AnchorFailure(hook, tried, self._blame(hook, tried)))
+            self.failures.append(AnchorFailure(hook, tried, self._cause(hook, tried)))
             self._failed += [(one.variant, self._renderer.text(one.variant.text, one.variant.where)) for one in tried]
             return None
         variant = fitting[0].variant
@@ -121,8 +124,8 @@ class Placer:
         found = None if text is None else text.count(anchor)
         return Tried(variant, anchor, found, () if text is None or found else nearest_lines(text, anchor))
 
-    def _blame(self, hook: Hook, tried: tuple[Tried, ...]) -> Hook | None:
-        """The earlier failure that this one follows from: its text has the anchor, or the same file is missing."""
+    def _cause(self, hook: Hook, tried: tuple[Tried, ...]) -> Hook | None:
+        """The earlier failure that caused this one: its text contains the anchor, or the same file is missing."""
         for earlier, text in self._failed:
             for one in tried:
                 if earlier.file == one.variant.file and (one.found is None or one.anchor in text):
@@ -130,16 +133,16 @@ class Placer:
         return None
 
     def check(self, upstream: str, problems: Sequence[str] = ()) -> None:
-        """Raise one error that lists every failure, the root causes before those that follow from them."""
+        """Raise one error that lists every failure, root causes first."""
         if self.failures or problems:
             raise HooksDoNotFit(upstream, problems, self.failures)
 
 
 def nearest_lines(text: str, anchor: str) -> tuple[tuple[int, str], ...]:
-    """The lines of a text (numbered from 1) that an anchor should be mended to.
+    """The lines of a text (numbered from 1) that are most similar to an anchor.
 
-    Where the anchor begins in the text, that is the first line in which the two differ; else the lines that look most
-    like the anchor's first one.
+    If the anchor's beginning occurs in the text, the first line that differs; else the lines most similar to the
+    anchor's first one.
     """
     lines, wanted = text.splitlines(), anchor.splitlines()
     skipped = next(at for at, line in enumerate(wanted) if line.strip())
@@ -156,7 +159,7 @@ def nearest_lines(text: str, anchor: str) -> tuple[tuple[int, str], ...]:
 
 
 def _agreeing(lines: list[str], wanted: list[str]) -> int:
-    """How many lines from the first on are the same; at least that one, which may differ in its indentation."""
+    """The number of equal lines from the first on; at least 1, as the first may differ in indentation."""
     pairs = enumerate(zip(lines[1:], wanted[1:], strict=False), 1)
     return next((at for at, (line, ours) in pairs if line != ours), min(len(lines), len(wanted)))
 

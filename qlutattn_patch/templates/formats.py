@@ -1,4 +1,4 @@
-"""The types as `templates/formats.toml` describes them: checked, and with what follows from them."""
+"""The types of `templates/formats.toml`, checked, with derived properties."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from msgspec import Meta, field
 
 from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.system.records import Record, Versioned
-from qlutattn_patch.system.toml import MEND, Text, load
+from qlutattn_patch.system.toml import FIX, Text, load
 
 FIRST_FREE_ID = 43
-LAST_ID = 255  # tables in ggml have a row for each id up to the largest
+LAST_ID = 255  # ggml's tables have a row for each id up to the largest
 LARGEST_TILE = 4096
 LANES = {"k": "token", "v": "channel"}
 F16_BITS = 16
 # The largest factor whose products with 8-bit integers may add up in 16 bits: two of them at 4 bits, four at 2.
 LARGEST_FACTOR = {1: 1, 2: 15, 4: 63}
-# What a lane may have of its own: one f16 of each, in this order.
+# The possible metadata of a lane: one f16 of each, in this order.
 METADATA = (("scale", "offset"), ("scale",))
 # With a smaller rms_to_scale the value of a lane of one value and 127 zeros would not fit the encoder's 16 bits.
 SMALLEST_START = 0.45
@@ -38,14 +38,14 @@ _Kernel = Literal["lut", "dot"]
 _Levels = tuple[Annotated[int, Meta(ge=-128, le=127, description="an int8 (-128...127)")], ...]
 _Id = Annotated[
     int,
-    Meta(ge=FIRST_FREE_ID, le=LAST_ID, description=f"in {FIRST_FREE_ID}...{LAST_ID} (those below are upstream's)"),
+    Meta(ge=FIRST_FREE_ID, le=LAST_ID, description=f"in {FIRST_FREE_ID}...{LAST_ID} (lower ids are upstream's)"),
 ]
 
 
 class Tile(Record, frozen=True):
     """The shape that all types share: `pack_size` lanes of `pack_size` codes, then the metadata of each lane.
 
-    `metadata` is that of a type that states none.
+    `metadata` is the default of types.
     """
 
     pack_size: _Size
@@ -62,7 +62,7 @@ class Tile(Record, frozen=True):
 
 @dataclass(frozen=True)
 class Codebook:
-    """What codes stand for, and how they are stored: of a bit width, or of a type that states levels of its own."""
+    """The levels and the storage of codes: of a bit width, or of a type with its own levels."""
 
     label: str
     bits: int
@@ -73,17 +73,17 @@ class Codebook:
 
     @property
     def level_factor(self) -> int:
-        """The largest common divisor of the levels."""
+        """The greatest common divisor of the levels."""
         return math.gcd(*self.levels)
 
     @property
     def factors(self) -> tuple[int, ...]:
-        """The levels in units of their divisor: what kernels multiply by."""
+        """The levels divided by their common divisor, as kernels use them."""
         return tuple(level // self.level_factor for level in self.levels)
 
     @property
     def thresholds(self) -> tuple[int, ...]:
-        """Where the next code begins: the midpoints of levels, halves away from 0."""
+        """The thresholds between codes: the midpoints of levels, halves away from 0."""
         return tuple((abs(low + high) + 1) // 2 * (1 if low + high > 0 else -1) for low, high in pairwise(self.levels))
 
 
@@ -101,23 +101,23 @@ class QuantType:
 
     @property
     def label(self) -> str:
-        """What is left of the name without what all share: `k4`."""
+        """The name without the common parts: `k4`."""
         return self.name.split("_")[1]
 
     @property
     def has_offset(self) -> bool:
-        """Whether a lane has an offset beside its scale."""
+        """Whether a lane has an offset besides its scale."""
         return "offset" in self.metadata
 
     @property
     def enum(self) -> str:
-        """The constant in ggml.h: upper case up to the shape, as in GGML_TYPE_QLUTATTN_K4_128x128."""
+        """The constant in ggml.h, in upper case up to the shape, as in GGML_TYPE_QLUTATTN_K4_128x128."""
         stem, _, shape = self.name.rpartition("_")
         return f"GGML_TYPE_{stem.upper()}_{shape}"
 
     @property
     def lanes(self) -> str:
-        """What a lane is: the axis that has a scale of its own."""
+        """The axis of a lane, which has its own scale."""
         return LANES[self.side]
 
     @property
@@ -154,7 +154,7 @@ class QuantType:
 
     @property
     def saving(self) -> float:
-        """The part of an f16 cache's memory that this type saves."""
+        """The fraction of an f16 cache's memory that this type saves."""
         return 1 - self.bpw / F16_BITS
 
 
@@ -168,7 +168,7 @@ class Formats:
 
     @property
     def books(self) -> tuple[Codebook, ...]:
-        """Every codebook: those of the bit widths, then those that types have of their own."""
+        """Every codebook: those of the bit widths, then those of types."""
         own = (found.codebook for found in self.types if found.codebook is not self.codebooks[found.bits])
         return (*self.codebooks.values(), *own)
 
@@ -189,7 +189,7 @@ class _CodebookTables(Record, frozen=True):
 
 
 class _TypeTable(Record, frozen=True):
-    """A type; what it leaves out is that of its bit width, or the tile's."""
+    """A type; missing keys default to those of its bit width or of the tile."""
 
     name: Text
     id: _Id
@@ -203,7 +203,7 @@ class _TypeTable(Record, frozen=True):
 
     def __post_init__(self) -> None:
         if (self.levels is None) != (self.rms_to_scale is None):
-            raise ValueError("'levels' and 'rms_to_scale' belong together: a start is for its levels")
+            raise ValueError("'levels' and 'rms_to_scale' must be given together")
 
 
 class _File(Versioned, frozen=True):
@@ -231,7 +231,7 @@ def load_formats(path: Path) -> Formats:
             place = f" [[type]] {number}"
             types.append(_type(stated, file.tile, codebooks, types))
     except ValueError as failure:
-        raise ExpectedError(f"{path}{place}: {failure}.", MEND) from None
+        raise ExpectedError(f"{path}{place}: {failure}.", FIX) from None
     return Formats(file.tile, MappingProxyType(codebooks), tuple(types))
 
 
@@ -256,9 +256,9 @@ def _check_levels(book: Codebook) -> None:
     if len(book.levels) != 2**bits:
         raise ValueError(f"{bits}-bit codes need {2**bits} levels, not {len(book.levels)}")
     if not all(low < high for low, high in pairwise(book.levels)):
-        raise ValueError("the levels must rise strictly")
+        raise ValueError("the levels must be strictly increasing")
     if book.levels != tuple(-level for level in reversed(book.levels)):
-        raise ValueError("the levels must be symmetric: each with its negative")
+        raise ValueError("the levels must be symmetric about 0")
     if book.factors[-1] > LARGEST_FACTOR[bits]:
         raise ValueError(
             f"the levels divided by their common divisor {book.level_factor} reach {book.factors[-1]}, more than the "

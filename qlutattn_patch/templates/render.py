@@ -1,4 +1,4 @@
-"""Template texts rendered: jinja2 over the formats and the numbers of one llama.cpp."""
+"""Render templates with jinja2, from the formats and the constants of one llama.cpp."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jinja2
 from jinja2 import nodes
 
 from qlutattn_patch.system.errors import ExpectedError
-from qlutattn_patch.system.toml import MEND
+from qlutattn_patch.system.toml import FIX
 from qlutattn_patch.templates.formats import Formats
 
 _NUMBER = re.compile(r"\{\{ upstream\.(\w+) \}\}")
@@ -37,18 +37,18 @@ class Renderer:
         }
 
     def text(self, template: str, where: str) -> str:
-        """Render a template; `where` is named if it is wrong."""
+        """Render a template; errors name `where`."""
         try:
             return self._environment.from_string(template).render(self._context)
         except jinja2.TemplateSyntaxError as failure:
-            raise ExpectedError(f"{where}, line {failure.lineno} of the template: {failure.message}.", MEND) from None
+            raise ExpectedError(f"{where}, line {failure.lineno} of the template: {failure.message}.", FIX) from None
         except RecursionError:
-            raise ExpectedError(f"{where}: the template is nested too deeply.", MEND) from None
-        except Exception as failure:  # whatever an expression in a template can raise
-            raise ExpectedError(f"{where}: the template fails: {failure}.", MEND) from None
+            raise ExpectedError(f"{where}: the template is nested too deeply.", FIX) from None
+        except Exception as failure:  # an expression in a template can raise anything
+            raise ExpectedError(f"{where}: the template fails: {failure}.", FIX) from None
 
     def template_line(self, template: str, at: int) -> int:
-        """The line of a template, from 1 on, from which the character at an offset of the rendered text comes."""
+        """The line of a template (from 1) that renders the character at an offset of the output."""
         ast = self._environment.parse(template)
         for output in ast.find_all(nodes.Output):
             output.nodes = [piece for node in output.nodes for piece in _with_line_marks(node)]
@@ -61,23 +61,23 @@ class Renderer:
         return line
 
     def anchor(self, anchor: str, where: str) -> str:
-        """An anchor with the numbers of this upstream in the place of `{{ upstream.NAME }}`; the rest is as it is."""
+        """An anchor with `{{ upstream.NAME }}` replaced by this upstream's constants; nothing else is rendered."""
 
         def number(found: re.Match[str]) -> str:
             if found[1] not in self._upstream:
-                raise ExpectedError(f"{where}: this llama.cpp has no '{found[1]}' (or it is not where it was).", MEND)
+                raise ExpectedError(f"{where}: this llama.cpp has no '{found[1]}' (or it has moved).", FIX)
             return str(self._upstream[found[1]])
 
         return _NUMBER.sub(number, anchor)
 
 
 def escaped(text: str) -> str:
-    """A text as it must be written in a template to come out as it is."""
+    """A text escaped for a template, which renders it unchanged."""
     return _TAG.sub("{{ '{' }}", text)
 
 
 def _with_line_marks(node: nodes.Expr) -> list[nodes.Expr]:
-    """A part of a template's output, with a mark that has the number of its line before it, or before each line."""
+    """An output node of a template, with marks of line numbers before it, or before each line."""
     if not isinstance(node, nodes.TemplateData):
         return [nodes.TemplateData(f"\0{node.lineno}\0"), node]
     lines = enumerate(node.data.split("\n"), node.lineno)

@@ -14,7 +14,7 @@ from qlutattn_patch.system.records import Record
 from qlutattn_patch.system.toml import RepositoryPath, Text, Version, load, read_text, shown
 
 TEMPLATE_SUFFIX = ".j2"
-_SOURCE = "a text without NUL and carriage returns, which no source file here has"
+_SOURCE = "a text without NUL and carriage returns"
 _Source = Annotated[str, Meta(pattern=r"\A[^\0\r]*\Z", description=_SOURCE)]
 _Anchor = Annotated[str, Meta(pattern=r"\A[^\0\r]*[^\0\r\s][^\0\r]*\Z", description=f"{_SOURCE}, and not blank")]
 _Place = Literal["after", "before", "replace"]
@@ -31,23 +31,23 @@ class _Line(str):
 
 
 class _Prose(str):
-    """A paragraph: line breaks and indentation in the TOML mean nothing."""
+    """A paragraph: line breaks and indentation in the TOML are ignored."""
 
     def __new__(cls, value: str) -> _Prose:
         return super().__new__(cls, _printable(" ".join(value.split())))
 
 
 class Optional(Record, frozen=True):
-    """What makes a patch optional: an upstream older than the release `since` can do without it, and why."""
+    """A patch is optional for upstreams older than the release `since`, with the reason."""
 
     since: Version
     because: _Prose
 
 
 class _VariantTable(Record, frozen=True):
-    """Another variant of a hook has its keys wherever it does not say otherwise."""
+    """Another variant of a hook; missing keys default to the hook's."""
 
-    upstream: Text  # which ones look like this: for the reader
+    upstream: Text  # the upstreams that it fits, as a comment
     anchor: _Anchor
     file: RepositoryPath | None = None
     place: _Place | None = None
@@ -80,9 +80,9 @@ class _PatchTable(Record, frozen=True):
 
 @dataclass(frozen=True)
 class Hook:
-    """An edit of a file that is already there: text put after, before or in place of an anchor.
+    """An edit of an existing file: text after, before or instead of an anchor.
 
-    `variants` are the forms of the same edit for upstreams that look otherwise; exactly one of all variants must fit.
+    `variants` are the same edit for other upstreams; exactly one of all variants must fit.
     """
 
     where: str
@@ -97,7 +97,7 @@ class Hook:
 
 @dataclass(frozen=True)
 class PatchSpec:
-    """One patch: why it exists, the new files that it brings and the edits that it makes."""
+    """One patch: its purpose, its new files and its edits."""
 
     name: str
     subject: str
@@ -111,29 +111,29 @@ class PatchSpec:
 
 @dataclass(frozen=True)
 class Templates:
-    """The patch specifications in their order, where the source of each overlay file is, and the digest of it all."""
+    """The patch specifications in order, the source of each overlay file, and the digest of the templates."""
 
     patches: tuple[PatchSpec, ...]
     overlay: dict[str, Path]
     digest: str
 
     def until(self, name: str) -> Templates:
-        """The same without the patch of that name and those that follow it."""
+        """The templates without this patch and those after it."""
         kept = self.patches[: [patch.name for patch in self.patches].index(name)]
         files = {file for patch in kept for file in patch.overlay}
         return Templates(kept, {file: source for file, source in self.overlay.items() if file in files}, self.digest)
 
 
 def of_templates(folder: Path) -> str:
-    """The digest of everything in templates/ that patches are made from."""
+    """The digest of everything in templates/ that patches are generated from."""
     hooks = folder / "hooks"
     overlay = [path for path in (folder / "overlay").rglob("*") if path.is_file()]
     return digests.of_files(folder, [folder / "formats.toml", hooks / "series", *hooks.glob("*.toml"), *overlay])
 
 
 def load_templates(folder: Path) -> Templates:
-    """Read `templates/hooks` and see that every specification and every overlay file has exactly one place."""
-    names = read_series(folder / "hooks" / "series", "list the names of the patches in it, one per line")
+    """Read `templates/hooks`, and check that every specification and overlay file is used exactly once."""
+    names = read_series(folder / "hooks" / "series", "list the names of the patches there, one per line")
     patches = tuple(load_patch(folder / "hooks" / f"{name}.toml", name) for name in names)
     overlay, problems = _overlay_sources(folder / "overlay")
     problems += [
@@ -145,11 +145,11 @@ def load_templates(folder: Path) -> Templates:
     for patch in patches:
         for file in patch.overlay:
             if file in owner:
-                problems.append(f"{file} is brought by '{owner[file]}' and again by '{patch.name}'")
+                problems.append(f"{file} is added by '{owner[file]}' and again by '{patch.name}'")
             elif file not in overlay:
-                problems.append(f"{file} is brought by '{patch.name}', but templates/overlay does not have it")
+                problems.append(f"{file} is added by '{patch.name}', but missing from templates/overlay")
             owner.setdefault(file, patch.name)
-    problems += [f"templates/overlay/{file} is not brought by any patch" for file in overlay if file not in owner]
+    problems += [f"templates/overlay/{file} is not added by any patch" for file in overlay if file not in owner]
     first = next((patch.name for patch in patches if patch.optional), None)
     problems += [
         f"'{patch.name}' follows the optional patch '{first}' and is not optional itself"
@@ -158,8 +158,8 @@ def load_templates(folder: Path) -> Templates:
     ]
     if problems:
         raise ExpectedError(
-            "\n".join(["The templates do not fit together:", *(f"  {problem}" for problem in problems)]),
-            "mend templates/hooks, then: qlutattn generate",
+            "\n".join(["The templates are inconsistent:", *(f"  {problem}" for problem in problems)]),
+            "fix templates/hooks, then: qlutattn generate",
         )
     return Templates(patches, overlay, of_templates(folder))
 
@@ -209,7 +209,7 @@ def _overlay_sources(folder: Path) -> tuple[dict[str, Path], list[str]]:
             continue
         file = source.relative_to(folder).as_posix().removesuffix(TEMPLATE_SUFFIX)
         if file in found:
-            problems.append(f"{file} is in templates/overlay both as it is and as {TEMPLATE_SUFFIX}")
+            problems.append(f"{file} is in templates/overlay both without and with {TEMPLATE_SUFFIX}")
         if source.is_symlink():
             problems.append(f"templates/overlay/{file} is a link")
         found[file] = source

@@ -1,4 +1,4 @@
-"""Materialise the pinned upstream as a git work tree: built apart, verified, then put in place by one rename."""
+"""Create the pinned upstream as a git work tree: built elsewhere, verified, then moved in place by one rename."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Fill = Callable[[Path], None]
 
 
 def vendor(workspace: Workspace, given: Path | None = None) -> bool:
-    """Make the vendored tree what the pin says; says whether there was anything to do."""
+    """Bring the vendored tree to the pin; returns whether anything changed."""
     finish_interrupted(workspace)
     pin = load_pin(workspace.pin_file)
     folder = workspace.tree.parent
@@ -49,7 +49,7 @@ def vendor(workspace: Workspace, given: Path | None = None) -> bool:
     return True
 
 
-# --- what is there
+# --- the existing tree
 
 
 def _is_at_pin(workspace: Workspace, pin: Pin) -> bool:
@@ -58,7 +58,7 @@ def _is_at_pin(workspace: Workspace, pin: Pin) -> bool:
 
 
 def refuse_to_lose_work(workspace: Workspace) -> None:
-    """Refuse to replace a tree that holds anything that `vendor` and `apply` did not make."""
+    """Refuse to replace a tree with changes that `vendor` and `apply` did not make."""
     with locked_tree(workspace) as tree:
         hint = f"save your work, move {workspace.tree} away, then: qlutattn vendor"
         foreign = tree.foreign_changes()
@@ -73,7 +73,7 @@ def refuse_to_lose_work(workspace: Workspace) -> None:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what killed runs left; a git that such a run started may still be writing for a moment."""
+    """Remove leftovers of killed runs; a git process of such a run may still be writing for a moment."""
     for leftover in [*folder.glob(f"{_NEW}*"), *folder.glob(f"{OLD}*")]:
         for attempt in range(_ATTEMPTS):
             try:
@@ -82,7 +82,7 @@ def _remove_leftovers(folder: Path) -> None:
             except OSError as failure:
                 if attempt == _ATTEMPTS - 1:
                     raise ExpectedError(
-                        f"What an earlier run left in {leftover} cannot be removed: {failure.strerror}.",
+                        f"{leftover}, a leftover of an earlier run, cannot be removed: {failure.strerror}.",
                         "remove it, then: qlutattn vendor",
                     ) from None
                 time.sleep(0.5)
@@ -96,7 +96,7 @@ def _unique() -> str:
 
 
 def _fill(target: Path, pin: Pin, given: Path | None) -> None:
-    """Get the upstream files from what the user named, or else from the first source that has them."""
+    """Get the upstream files from the given path, or from the first source that has them."""
     if given is not None:
         _fill_from_path(target, pin, given)
         return
@@ -126,7 +126,7 @@ def _fill_from_path(target: Path, pin: Pin, given: Path) -> None:
     elif given.is_dir():
         for landmark in LANDMARKS:
             if not (given / landmark).is_file():
-                raise ExpectedError(f"The folder {given} is no llama.cpp: it has no {landmark}.", _FROM)
+                raise ExpectedError(f"The folder {given} is not llama.cpp: it has no {landmark}.", _FROM)
         console.step(f"Copying {given}.")
         try:
             shutil.copytree(given, target, symlinks=True, ignore=shutil.ignore_patterns(".git"))
@@ -135,7 +135,7 @@ def _fill_from_path(target: Path, pin: Pin, given: Path) -> None:
     elif given.is_file():
         checkout.unpack(given, target, None)
     else:
-        raise ExpectedError(f"There is no {given}.", _FROM)
+        raise ExpectedError(f"There is no file or folder {given}.", _FROM)
 
 
 def _checkout_at(folder: Path) -> Repository | None:
@@ -157,7 +157,7 @@ def _fill_from_git(target: Path, pin: Pin, source: GitSource) -> None:
 
 
 def _make_repository(built: Path, pin: Pin) -> None:
-    """Make the files a git work tree with one base commit, if they are the pinned ones."""
+    """Turn the files into a git work tree with one base commit, after verifying them."""
     repository, tree = checkout.add_all(built)
     if tree != pin.tree:
         raise ExpectedError(
@@ -172,7 +172,7 @@ def _put_in_place(built: Path, target: Path) -> None:
     if not target.exists():
         built.rename(target)
         return
-    # verified above to hold nothing but what can be made again; a kill here is mended by `finish_interrupted`
+    # verified above to contain nothing of the user's; `finish_interrupted` recovers from a kill here
     old = target.rename(target.with_name(f"{OLD}{_unique()}"))
     try:
         built.rename(target)

@@ -1,4 +1,4 @@
-"""The llama.cpp work tree: the patch set applied to it, reverted, and what state it is in."""
+"""The llama.cpp work tree: apply and revert the patch set, and read the state."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from qlutattn_patch.upstream.layout import LANDMARKS, check_is_llama_cpp
 from qlutattn_patch.workspace import Workspace, project_transaction
 
 _LISTED = 20
-OLD = ".old-"  # a tree that another one is about to take the place of
+OLD = ".old-"  # a tree that is being replaced
 
 
 @dataclass(frozen=True)
 class Tree:
-    """A work tree whose HEAD is the base, and the receipt of what was applied to it, if anything was."""
+    """A work tree whose HEAD is the base, and the receipt of apply, if any."""
 
     repository: Repository
     top: Path
@@ -43,27 +43,27 @@ class Tree:
         return entry.blob if entry else None
 
     @cached_property
-    def _seen(self) -> tuple[Mapping[str, str], Mapping[str, str | None]]:
-        """The files that differ from HEAD, and what these and those of the receipt are now."""
+    def _file_states(self) -> tuple[Mapping[str, str], Mapping[str, str | None]]:
+        """The files that differ from HEAD, and the current blob ids of these and of the receipt's files."""
         changed = self.repository.changed()
         known = self.receipt.files if self.receipt else {}
         return changed, self.repository.work_tree_hashes(sorted({*changed, *known}))
 
     def now(self) -> str:
-        """The id of the tree that the files are: that of the base or of the patched one, and a digest of any edits."""
+        """The id of the files' tree: base or patched, plus a digest of any edits."""
         known = self.receipt.files if self.receipt else {}
         edits = {
             path: blob
-            for path, blob in self._seen[1].items()
+            for path, blob in self._file_states[1].items()
             if blob != (known[path] if path in known else self.blob_at_base(path))
         }
         made = self.receipt.result if self.receipt else self.base_id
         return f"{made}+{hashlib.sha256(repr(sorted(edits.items())).encode()).hexdigest()[:12]}" if edits else made
 
     def foreign_changes(self) -> list[str]:
-        """The files that differ from HEAD and are not as the receipt says: somebody's work."""
+        """The files that differ both from HEAD and from the receipt: the user's changes."""
         known = self.receipt.files if self.receipt else {}
-        changed, hashes = self._seen
+        changed, hashes = self._file_states
         found = []
         for path, blob in hashes.items():
             staged = changed.get(path, "  ")[0] not in " ?"
@@ -73,13 +73,13 @@ class Tree:
         return found
 
     def altered(self) -> list[str]:
-        """The files that are not as the receipt says."""
+        """The files that differ from the receipt."""
         known = self.receipt.files if self.receipt else {}
-        return [path for path in known if self._seen[1][path] != known[path]]
+        return [path for path in known if self._file_states[1][path] != known[path]]
 
 
 def open_tree(workspace: Workspace) -> Repository:
-    """The tree's repository, or the sentence that says how to get one."""
+    """The tree's repository; an ExpectedError that says how to create it if there is none."""
     top = workspace.tree
     if not top.exists() and workspace.is_vendored:
         raise ExpectedError(f"There is no tree at {top}.", "qlutattn vendor")
@@ -90,7 +90,7 @@ def open_tree(workspace: Workspace) -> Repository:
 
 
 def _how_to_open(workspace: Workspace) -> str:
-    """What makes a tree of ours, or of a folder with the files of llama.cpp, a git checkout."""
+    """The command that turns the folder into a git checkout."""
     top = workspace.tree
     if workspace.is_vendored:
         return "move it away, then: qlutattn vendor"
@@ -102,7 +102,7 @@ def _how_to_open(workspace: Workspace) -> str:
 
 @contextmanager
 def locked_tree(workspace: Workspace) -> Iterator[Tree]:
-    """The tree, locked, with what an interrupted command left unfinished finished first."""
+    """The locked tree, after finishing any interrupted command."""
     finish_interrupted(workspace)
     repository = open_tree(workspace)
     with locked(state_folder(repository) / "lock", str(workspace.tree)):
@@ -111,7 +111,7 @@ def locked_tree(workspace: Workspace) -> Iterator[Tree]:
 
 
 def finish_interrupted(workspace: Workspace) -> None:
-    """Finish what an interrupted rebase or export had begun; put back a tree that vendor had just moved away."""
+    """Finish an interrupted rebase or export; restore a tree that vendor had moved away."""
     if workspace.is_clone and project_transaction(workspace).is_unfinished:
         with locked(workspace.vendor_lock, str(workspace.root)):
             project_transaction(workspace).recover()
@@ -127,7 +127,7 @@ def _moved_away(workspace: Workspace) -> list[Path]:
 
 
 def read_tree(repository: Repository, top: Path) -> Tree:
-    """What there is to know about a tree."""
+    """Read the state of a tree."""
     commit = repository.commit_id()
     if commit is None:
         raise ExpectedError(f"{top} has no commit to take as the base.", "commit the upstream files first")
@@ -138,12 +138,12 @@ def read_tree(repository: Repository, top: Path) -> Tree:
 
 
 def state_folder(repository: Repository) -> Path:
-    """Where lock, journal and receipt are."""
+    """The folder of lock, journal and receipt."""
     return repository.git_dir / "qlutattn"
 
 
 def apply(workspace: Workspace, series: Series) -> bool:
-    """Apply the patch set to a clean tree, or bring an applied one up to date; says whether anything changed."""
+    """Apply the patch set to a clean tree, or update a patched one; returns whether anything changed."""
     with locked_tree(workspace) as tree:
         _refuse_foreign_changes(tree)
         receipt = tree.receipt
@@ -156,13 +156,13 @@ def apply(workspace: Workspace, series: Series) -> bool:
 
 
 def write_patched(tree: Tree, series: Series, patched: PatchedTree) -> None:
-    """Make the files what the series gives, those that are so already being left alone, and write the receipt."""
+    """Write the files of the series, except unchanged ones, and the receipt."""
     files = {path: entry.blob if entry else None for path, entry in patched.files.items()}
     _change(tree, patched, Receipt(tree.commit, tree.base_id, series.digest, patched.tree, files, series.templates))
 
 
 def revert(workspace: Workspace) -> bool:
-    """Give back the files of the base; says whether anything changed."""
+    """Restore the files of the base; returns whether anything changed."""
     with locked_tree(workspace) as tree:
         _refuse_foreign_changes(tree)
         if tree.receipt is None:
@@ -172,7 +172,7 @@ def revert(workspace: Workspace) -> bool:
 
 
 def _change(tree: Tree, patched: PatchedTree, made: Receipt | None) -> None:
-    """Make the files what `patched` says, and those that only the old receipt names what the base says."""
+    """Write the files of `patched`, and restore those that only the old receipt names."""
     before = tree.receipt.files if tree.receipt else {}
     wanted = {
         path: patched.files[path] if path in patched.files else tree.base.get(path)
@@ -182,11 +182,9 @@ def _change(tree: Tree, patched: PatchedTree, made: Receipt | None) -> None:
     differing = {path: entry for path, entry in wanted.items() if now[path] != (entry.blob if entry else None)}
     for path, entry in differing.items():
         if path not in before and path not in tree.base and (tree.top / path).exists():
-            raise ExpectedError(f"{tree.top / path} is in the way: a patch brings a file of that name.", "move it away")
+            raise ExpectedError(f"{tree.top / path} is in the way: a patch adds a file of that name.", "move it away")
         if entry and entry.mode not in ("100644", "100755"):
-            raise ExpectedError(
-                f"A patch makes {path} something else than a plain file, which apply does not do.", "qlutattn generate"
-            )
+            raise ExpectedError(f"A patch makes {path} something other than a plain file.", "qlutattn generate")
     missing = [entry.blob for entry in differing.values() if entry and entry.blob not in patched.contents]
     contents = {**patched.contents, **tree.repository.blobs(missing)}
     changes = {
@@ -202,8 +200,8 @@ def _refuse_foreign_changes(tree: Tree) -> None:
         shown = [f"  {path}" for path in foreign[:_LISTED]]
         more = [f"  and {len(foreign) - _LISTED} more"] if len(foreign) > _LISTED else []
         raise ExpectedError(
-            "\n".join([f"{tree.top} has changes that are not of qlutattn's making:", *shown, *more]),
-            f"put them away with: git -C '{tree.top}' stash push --include-untracked -- <those files>",
+            "\n".join([f"{tree.top} has changes that qlutattn did not make:", *shown, *more]),
+            f"stash them with: git -C '{tree.top}' stash push --include-untracked -- <those files>",
         )
 
 

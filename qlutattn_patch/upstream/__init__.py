@@ -1,1 +1,1 @@
-"""llama.cpp as its authors made it: the pin, archives, releases, and cached work trees of them."""
+"""Pristine llama.cpp: the pin, archives, releases, and their cached work trees."""

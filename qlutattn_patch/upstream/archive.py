@@ -20,10 +20,10 @@ from qlutattn_patch.system.toml import shown
 _BROKEN = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ValueError)
 _OTHER = "name another with --from"
 _MAX_TEXT = 16 << 20
-# No llama.cpp comes near these; a decompression bomb does.
+# Far above any llama.cpp, against decompression bombs.
 MAX_BYTES = 4 << 30
 MAX_MEMBERS = 1 << 20
-MAX_HEADER = 1 << 24  # a long name or a comment, which tarfile reads as one piece
+MAX_HEADER = 1 << 24  # a long name or a comment, which tarfile reads at once
 
 _COMPRESSIONS: dict[bytes, Callable[[BinaryIO], BinaryIO]] = {
     b"\x1f\x8b": gzip.open,  # type: ignore[dict-item]
@@ -35,11 +35,11 @@ Progress = Callable[[int, int], None]
 
 
 def unpack(archive: Path, target: Path, prefix: str | None, landmarks: Iterable[str], progress: Progress) -> None:
-    """Write the files of one folder of a tar archive below `target`, which is made.
+    """Write the files of one folder of a tar archive below `target`, which is created.
 
     The folder is the one called `prefix` below the archive's top folder; without a prefix it is the one that
-    holds the landmarks. A `.git` entry in it (a submodule's) is left out. `progress` hears how many files of
-    how many are written.
+    holds the landmarks. A `.git` entry in it (a submodule's) is left out. `progress` is called with
+    the numbers of written and of all files.
     """
     members = _examined(archive, target)
     files = [member for member in members if member.isfile()]
@@ -48,7 +48,7 @@ def unpack(archive: Path, target: Path, prefix: str | None, landmarks: Iterable[
     wanted = {name: _below(name, top) for name in inside}
     for name, path in wanted.items():
         if not is_plain_path(path):
-            raise _refused(archive, f"its member {shown(name)} has a name that no source file has")
+            raise _refused(archive, f"its member {shown(name)} has an invalid name")
     _refuse_if_ambiguous(archive, (_below(name, top) for name in inside))
     target.mkdir(parents=True)
     try:
@@ -64,7 +64,7 @@ def unpack(archive: Path, target: Path, prefix: str | None, landmarks: Iterable[
 
 
 class _Bounded:
-    """A stream of which nobody may ask for a piece so large that it fills the memory."""
+    """A stream that refuses reads large enough to fill the memory."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -83,7 +83,7 @@ class _Bounded:
 
 @contextmanager
 def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
-    """A tar archive, with whatever it is compressed."""
+    """Open a tar archive, compressed or not."""
     with archive.open("rb") as file:
         start = file.read(6)
         file.seek(0)
@@ -109,11 +109,11 @@ def text_of(archive: Path, name: str) -> str | None:
 
 
 def _examined(archive: Path, target: Path) -> list[tarfile.TarInfo]:
-    """The members of an archive, every one of them harmless below a folder."""
+    """The members of an archive, after checking every one."""
     try:
         with _opened(archive) as tar:
             members = list(_harmless(archive, tar, target))
-            # tarfile takes a header cut short for the end of the archive; a whole one ends in zeros
+            # tarfile takes a truncated header for the end of the archive; a complete archive ends in zeros
             tar.fileobj.seek(tar.offset)
             if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                 raise tarfile.ReadError("unexpected end of data")
@@ -125,7 +125,7 @@ def _examined(archive: Path, target: Path) -> list[tarfile.TarInfo]:
 
 
 def _harmless(archive: Path, tar: tarfile.TarFile, target: Path) -> Iterator[tarfile.TarInfo]:
-    """The members one by one, none of them looked behind before it is found harmless."""
+    """The members one by one, each checked before the next is read."""
     size = 0
     for count, member in enumerate(tar, 1):
         _refuse_if_hostile(archive, member, target)
@@ -138,12 +138,12 @@ def _harmless(archive: Path, tar: tarfile.TarFile, target: Path) -> Iterator[tar
 
 
 def _refuse_if_ambiguous(archive: Path, names: Iterable[str]) -> None:
-    """Refuse names of which one would overwrite the other, be it only where capital letters do not count."""
+    """Refuse names that overwrite one another, also on case-insensitive file systems."""
     files: dict[str, str] = {}
     for name in names:
         other = files.setdefault(name.casefold(), name)
         if other is not name:
-            raise _refused(archive, f"'{other}' and '{name}' in it are the same file to some or all systems")
+            raise _refused(archive, f"'{other}' and '{name}' in it are the same file on some systems")
     for name in files.values():
         for folder in PurePosixPath(name.casefold()).parents:
             if str(folder) in files:
@@ -151,7 +151,7 @@ def _refuse_if_ambiguous(archive: Path, names: Iterable[str]) -> None:
 
 
 def _refuse_if_hostile(archive: Path, member: tarfile.TarInfo, target: Path) -> None:
-    """Refuse what no source archive has: links, special files, and whatever tarfile's data filter refuses."""
+    """Refuse links, special files, and whatever tarfile's data filter refuses."""
     reason = None
     if member.issym() or member.islnk():
         reason = "is a link"
@@ -176,7 +176,7 @@ def _folder(archive: Path, names: list[str], prefix: str | None, landmarks: tupl
     found = [top for top in candidates if all(_joined(top, landmark) in there for landmark in landmarks)]
     if not found:
         where = f"a folder {prefix} with" if prefix else "a folder with"
-        raise ExpectedError(f"The archive {archive} has no llama.cpp in it ({where} {', '.join(landmarks)}).", _OTHER)
+        raise ExpectedError(f"The archive {archive} contains no llama.cpp ({where} {', '.join(landmarks)}).", _OTHER)
     return min(found, key=lambda top: (top.count("/"), top))
 
 
@@ -214,13 +214,13 @@ def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
 
 def _refused(archive: Path, why: str) -> ExpectedError:
     return ExpectedError(
-        f"The archive {archive} is refused, nothing was written: {why}.",
+        f"The archive {archive} is refused; nothing was written: {why}.",
         "get the archive again from a source that you trust",
     )
 
 
 def _unreadable(archive: Path, failure: BaseException) -> ExpectedError:
-    told = from_system(failure, archive) if isinstance(failure, OSError) else None
-    return told or ExpectedError(
-        f"The archive {archive} is damaged or no tar archive: {failure}.", f"get it again, or {_OTHER}"
+    expected = from_system(failure, archive) if isinstance(failure, OSError) else None
+    return expected or ExpectedError(
+        f"The archive {archive} is damaged or not a tar archive: {failure}.", f"get it again, or {_OTHER}"
     )

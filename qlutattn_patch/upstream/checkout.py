@@ -1,4 +1,4 @@
-"""The files of an upstream, made a git work tree with one base commit: the same on every machine."""
+"""Turn the files of an upstream into a git work tree with one base commit, reproducibly."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def check_out(repository: Repository, revision: str, target: Path) -> None:
 
 
 def add_all(folder: Path) -> tuple[Repository, str]:
-    """Make the files in a folder a repository's, and return it with their git tree id."""
+    """Create a repository of the files in a folder, and return it with their git tree id."""
     repository = Repository.create(folder / ".git", folder)
     repository.keep_settings()
     console.step("Verifying the files.")
@@ -43,5 +43,5 @@ def add_all(folder: Path) -> tuple[Repository, str]:
 
 
 def commit(repository: Repository, tree: str, message: str) -> None:
-    """Make the base commit."""
+    """Create the base commit."""
     repository.run("update-ref", "refs/heads/base", repository.commit_tree(tree, message))

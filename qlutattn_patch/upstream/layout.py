@@ -1,4 +1,4 @@
-"""Where things are in a llama.cpp tree, and by which files one is known."""
+"""The paths in a llama.cpp tree, and the files that identify one."""
 
 from __future__ import annotations
 
@@ -22,4 +22,4 @@ def check_is_llama_cpp(files: Collection[str], what: str) -> None:
     """Refuse a tree that is not llama.cpp."""
     for landmark in LANDMARKS:
         if landmark not in files:
-            raise ExpectedError(f"{what} is no llama.cpp: it has no {landmark}.", "name a checkout of llama.cpp")
+            raise ExpectedError(f"{what} is not llama.cpp: it has no {landmark}.", "name a checkout of llama.cpp")

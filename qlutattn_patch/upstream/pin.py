@@ -15,7 +15,7 @@ _TreeId = Annotated[str, Meta(pattern=r"\A[0-9a-f]{40}\Z", description=_COMMIT)]
 
 
 class SdistSource(Record, frozen=True, tag_field="kind", tag="sdist"):
-    """A source distribution on the Python package index that carries the upstream files in a folder."""
+    """A source distribution on the Python package index that contains the upstream files in a folder."""
 
     package: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]*\Z", description="a package name")]
     version: Version
@@ -30,9 +30,9 @@ class GitSource(Record, frozen=True, tag_field="kind", tag="git"):
 
 
 class Pin(Versioned, frozen=True):
-    """The upstream that everything is made for: its commit, the git tree id of its files, and who can provide them.
+    """The pinned upstream: its commit, the git tree id of its files, and its sources.
 
-    The tree id says what the files are; of a release that names its commit by the first digits only, so does the pin.
+    The tree id identifies the files; `commit` is abbreviated if the release abbreviates it.
     """
 
     commit: Annotated[str, Meta(pattern=r"\A[0-9a-f]{7,40}\Z", description=_COMMIT)]
@@ -45,7 +45,7 @@ class Pin(Versioned, frozen=True):
 
 
 class Pinned(Record, frozen=True):
-    """What vendor/llama.cpp.toml pins."""
+    """The commit and tree that vendor/llama.cpp.toml pins."""
 
     commit: Annotated[str, Meta(pattern="^[0-9a-f]{7,40}$", description="the commit of llama.cpp, or its first digits")]
     tree: Annotated[str, Meta(pattern="^[0-9a-f]{40}$", description="the git tree id of its files")]

@@ -1,4 +1,4 @@
-"""Any llama.cpp, a release, a commit of a clone or a checkout, in a cached work tree of its own."""
+"""Any llama.cpp (a release, a commit of a clone, a checkout) in its own cached work tree."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _COMMIT = re.compile(r"llama\.cpp@([0-9a-f]{7,40})\b")
 
 @dataclass(frozen=True)
 class Upstream:
-    """A llama.cpp: how it was asked for, which commit it says it is, its git tree id, and where its files are."""
+    """A llama.cpp: its name as given, its commit if known, its git tree id, and the folder of its files."""
 
     name: str
     commit: str | None
@@ -35,7 +35,7 @@ class Upstream:
 
 
 class _Release(Versioned, frozen=True):
-    """What is remembered of a release, so that it need not be downloaded again to know its files."""
+    """The cached facts of a release, which save downloading it again."""
 
     sha256: str
     commit: str | None
@@ -48,12 +48,12 @@ def is_version(name: str) -> bool:
 
 
 def package_of(pin: Pin) -> str:
-    """The package whose source distributions carry llama.cpp."""
+    """The package whose source distributions contain llama.cpp."""
     for source in pin.sources:
         if isinstance(source, SdistSource):
             return source.package
     raise ExpectedError(
-        "The pin vendor/llama.cpp.toml names no source distribution, so that there are no releases to choose from.",
+        "The pin vendor/llama.cpp.toml names no source distribution, so there are no releases.",
         "name commits, with --clone DIR",
     )
 
@@ -63,11 +63,11 @@ def latest(pin: Pin, count: int) -> list[str]:
     try:
         return sdist.versions(package_of(pin))[:count]
     except sdist.SourceUnavailable as failure:
-        raise ExpectedError(failure.cause, "name the versions yourself: those in the cache need no network") from None
+        raise ExpectedError(failure.cause, "name the versions; those in the cache need no network") from None
 
 
 def between(pin: Pin, first: str, last: str) -> list[str]:
-    """The versions of the releases from one to another, in the order in which they came out."""
+    """The versions of the releases from one to another, in order of release."""
     known = list(reversed(sdist.versions(package_of(pin))))
     for version in (first, last):
         if version not in known:
@@ -76,16 +76,16 @@ def between(pin: Pin, first: str, last: str) -> list[str]:
 
 
 def named(pin: Pin, name: str, clone: Path | None, cache: Path) -> Upstream:
-    """What a name stands for: a release, or a commit of the clone."""
+    """The upstream of a name: a release, or a commit of the clone."""
     if is_version(name):
         return release(pin, name, cache)
     if clone is None:
-        raise ExpectedError(f"'{name}' is no version, and for a commit there must be a clone.", "add --clone DIR")
+        raise ExpectedError(f"'{name}' is not a version, and a commit needs a clone.", "add --clone DIR")
     return commit(clone, name, cache)
 
 
 def release(pin: Pin, version: str, cache: Path) -> Upstream:
-    """A release of the package that carries llama.cpp."""
+    """A release of the package that contains llama.cpp."""
     package = package_of(pin)
     file = cache / "upstreams" / "releases" / f"{package}-{version}.json"
     with locked(file.with_suffix(".lock"), f"{package} {version}", patience=3600):
@@ -112,15 +112,15 @@ def commit(clone: Path, revision: str, cache: Path, name: str | None = None) -> 
 
 
 def head_of(folder: Path, cache: Path) -> Upstream:
-    """What HEAD is in a checkout of llama.cpp; its changes do not count."""
+    """The HEAD of a checkout of llama.cpp, without its uncommitted changes."""
     return commit(folder, "HEAD", cache, str(folder))
 
 
 def _obtain(pin: Pin, package: str, version: str, cache: Path) -> _Release:
     path, sha256 = _archive(pin, package, version, cache)
-    said = _commit_named(archive.text_of(path, _CHANGELOG) or "", version)
-    tree = _make(cache, said or version, lambda target: checkout.unpack(path, target, _PREFIX))
-    return _Release(sha256, said, tree)
+    abbreviated = _commit_named(archive.text_of(path, _CHANGELOG) or "", version)
+    tree = _make(cache, abbreviated or version, lambda target: checkout.unpack(path, target, _PREFIX))
+    return _Release(sha256, abbreviated, tree)
 
 
 def _archive(pin: Pin, package: str, version: str, cache: Path) -> tuple[Path, str]:
@@ -138,7 +138,7 @@ def _commit_named(changelog: str, version: str) -> str | None:
 
 
 def _make(cache: Path, what: str, fill: Callable[[Path], None]) -> str:
-    """Make the work tree of an upstream apart, then put it where its tree id says."""
+    """Create the work tree of an upstream in a temporary folder, then move it to the folder of its tree id."""
     (cache / "upstreams").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".new-", dir=cache / "upstreams") as folder:
         built = Path(folder) / "llama.cpp"

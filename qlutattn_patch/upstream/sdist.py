@@ -20,17 +20,17 @@ _DOWNLOAD = ".download-"
 
 
 class SourceUnavailable(ExpectedError):
-    """A source that cannot provide the files now; another one may."""
+    """A source that is unavailable now; another one may work."""
 
 
 def obtain(source: SdistSource, cache: Path) -> Path:
-    """The archive of a source distribution: the cached one if it is whole, else downloaded and cached."""
+    """The archive of a source distribution: the cached one if intact, else downloaded and cached."""
     with _archives(cache) as folder:
         return _obtain(source, folder)
 
 
 def obtain_any(package: str, version: str, cache: Path) -> tuple[Path, str]:
-    """The archive of a source distribution of which no sha256 is known, downloaded and cached; and its sha256."""
+    """The archive of a source distribution with unknown sha256, downloaded and cached; and its sha256."""
     with _archives(cache) as folder, tempfile.TemporaryDirectory(prefix=_DOWNLOAD, dir=folder) as download:
         archive = _download(package, version, Path(download))
         sha256 = digests.of_file(archive)
@@ -61,7 +61,7 @@ def _obtain(source: SdistSource, folder: Path) -> Path:
     if cached.is_file():
         if digests.of_file(cached) == source.sha256:
             return cached
-        console.warn(f"The cached archive {cached} is damaged: it is fetched again.")
+        console.warn(f"The cached archive {cached} is damaged and is downloaded again.")
         cached.unlink()
     with tempfile.TemporaryDirectory(prefix=_DOWNLOAD, dir=folder) as download:
         archive = _download(source.package, source.version, Path(download))

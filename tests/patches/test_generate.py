@@ -133,11 +133,14 @@ def test_a_patch_that_left_the_series_is_removed(project):
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ({"ggml/src/qlutattn/qlutattn.c": "x\n"}, "already a file ggml/src/qlutattn/qlutattn.c, which"),
+        (
+            {"ggml/src/qlutattn/qlutattn.c": "x\n"},
+            "qlutattn.c of templates/overlay is already there",
+        ),
         ({"ggml/include/ggml.h": "enum ggml_type {\n GGML_TYPE_X = 48,\n GGML_TYPE_COUNT = 49,\n};\n"}, "the id 48"),
-        ({"ggml/src/ggml.c": "#include\r\n"}, "has CRLF line ends"),
-        ({"CMakeLists.txt": "project(x)\n"}, "the anchor 'add_subdirectory\\(ggml\\)' must be there once"),
-        ({"CMakeLists.txt": "add_subdirectory(ggml)\n" * 2}, "must be there once, and is there 2 times"),
+        ({"ggml/src/ggml.c": "#include\r\n"}, "has CRLF line endings"),
+        ({"CMakeLists.txt": "project(x)\n"}, "the anchor 'add_subdirectory\\(ggml\\)' must occur once"),
+        ({"CMakeLists.txt": "add_subdirectory(ggml)\n" * 2}, "must occur once, but occurs 2 times"),
     ],
 )
 def test_an_upstream_that_does_not_suit_is_told_and_nothing_is_written(tmp_path, files, said):
@@ -151,8 +154,8 @@ def test_an_upstream_that_does_not_suit_is_told_and_nothing_is_written(tmp_path,
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("overlay/tools/prüf stand/main.c", "no line end", "must be a text with LF line ends"),
-        ("overlay/tools/prüf stand/main.c", "a\r\n", "must be a text with LF line ends"),
+        ("overlay/tools/prüf stand/main.c", "no line end", "must be text with LF line endings"),
+        ("overlay/tools/prüf stand/main.c", "a\r\n", "must be text with LF line endings"),
         ("overlay/ggml/src/qlutattn/traits.inc.j2", "{{ nothing }}\n", r"traits\.inc\.j2: the template fails"),
         ("hooks/align.toml", ALIGN_TOML.replace("tools: add the proof", "diff - x"), "git am would end the message"),
     ],

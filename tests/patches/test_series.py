@@ -57,7 +57,7 @@ def test_a_missing_patch_is_told(patches):
 def test_crlf_patches_are_told(patches):
     data = (patches / "types.patch").read_bytes()
     (patches / "types.patch").write_bytes(data.replace(b"\n", b"\r\n"))
-    with pytest.raises(ExpectedError, match="CRLF line ends"):
+    with pytest.raises(ExpectedError, match="CRLF line endings"):
         load_series(patches)
 
 

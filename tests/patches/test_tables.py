@@ -162,7 +162,7 @@ def test_tables_that_agree_are_fine():
         ("ggml-rpc.h", "GGML_OP_COUNT == 2", "GGML_OP_COUNT == 1", "ggml-rpc.h asserts that GGML_OP_COUNT is 1"),
         ("constants.py", "Q2_0    = 42", "Q2_0    = 41", "GGML_TYPE_Q2_0 is 42 in ggml/include/ggml.h, and gguf-py"),
         ("constants.py", "    F16     = 1\n", "", "GGML_TYPE_F16 is 1 in ggml/include/ggml.h, and gguf-py"),
-        ("constants.py", "    Q2_0    = 42", "    Q2_0    = 42\n    Q3_0    = 43", "Q3_0 is no type of"),
+        ("constants.py", "    Q2_0    = 42", "    Q2_0    = 42\n    Q3_0    = 43", "Q3_0 is not a type of"),
         ("constants.py", "    GGMLQuantizationType.F16:     (1, 2),\n", "", "GGML_QUANT_SIZES has no row for F16"),
         ("constants.py", "GGMLQuantizationType.F16:", "GGMLQuantizationType.F18:", "has a row for F18"),
         ("llama.h", "GUESSED = 1024", "GUESSED = 1", "LLAMA_FTYPE_GUESSED and LLAMA_FTYPE_MOSTLY_F16 of llama_ftype"),

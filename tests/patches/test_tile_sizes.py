@@ -108,7 +108,7 @@ def test_apply_refuses_patches_that_were_edited(tmp_path: Path) -> None:
     with pytest.raises(ExpectedError) as told:
         apply(clone, edited)
     assert f"a tile of '{K2}'" in told.value.cause
-    assert told.value.hint == "make them from the templates: qlutattn generate"
+    assert told.value.hint == "generate them again: qlutattn generate"
     assert snapshot(clone.tree) == before
 
 

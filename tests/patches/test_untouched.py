@@ -104,7 +104,7 @@ def test_another_op_with_another_protocol_is_fine() -> None:
 )
 def test_a_patch_of_a_quantiser_is_told(file: str) -> None:
     (found,) = changes(TEXTS, TEXTS, [GGML_C, file])
-    assert found.startswith(f"{file} makes upstream's own types")
+    assert found.startswith(f"{file} implements upstream's types")
 
 
 HOOK = """
@@ -117,7 +117,7 @@ text = '''{}'''
 BROKEN = {
     "a quantiser": (
         HOOK.format("ggml/src/ggml-quants.c", '#include "ggml-quants.h"\n', "// ours\n"),
-        "ggml/src/ggml-quants.c makes upstream's own types: no patch may touch it",
+        "ggml/src/ggml-quants.c implements upstream's types, so no patch may change it",
     ),
     "a row of a stock type": (
         HOOK.format("ggml/src/ggml.c", '        .type_name                = "q8_0",\n', "        .blck_size_x = 1,\n"),

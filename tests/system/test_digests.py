@@ -41,6 +41,6 @@ def test_a_room_that_is_not_there_is_an_error() -> None:
         digests.of_rooms("proof", "align_dump")
 
 
-@pytest.mark.parametrize("judges", [matrix._JUDGES, results._JUDGES])
+@pytest.mark.parametrize("packages", [matrix._CHECKER_PACKAGES, results._CHECKER_PACKAGES])
 def test_the_rooms_of_the_judges_are_there(judges: tuple[str, ...]) -> None:
     assert len(digests.of_rooms(*judges)) == 64

@@ -29,7 +29,7 @@ def test_the_second_waits_for_the_first(tmp_path):
 
 def test_the_second_refuses_in_words_in_the_end(tmp_path, capsys):
     def second():
-        with pytest.raises(ExpectedError, match="Another qlutattn command still works on the tree") as told:  # noqa: SIM117
+        with pytest.raises(ExpectedError, match="Another qlutattn command is still working on the tree") as told:  # noqa: SIM117
             with locked(tmp_path / "lock", "the tree", patience=0.1):
                 pass
         assert told.value.hint
@@ -84,7 +84,7 @@ def test_a_waiting_command_says_so_and_goes_on_at_once_when_the_other_is_killed(
         assert holder.stdout.readline() == "held\n"
         with start(APPLY, project.root) as waiting:
             assert waiting.stderr is not None
-            assert f"Another qlutattn command works on {project.tree}: waiting up to" in waiting.stderr.readline()
+            assert f"Another qlutattn command is working on {project.tree}: waiting up to" in waiting.stderr.readline()
             assert waiting.poll() is None
             assert not (project.tree / "tools").exists()
             holder.kill()

@@ -111,7 +111,7 @@ def test_an_error_puts_everything_back(transaction, monkeypatch, nth):
     if nth == 4:  # there are three: the fourth is one of putting back, and never comes
         transaction.run(CHANGES, b"new note")
         return
-    with pytest.raises(ExpectedError, match=r"Permission denied.*every file is as it was"):
+    with pytest.raises(ExpectedError, match=r"Permission denied.*every file is unchanged"):
         transaction.run(CHANGES, b"new note")
     assert is_old(transaction)
     assert state_is_tidy(transaction)

@@ -75,9 +75,9 @@ def test_every_failure_is_told_at_once_with_the_nearest_lines(renderer):
     assert placer.place(hook("int first", where="four"), texts) is not None
     lines = told(placer)
     assert lines[0] == "3 hooks do not fit upstream X:"
-    assert lines[1] == "  one: a.h: the anchor 'int frist(void);' must be there once, and is there 0 times"
+    assert lines[1] == "  one: a.h: the anchor 'int frist(void);' must occur once, but occurs 0 times"
     assert lines[2] == "      near it, line 1: int first(void);"
-    assert "  two: a.h: the anchor 'int second' must be there once, and is there 2 times" in lines
+    assert "  two: a.h: the anchor 'int second' must occur once, but occurs 2 times" in lines
     assert "  three: b.h: there is no such file" in lines
 
 
@@ -117,8 +117,8 @@ def test_when_no_variant_fits_each_is_reported(renderer):
     assert placer.place(VARIANTS, {"a.h": "int fourth(void);\n"}) is None
     lines = told(placer)
     assert lines[0] == "1 hook does not fit upstream X:"
-    assert lines[1].startswith("  new: a.h: the anchor 'int third' must be there once, and is there 0 times")
-    assert "  old: a.h: the anchor 'int first(void);' must be there once, and is there 0 times" in lines
+    assert lines[1].startswith("  new: a.h: the anchor 'int third' must occur once, but occurs 0 times")
+    assert "  old: a.h: the anchor 'int first(void);' must occur once, but occurs 0 times" in lines
 
 
 def test_when_two_variants_fit_none_is_taken(renderer):

@@ -46,13 +46,13 @@ def test_the_constant_keeps_the_shape_as_it_is_written():
     ("old", "new", "said"),
     [
         ("id = 49", "id = 48", "the id 48 of 'qlutattn_k2_128x128' is that of 'qlutattn_k1_128x128'"),
-        ("id = 48", "id = 42", "'id' must be in 43...255 .those below are upstream's., not 42"),
+        ("id = 48", "id = 42", "'id' must be in 43...255 .lower ids are upstream's., not 42"),
         ("id = 48", "id = 256", "'id' must be in 43...255 .*, not 256"),
         ("id = 48", "id = 0x10000000000000000", "more than 64 bits"),
         ("pack_size = 128", "pack_size = 8192", "a power of two in 8...4096"),
         ("rms_to_scale = 0.7978846", "rms_to_scale = nan", "small positive number"),
         ("levels = [-64, 64]", "levels = [-64, true]", "'levels' at 2 must be an int8 .*, not true"),
-        ("levels = [-64, 64]", "levels = [64, -64]", "rise strictly"),
+        ("levels = [-64, 64]", "levels = [64, -64]", "strictly increasing"),
         ("levels = [-64, 64]", "levels = [-64, 0, 64]", "1-bit codes need 2 levels, not 3"),
         ("levels = [-64, 64]", "levels = [-64, 128]", "must be an int8"),
         ("levels = [-64, 64]", "levels = [-64, 6.5]", "'levels' at 2 must be an int8 .*, not 6.5"),
@@ -125,8 +125,8 @@ def test_a_type_may_state_what_its_bits_do_not(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("rms_to_scale = 0.98\n", "", "belong together"),
-        ("levels = [-96, -32, 32, 96]\n", "", "belong together"),
+        ("rms_to_scale = 0.98\n", "", "must be given together"),
+        ("levels = [-96, -32, 32, 96]\n", "", "must be given together"),
         ("rms_to_scale = 0.98", "rms_to_scale = 0.4", "from 0.45 on"),
         ("levels = [-96, -32, 32, 96]", "levels = [-96, 96]", "need 4 levels"),
         ('metadata = ["scale"]', 'metadata = ["offset"]', "'metadata' must be"),

@@ -60,11 +60,11 @@ def test_everything_that_does_not_fit_together_is_told_at_once(templates):
     with pytest.raises(ExpectedError) as told:
         load_templates(templates)
     assert told.value.cause.splitlines() == [
-        "The templates do not fit together:",
+        "The templates are inconsistent:",
         "  templates/hooks/lost.toml is not named in templates/hooks/series",
-        "  nowhere.c is brought by 'align', but templates/overlay does not have it",
-        "  ggml/src/qlutattn/qlutattn.c is brought by 'types' and again by 'align'",
-        "  templates/overlay/stray.h is not brought by any patch",
+        "  nowhere.c is added by 'align', but missing from templates/overlay",
+        "  ggml/src/qlutattn/qlutattn.c is added by 'types' and again by 'align'",
+        "  templates/overlay/stray.h is not added by any patch",
     ]
 
 

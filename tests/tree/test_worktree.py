@@ -112,7 +112,7 @@ def test_a_users_edit_is_refused_and_kept(made, command, path):
     do_apply(made)
     (made.tree / path).write_text("mine\n")
     before = snapshot(made.tree)
-    with pytest.raises(ExpectedError, match="not of qlutattn's making") as told:
+    with pytest.raises(ExpectedError, match="that qlutattn did not make") as told:
         command(made)
     assert told.value.cause.splitlines()[1:] == [f"  {path}"]
     assert snapshot(made.tree) == before
@@ -264,7 +264,7 @@ def test_a_second_command_refuses_in_words_after_a_while(made, monkeypatch, caps
     monkeypatch.setattr(lock, "PATIENCE", 0.1)
 
     def while_held():
-        with pytest.raises(ExpectedError, match="Another qlutattn command still works on"):
+        with pytest.raises(ExpectedError, match="Another qlutattn command is still working on"):
             do_apply(made)
 
     before = snapshot(made.tree)

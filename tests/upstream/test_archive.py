@@ -63,13 +63,13 @@ def test_a_source_distribution_around_it(tmp_path):
     [
         ("a/../../evil", b"x", "which is outside the destination"),
         ("..", b"x", "which is outside the destination"),
-        ("x/../x/ggml/evil", b"x", "has a name that no source file has"),  # leads out without the x/
-        ("x/a\\..\\evil", b"x", "has a name that no source file has"),
-        ("x/a\nb", b"x", "has a name that no source file has"),
-        ("x/a\x1b[31mb", b"x", "has a name that no source file has"),
-        ("x/a\udcffb", b"x", "has a name that no source file has"),
-        ("x/CMAKELISTS.txt", b"x", "are the same file to some or all systems"),
-        ("x/./CMakeLists.txt", b"x", "are the same file to some or all systems"),
+        ("x/../x/ggml/evil", b"x", "has an invalid name"),  # leads out without the x/
+        ("x/a\\..\\evil", b"x", "has an invalid name"),
+        ("x/a\nb", b"x", "has an invalid name"),
+        ("x/a\x1b[31mb", b"x", "has an invalid name"),
+        ("x/a\udcffb", b"x", "has an invalid name"),
+        ("x/CMAKELISTS.txt", b"x", "are the same file on some systems"),
+        ("x/./CMakeLists.txt", b"x", "are the same file on some systems"),
         ("x/ggml", b"x", "is a file and the folder of"),
         ("link", odd("link", tarfile.SYMTYPE, "/etc"), "is a link"),
         ("hard", odd("hard", tarfile.LNKTYPE, "CMakeLists.txt"), "is a link"),
@@ -161,7 +161,7 @@ def test_a_truncated_archive_is_refused_wherever_it_ends(tmp_path):
     cuts = [whole[:size] for size in range(0, len(whole) - 1, 37)] + [plain[:size] for size in range(0, end, 256)]
     for cut in cuts:
         (tmp_path / "cut.tar").write_bytes(cut)
-        with pytest.raises(ExpectedError, match="damaged or no tar archive"):
+        with pytest.raises(ExpectedError, match="damaged or not a tar archive"):
             do_unpack(tmp_path / "cut.tar", tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
@@ -170,13 +170,13 @@ def test_a_damaged_archive_is_refused(tmp_path):
     data = bytearray(upstream_tar(tmp_path / "x.tar.gz").read_bytes())
     data[len(data) // 2] ^= 0xFF
     (tmp_path / "x.tar.gz").write_bytes(data)
-    with pytest.raises(ExpectedError, match=r"damaged or no tar archive|refused|has no llama\.cpp"):
+    with pytest.raises(ExpectedError, match=r"damaged or not a tar archive|refused|has no llama\.cpp"):
         do_unpack(tmp_path / "x.tar.gz", tmp_path / "out")
 
 
 def test_an_archive_of_something_else_is_refused(tmp_path):
     path = make_tar(tmp_path / "x.tar.gz", {"x/CMakeLists.txt": b"x\n"})
-    with pytest.raises(ExpectedError, match=r"has no llama\.cpp in it"):
+    with pytest.raises(ExpectedError, match=r"contains no llama\.cpp"):
         do_unpack(path, tmp_path / "out")
     with pytest.raises(ExpectedError, match=r"a folder vendor/llama\.cpp with"):
         do_unpack(path, tmp_path / "out", "vendor/llama.cpp")
