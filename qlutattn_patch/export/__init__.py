@@ -1,1 +1,1 @@
-"""Edits made in the patched tree, carried back to the templates."""
+"""Export of edits in the patched tree to the templates."""

@@ -1,4 +1,4 @@
-"""What was edited between two texts, and to which part of the first one each edit belongs."""
+"""The edits between two texts, and the part of the first text that each edit belongs to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 _WORD = re.compile(r"\w+|\n|[^\S\n]+|[^\w\s]")
-_COMPARED = 4_000_000  # pairs of words; a longer passage is one edit
+_COMPARED = 4_000_000  # pairs of words; a larger passage becomes one edit
 _SLIDES = 1000
 
 
@@ -24,7 +24,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a text: whose it is (None: nobody's who can be edited), and from which offset of theirs on."""
+    """A part of a text: its owner (None: not editable), and its offset in the owner's text."""
 
     text: str
     key: Hashable = None
@@ -32,7 +32,7 @@ class Part:
 
 
 def edits(old: str, new: str) -> list[Edit]:
-    """What turns one text into the other: lines first, the words of changed lines next, last the letters of words."""
+    """The edits from one text to another: by lines, then words of changed lines, then characters of words."""
     found = []
     for lines in _matched(_LINE.findall(old), _LINE.findall(new), 0):
         if lines.start == lines.end or not lines.text:
@@ -45,7 +45,7 @@ def edits(old: str, new: str) -> list[Edit]:
 
 
 def apply_edits(text: str, found: Iterable[Edit]) -> str | None:
-    """A text with edits made, None if two of them are about the same characters."""
+    """The text with the edits applied, or None if two of them overlap."""
     ordered = sorted(set(found), key=lambda edit: (edit.start, edit.end))
     parts, at = [], 0
     for number, edit in enumerate(ordered):
@@ -58,7 +58,7 @@ def apply_edits(text: str, found: Iterable[Edit]) -> str | None:
 
 
 def slides(text: str, edit: Edit) -> Iterator[Edit]:
-    """The same edit, and where else it could have been made: a line inserted after its like is one before it, too."""
+    """The edit, and its equivalent positions: inserting a line after an equal one is inserting it before."""
     yield edit
     if bool(edit.text) == (edit.start < edit.end):
         return
@@ -75,7 +75,7 @@ def slides(text: str, edit: Edit) -> Iterator[Edit]:
 
 
 def owned(parts: Sequence[Part], edit: Edit) -> tuple[Hashable, Edit] | None:
-    """Whose part an edit is in, and what it is there; an insertion between two belongs to the first."""
+    """The owner of the part that an edit is in, and the edit there; an insertion between two belongs to the first."""
     if all(part.key is None for part in parts):
         return None
     text = "".join(part.text for part in parts)
@@ -104,7 +104,7 @@ def _owners(parts: Sequence[Part], edit: Edit) -> Iterator[tuple[Hashable, Edit]
 
 
 def _reaches(parts: Sequence[Part], length: int) -> bool:
-    """Whether so many characters from the first part on are one stretch of one owner's."""
+    """Whether this many characters from the first part on are one contiguous range of one owner."""
     key, at = parts[0].key, parts[0].at
     for part in parts:
         if length <= 0:
@@ -117,7 +117,7 @@ def _reaches(parts: Sequence[Part], length: int) -> bool:
 
 
 def _matched(old: list[str], new: list[str], at: int) -> list[Edit]:
-    """The edits between two lists of pieces of text, the first of which begins at an offset."""
+    """The edits between two lists of text pieces; the first list begins at offset `at`."""
     same = 0
     while same < min(len(old), len(new)) and old[same] == new[same]:
         same += 1
@@ -134,7 +134,7 @@ def _matched(old: list[str], new: list[str], at: int) -> list[Edit]:
 
 
 def _trimmed(text: str, edit: Edit) -> Edit:
-    """An edit without the letters that it leaves as they are at its ends."""
+    """An edit without the unchanged characters at its ends."""
     start, end, new = edit.start, edit.end, edit.text
     while start < end and new and text[start] == new[0]:
         start, new = start + 1, new[1:]
@@ -144,7 +144,7 @@ def _trimmed(text: str, edit: Edit) -> Edit:
 
 
 def _slid(text: str, edit: Edit | None, by: int) -> Edit | None:
-    """An insertion or a deletion moved by one character, if that gives the same result."""
+    """An insertion or deletion moved by one character, if the result is the same."""
     if edit is None:
         return None
     out, into = (edit.start, edit.end) if by > 0 else (edit.end - 1, edit.start - 1)

@@ -1,4 +1,4 @@
-"""Carry edits made in the patched tree back to the templates: all of them, or none."""
+"""Export edits of the patched tree to the templates: all of them, or none."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from qlutattn_patch.workspace import Workspace, project_transaction
 
 
 class Exported(Versioned, frozen=True):
-    """What an export did, or, where something is refused, why it did nothing."""
+    """What an export did, or why it refused."""
 
     dry_run: Annotated[bool, doc("nothing was written")]
-    carried: Annotated[tuple[Carried, ...], doc("edits with a home")]
-    refused: Annotated[tuple[Refused, ...], doc("edits without one")]
-    warnings: Annotated[tuple[str, ...], doc("such as hooks with other forms")]
-    changed: Annotated[tuple[str, ...], doc("files of the project that are new or other")] = ()
+    carried: Annotated[tuple[Carried, ...], doc("exported edits")]
+    refused: Annotated[tuple[Refused, ...], doc("refused edits")]
+    warnings: Annotated[tuple[str, ...], doc("such as hooks with other variants")]
+    changed: Annotated[tuple[str, ...], doc("new or changed files of the project")] = ()
 
 
 def export(workspace: Workspace, dry_run: bool = False) -> Exported:
-    """Carry every edit back, make the patches anew, and take the tree as patched with them; or change nothing."""
+    """Export every edit, generate the patches again, and record the tree as patched with them; or change nothing."""
     with locked(workspace.vendor_lock, str(workspace.root)):
         project_transaction(workspace).recover()
         with locked_tree(workspace) as tree, _staged(workspace) as staging:
@@ -59,11 +59,11 @@ def export(workspace: Workspace, dry_run: bool = False) -> Exported:
 
 
 def _applied(workspace: Workspace, tree: Tree) -> Series | None:
-    """The patches that are in the tree, if patches/ still has them; refuses a tree whose edits cannot be told."""
+    """The patches applied to the tree, if patches/ still has them; refuses a tree whose edits cannot be determined."""
     top = tree.top
     if tree.receipt is None:
         raise ExpectedError(
-            f"No patches of qlutattn are applied to {top}, so that there is nothing to tell edits from.",
+            f"No patches of qlutattn are applied to {top}, so its edits cannot be determined.",
             "keep your edits with git diff, git checkout those files, qlutattn apply, and make the edits again",
         )
     if tree.receipt.base != tree.base_id:
@@ -78,14 +78,14 @@ def _applied(workspace: Workspace, tree: Tree) -> Series | None:
         )
     try:
         series = load_series(workspace.patches)
-    except ExpectedError:  # patches/ is made anew in any case
+    except ExpectedError:  # patches/ is generated again in any case
         return None
     return series if series.digest == tree.receipt.series else None
 
 
 @contextmanager
 def _staged(workspace: Workspace) -> Iterator[Workspace]:
-    """A copy of what the patches are made from, for the same tree; errors name the files that it is a copy of."""
+    """A copy of the sources of the patches, for the same tree; errors name the original files."""
     with tempfile.TemporaryDirectory(prefix="qlutattn-") as folder:
         root = Path(folder)
         page = read_text(workspace.root / "docs" / "formats.md")
@@ -96,34 +96,34 @@ def _staged(workspace: Workspace) -> Iterator[Workspace]:
         except OSError as failure:
             raise ExpectedError(
                 f"{failure.filename or folder} cannot be read or written: {failure.strerror or failure}.",
-                "mend that, then: qlutattn export",
+                "fix that, then: qlutattn export",
             ) from None
         except ExpectedError as failure:
             raise ExpectedError(failure.cause.replace(folder, str(workspace.root)), failure.hint) from None
 
 
 def _proven(staging: Workspace, tree: Tree, collector: Collector) -> tuple[Generated, PatchedTree]:
-    """What the edited templates give, if that is the edited tree."""
+    """What the edited templates generate; an ExpectedError if it is not the edited tree."""
     try:
         generated = generate(staging, tree.repository)
         patched = apply_series(tree.repository, generated.series, str(tree.top))
     except ExpectedError as failure:
         raise ExpectedError(
-            f"The templates with these edits in them do not fit together:\n{failure.cause}",
-            "give the tree back what a hook has its anchor in, or mend that anchor, then: qlutattn export",
+            f"The templates with these edits are inconsistent:\n{failure.cause}",
+            "restore the text of the anchor in the tree, or fix that anchor, then: qlutattn export",
         ) from None
     for path, blob in collector.edited.items():
         entry = patched.files[path] if path in patched.files else tree.base.get(path)
         if (entry.blob if entry else None) != blob:
             raise ExpectedError(
-                f"The edits of {path} cannot be exported: the templates with them do not give the file as it is.",
-                "make these edits in templates/ by hand",
+                f"The edits of {path} cannot be exported: the edited templates do not reproduce the file.",
+                "make these edits in templates/ yourself",
             )
     return generated, patched
 
 
 def _changed_templates(workspace: Workspace, staging: Workspace) -> dict[str, Contents | None]:
-    """What export has changed in its copy of the templates."""
+    """The changes that export made in its copy of the templates."""
     changes: dict[str, Contents | None] = {}
     for path in sorted(path for path in staging.templates.rglob("*") if path.is_file()):
         name = path.relative_to(staging.root).as_posix()

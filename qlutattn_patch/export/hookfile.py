@@ -1,4 +1,4 @@
-"""The TOML of a patch edited: one hook's text changes, and every comment and all that is laid out by hand stays."""
+"""Edit one hook's text in the TOML of a patch; comments and layout are preserved."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _NOT_LITERAL = re.compile(r"'''|'$|[^\S\n\t ]|[\x00-\x08\x0e-\x1f\x7f]")
 
 
 def place_of(hook: Hook) -> tuple[int, int | None]:
-    """Which hook of its file a variant is, which of that hook's other variants (None: the hook itself); from 1 on."""
+    """The number of the hook in its file, and of the variant in that hook (None: the hook itself); both from 1."""
     found = _FORM.search(hook.where)
     assert found is not None, hook.where
     return int(found[1]), int(found[2]) if found[2] else None
 
 
 def text_is_shared(toml: str, variant: Hook) -> bool:
-    """Whether other variants of a hook have the text of this one, or this one theirs."""
+    """Whether a variant shares its text with other variants of the hook."""
     number, other = place_of(variant)
     hook = _document(toml)["hook"][number - 1]
     variants = hook.get("or", [])
@@ -30,7 +30,7 @@ def text_is_shared(toml: str, variant: Hook) -> bool:
 
 
 def with_text(toml: str, variant: Hook, text: str) -> str:
-    """The file with another text in a variant of a hook, or in the hook if the variant has no text of its own."""
+    """The file with a new text in a variant, or in its hook if the variant has no text of its own."""
     crlf = "\r\n" in toml
     document = _document(toml)
     number, other = place_of(variant)
@@ -44,7 +44,7 @@ def with_text(toml: str, variant: Hook, text: str) -> str:
 
 
 def written(text: str) -> str:
-    """A text as a TOML string, over several lines if it has several."""
+    """A text as a TOML string, multi-line if the text has several lines."""
     return _string(text, False, False).as_string()
 
 
@@ -53,7 +53,7 @@ def _document(toml: str) -> Any:
 
 
 def _string(text: str, multiline: bool, literal: bool) -> String:
-    """A string written as its like are in these files: one line in double quotes, more between three single ones."""
+    """A TOML string in the style of these files: one line in double quotes, several in triple single quotes."""
     if "\n" in text[:-1] or (multiline and text.endswith("\n")):
         if _NOT_LITERAL.search(text):
             escaped = "\n".join(tomlkit.string(line).as_string()[1:-1] for line in text.split("\n"))

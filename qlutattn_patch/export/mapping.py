@@ -1,4 +1,4 @@
-"""The edits of a patched tree, each carried into the template that it has its home in, or refused in words."""
+"""Map each edit of a patched tree to the template that it belongs to, or refuse it with a reason."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _AGAIN = "then: qlutattn export"
 
 
 class Carried(Record, frozen=True):
-    """An edit that has a home: the file of the tree, and the template (which hook, which variant) that has it now."""
+    """An exported edit: the file of the tree, and the template (hook, variant) that now contains it."""
 
     file: Annotated[str, doc("of the tree")]
-    to: Annotated[str, doc("the template that has it now")]
-    hook: Annotated[int | None, doc("which [[hook]] of it")] = None
-    form: Annotated[int | None, doc("which [[or]] of the hook")] = None
+    to: Annotated[str, doc("the template that now contains it")]
+    hook: Annotated[int | None, doc("number of its [[hook]]")] = None
+    form: Annotated[int | None, doc("number of the hook's [[or]]")] = None
 
 
 class Collector:
-    """Carries the edits of a tree into templates that are a copy of the project's; `edited` has the files' blob ids."""
+    """Exports the edits of a tree to a copy of the project's templates; `edited` has the files' blob ids."""
 
     def __init__(self, staging: Workspace, tree: Tree, applied: Series | None) -> None:
         self._staging = staging
@@ -58,19 +58,19 @@ class Collector:
 
     @cached_property
     def _texts(self) -> dict[str, str]:
-        """The files that the templates touch, as they make them."""
+        """The files that the templates touch, as generated."""
         return {file: text for step in self._layout.steps for file, text in step.items()}
 
     @cached_property
     def _texts_applied(self) -> dict[str, str]:
-        """The files as they were applied, if the patches that did it are still there."""
+        """The files as they were applied, if those patches still exist."""
         if self._applied is None:
             return {}
         patched = apply_series(self._tree.repository, self._applied, str(self._tree.top))
         return {path: patched.contents[entry.blob].decode() for path, entry in patched.files.items() if entry}
 
     def collect(self) -> None:
-        """Find a home for every edit."""
+        """Export or refuse every edit."""
         self._take_listed()
         if self.refused:
             return
@@ -80,7 +80,7 @@ class Collector:
             was = before[path] if path in before else self._tree.blob_at_base(path)
             target = self._tree.top / path
             if target.is_symlink() or (target.exists() and not is_plain_file(self._tree.top, path)):
-                self._refuse(path, "this is a link now, or no plain file", f"put a plain file there, {_AGAIN}")
+                self._refuse(path, "this is now a link, or not a plain file", f"put a plain file there, {_AGAIN}")
             elif blob != was:
                 self.edited[path] = blob
                 self._file(path, was)
@@ -88,7 +88,7 @@ class Collector:
                 self._see_mode(path)
 
     def _take_listed(self) -> None:
-        """Take from the tree the new files that a patch lists and templates/overlay does not have."""
+        """Copy from the tree the new files that a patch lists and templates/overlay lacks."""
         for name in read_series(self._staging.templates / "hooks" / "series", ""):
             for file in load_patch(self._staging.templates / "hooks" / f"{name}.toml", name).overlay:
                 source = self._staging.templates / "overlay" / file
@@ -117,20 +117,20 @@ class Collector:
             self._edits(path, now, text)
 
     def _is_current(self, path: str, was: str | None, now: str, text: str) -> bool:
-        """Refuse to take back what has changed in the templates since they were applied and is not in the tree."""
+        """Refuse to revert a change of the templates that was made after they were applied."""
         if self._tree.repository.line("hash-object", "--stdin", "--no-filters", stdin=now.encode()) == was:
             return True
         before = self._texts_applied.get(path, self._base_text(path) if self._applied else None)
         ours = edits(now, text)
         clash = before is None or next(
-            (mine for other in edits(now, before) for mine in ours if _meet(mine, other)), None
+            (mine for other in edits(now, before) for mine in ours if _overlap(mine, other)), None
         )
         if not clash:
             return True
         self._refuse(
             path,
             "templates/ have changed for this file since they were applied, and the tree does not have that change",
-            f"make it in the tree, too, or undo it in templates/, {_AGAIN}",
+            f"make it in the tree too, or undo it in templates/, {_AGAIN}",
             line_of(ours, now, clash.start) if isinstance(clash, Edit) else None,
         )
         return False
@@ -179,7 +179,7 @@ class Collector:
         line = line_of(found, file.text, file.range_of(edited)[0] + theirs[edited][0].start)
         wanted = results.pop() or ""
         if results:
-            why = f"{name} puts its text in {len(owners)} places, and they are not edited alike"
+            why = f"{name} puts its text in {len(owners)} places, and these are edited differently"
             self._refuse(file.path, why, f"make the same edit in all of them, {_AGAIN}", line)
             return
         if wanted == (placed.anchor if variant.place == "replace" else ""):
@@ -196,14 +196,14 @@ class Collector:
         hooks = (hook for patch in self._templates.patches for hook in patch.hooks)
         if text_is_shared(toml, variant):
             self.warnings.append(
-                f"{hook_name(variant)}: another variant of this hook has the same text, now edited for it, too"
+                f"{hook_name(variant)}: another variant of this hook has the same text, which is now edited too"
             )
         elif next(hook for hook in hooks if variant in (hook, *hook.variants)).variants:
             self.warnings.append(
-                f"{hook_name(variant)}: this hook has other variants for other upstreams, which stay as they are"
+                f"{hook_name(variant)}: this hook has variants for other upstreams, which are unchanged"
             )
 
-    # --- what is written, and what is said
+    # --- output
 
     def _write(self, source: Path, text: str, file: str) -> None:
         source.write_bytes(text.encode())
@@ -222,19 +222,19 @@ class Collector:
             at = self._layout.renderer.template_line(template, edit.start)
             lines.setdefault(at, line_of(found, file.text, start + edit.start))
         for at, line in lines.items():
-            why = f"this is rendered from {where}, line {at}, and edits of rendered text are not carried back"
-            hint = f"make the edit there, or in templates/formats.toml if its values are from there, {_AGAIN}"
+            why = f"this is rendered from {where}, line {at}, and edits of rendered text cannot be exported"
+            hint = f"make the edit there, or in templates/formats.toml if its values come from there, {_AGAIN}"
             self._refuse(file.path, why, hint, line)
 
     def _see_mode(self, path: str) -> None:
-        """Refuse a change of mode: ours is what a file's first line asks for, upstream's stays as it is."""
+        """Refuse a change of mode: new files: by their `#!` line; upstream's: unchanged."""
         target = self._tree.top / path
         entry = self._tree.base.get(path)
         if not self._modes_count or not target.is_file() or not (entry or path in self._templates.overlay):
             return
         wanted = entry.mode == "100755" if entry else target.read_bytes().startswith(b"#!")
         if bool(target.stat().st_mode & 0o100) != wanted:
-            why = "its mode has changed" if entry else "its mode is not what its first line asks for"
+            why = "its mode has changed" if entry else "its mode does not match its first line"
             self._refuse(path, why, f"chmod {'+x' if wanted else '-x'} '{target}', {_AGAIN}")
 
     @cached_property
@@ -246,23 +246,23 @@ class Collector:
         return self._tree.repository.blobs([entry.blob])[entry.blob].decode("utf-8", "replace") if entry else None
 
     def _text(self, path: str) -> str | None:
-        """The text of a file of the tree; one that no patch of ours can have is refused."""
+        """The text of a file of the tree; a file that no patch can contain is refused."""
         try:
             text = (self._tree.top / path).read_bytes().decode("utf-8")
         except UnicodeDecodeError:
             text = "\0"
         wrong = {
-            "this is not a text in UTF-8, and the templates are texts": "\0" in text,
-            "it has CRLF line ends, which git am would lose": "\r" in text,
-            "its last line has no line end": path not in self._tree.base and not text.endswith("\n"),
+            "this is not UTF-8 text, as templates are": "\0" in text,
+            "it has CRLF line endings, which git am would lose": "\r" in text,
+            "its last line has no line ending": path not in self._tree.base and not text.endswith("\n"),
         }
         for why, is_so in wrong.items():
             if is_so:
-                self._refuse(path, why, f"save it as text with LF line ends, the last line's too, {_AGAIN}")
+                self._refuse(path, why, f"save it as text with LF line endings, also on the last line, {_AGAIN}")
                 return None
         return text
 
 
-def _meet(one: Edit, other: Edit) -> bool:
-    """Whether two edits of a text are of the same place."""
+def _overlap(one: Edit, other: Edit) -> bool:
+    """Whether two edits of a text overlap."""
     return (one.start < other.end and other.start < one.end) or (one.start, one.end) == (other.start, other.end)

@@ -1,4 +1,4 @@
-"""A file as the templates make it, part by part: llama.cpp's own, each hook's, the overlay's."""
+"""A generated file in parts: llama.cpp's own, each hook's, the overlay's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qlutattn_patch.templates.anchors import Placed
 
 @dataclass(frozen=True)
 class Owner:
-    """Whose a part is: a hook's, once for each place that its anchor has, or (no `placed`) the overlay file's."""
+    """The owner of a part: a hook, once per place of its anchor, or (no `placed`) the overlay file."""
 
     placed: Placed | None
     turn: int = 0
@@ -35,7 +35,7 @@ class PatchedFile:
         return list(dict.fromkeys(part.key for part in self.parts if isinstance(part.key, Owner)))
 
     def range_of(self, owner: Owner) -> tuple[int, int]:
-        """From where to where the parts of an owner reach."""
+        """The range from the first to the last part of an owner."""
         starts, at = [], 0
         for part in self.parts:
             if part.key == owner:
@@ -44,7 +44,7 @@ class PatchedFile:
         return starts[0], starts[-1]
 
     def anchor_of(self, owner: Owner) -> tuple[int, int]:
-        """Where the anchor of a hook is that leaves it in the file; an empty range if it is not there any more."""
+        """The range of a hook's anchor, if the hook keeps it in the file; else an empty range."""
         start, end = self.range_of(owner)
         assert owner.placed is not None
         anchor, place = owner.placed.anchor, owner.placed.variant.place
@@ -56,7 +56,7 @@ class PatchedFile:
 
 
 def patched_file(layout: Layout, path: str) -> PatchedFile:
-    """A file that the templates touch, with every hook in its place."""
+    """A file that the templates touch, with all hooks applied."""
     first = Part(layout.overlay[path], Owner(None)) if path in layout.overlay else Part(layout.before[path])
     parts: list[Part] = [first]
     for placed in layout.placed:
@@ -81,7 +81,7 @@ def _with_hook(parts: Sequence[Part], placed: Placed) -> list[Part]:
 
 
 def _cut(parts: Sequence[Part], start: int, end: int) -> list[Part]:
-    """The parts between two offsets; those that lie across one of them are cut."""
+    """The parts between two offsets; parts that cross one are cut."""
     found, at = [], 0
     for part in parts:
         low, high = max(start - at, 0), min(end - at, len(part.text))

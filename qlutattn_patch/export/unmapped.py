@@ -1,4 +1,4 @@
-"""Where an edit of the tree that no template has could live, in words and as the TOML to add."""
+"""Edits of the tree that belong to no template: the reason, and the TOML to add."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ _MOST = 20
 
 
 class Refused(Record, frozen=True):
-    """An edit without a home: where it is in the edited tree, why it has none, and what would give it one."""
+    """A refused edit: where it is in the edited tree, why it is refused, and how to make it exportable."""
 
     file: Annotated[str, doc("of the tree")]
     line: Annotated[int | None, doc("where")]
-    why: Annotated[str, doc("why it has no home")]
-    next: Annotated[str, doc("what would give it one")]
-    toml: Annotated[str, doc("the hook to paste, or nothing")] = ""
+    why: Annotated[str, doc("why it is refused")]
+    next: Annotated[str, doc("how to make it exportable")]
+    toml: Annotated[str, doc("the hook to paste, or empty")] = ""
 
     @property
     def lines(self) -> list[str]:
-        """What is said of it; TOML begins in the first column, so that it can be copied as it is."""
+        """The message; TOML begins in the first column, so that it can be copied."""
         at = f", line {self.line}" if self.line else ""
         return [f"{self.file}{at}: {self.why}.", f"  next: {self.next}", *(["", self.toml] if self.toml else [])]
 
 
 def hook_name(variant: Hook) -> str:
-    """How a variant of a hook is called: the file, and which table of it."""
+    """The name of a hook's variant: its file and its table there."""
     number, other = place_of(variant)
     return f"templates/hooks/{variant.patch}.toml [[hook]] {number}" + (f" [[or]] {other}" if other else "")
 
 
 def upstream_edits(
-    file: PatchedFile, found: Sequence[Edit], homeless: Sequence[Edit], patches: Sequence[PatchSpec]
+    file: PatchedFile, found: Sequence[Edit], unmapped: Sequence[Edit], patches: Sequence[PatchSpec]
 ) -> list[Refused]:
-    """The refusals of edits of llama.cpp's own text, those of neighbouring lines as one."""
+    """The refusals of edits of llama.cpp's own text, one for neighbouring lines."""
     text = file.text
-    passages = _passages(text, homeless)
+    passages = _passages(text, unmapped)
     if len(passages) > _MOST:
-        why = f"llama.cpp's own text is edited in {len(passages)} places, of which this is the first"
-        line = line_of(found, text, homeless[0].start)
-        return [Refused(file.path, line, why, f"take most of them back (git diff {file.path}), then: qlutattn export")]
+        why = f"llama.cpp's own text is edited in {len(passages)} places, this is the first"
+        line = line_of(found, text, unmapped[0].start)
+        return [Refused(file.path, line, why, f"revert most of them (git diff {file.path}), then: qlutattn export")]
     refused = []
     for start, end, inside in passages:
         rebased = [Edit(edit.start - start, edit.end - start, edit.text) for edit in inside]
@@ -59,7 +59,7 @@ def upstream_edits(
             Refused(
                 file.path,
                 line_of(found, text, inside[0].start),
-                f"this is llama.cpp's own text, and not that of a hook{_near(file, inside[0])}",
+                f"this is llama.cpp's own text, not a hook's{_near(file, inside[0])}",
                 f"{_add(patch, toml)}, then: qlutattn export",
                 toml,
             )
@@ -68,12 +68,12 @@ def upstream_edits(
 
 
 def new_file(path: str, patches: Sequence[PatchSpec]) -> Refused:
-    """The refusal of a file that no patch brings."""
+    """The refusal of a file that no patch adds."""
     patch = max(patches, key=lambda one: (_nearness(path, one.overlay), patches.index(one)))
     return Refused(
         path,
         None,
-        "no patch brings this file",
+        "no patch adds this file",
         f"add it to the list `overlay` of templates/hooks/{patch.name}.toml or of another patch, then: qlutattn export"
         " (or move it out of the tree)",
         f"    {written(path)},",
@@ -81,26 +81,26 @@ def new_file(path: str, patches: Sequence[PatchSpec]) -> Refused:
 
 
 def deleted_file(path: str, patches: Sequence[PatchSpec]) -> Refused:
-    """The refusal of a file that is gone."""
+    """The refusal of a deleted file."""
     owner = next((patch for patch in patches if path in patch.overlay), None)
     if owner is None:
         why = "this file of llama.cpp is deleted, which a hook cannot do"
         return Refused(
-            path, None, why, "git checkout it; to leave it out of a build, edit the CMakeLists.txt that names it"
+            path, None, why, "git checkout it; to exclude it from the build, edit the CMakeLists.txt that names it"
         )
-    why = f"this file is deleted, and templates/hooks/{owner.name}.toml brings it"
+    why = f"this file is deleted, and templates/hooks/{owner.name}.toml adds it"
     return Refused(
         path,
         None,
         why,
-        "take it out of the list `overlay` there, remove it from templates/overlay, then: qlutattn export",
+        "remove it from the list `overlay` there, remove it from templates/overlay, then: qlutattn export",
     )
 
 
-def _passages(text: str, homeless: Sequence[Edit]) -> list[tuple[int, int, list[Edit]]]:
-    """The edits by the whole lines that they are in; an insertion between two lines is in none."""
+def _passages(text: str, unmapped: Sequence[Edit]) -> list[tuple[int, int, list[Edit]]]:
+    """The edits grouped by the lines that they are in; an insertion between two lines is in none."""
     found: list[tuple[int, int, list[Edit]]] = []
-    for edit in sorted(homeless, key=lambda one: one.start):
+    for edit in sorted(unmapped, key=lambda one: one.start):
         start = text.rfind("\n", 0, edit.start) + 1
         at_line_start = edit.end == 0 or text[edit.end - 1] == "\n"
         whole = at_line_start and edit.start == start and (not edit.text or edit.text.endswith("\n"))
@@ -114,7 +114,7 @@ def _passages(text: str, homeless: Sequence[Edit]) -> list[tuple[int, int, list[
 
 
 def _hook_for(file: PatchedFile, start: int, end: int, new: str) -> str:
-    """A hook that makes the edit of some lines: with as many lines around them as make its anchor the only one."""
+    """A hook for the edit of some lines, with enough lines around them to make its anchor unique."""
     text = file.text
     before, after = text[:start].splitlines(keepends=True), text[end:].splitlines(keepends=True)
     sizes = sorted(
@@ -152,7 +152,7 @@ def _is_upstream(file: PatchedFile, start: int, end: int) -> bool:
 
 
 def _near(file: PatchedFile, edit: Edit) -> str:
-    """The hook whose anchor an edit is in, or else the nearest one."""
+    """The hook whose anchor an edit is in, or the nearest hook."""
     hooks = [(owner, owner.placed.variant) for owner in file.owners if owner.placed]
     for owner, variant in hooks:
         start, end = file.anchor_of(owner)
@@ -161,7 +161,7 @@ def _near(file: PatchedFile, edit: Edit) -> str:
     if not hooks:
         return " (no hook edits this file)"
     owner, variant = min(hooks, key=lambda one: _distance(file, one[0], edit))
-    return f" (the nearest is {hook_name(variant)}, with {_lines(file, owner)} of the patched file)"
+    return f" (the nearest is {hook_name(variant)}, at {_lines(file, owner)} of the patched file)"
 
 
 def _distance(file: PatchedFile, owner: Owner, edit: Edit) -> int:
@@ -172,11 +172,11 @@ def _distance(file: PatchedFile, owner: Owner, edit: Edit) -> int:
 def _lines(file: PatchedFile, owner: Owner) -> str:
     start, end = file.range_of(owner)
     first, last = (file.text.count("\n", 0, at) + 1 for at in (start, max(start, end - 1)))
-    return f"line {first}" if first == last else f"the lines {first} to {last}"
+    return f"line {first}" if first == last else f"lines {first} to {last}"
 
 
 def _patch_of(path: str, patches: Sequence[PatchSpec]) -> PatchSpec:
-    """The patch that an edit of a file most likely belongs to: the last one that edits it, or has files near it."""
+    """The patch that an edit of a file most likely belongs to: the last that edits it, or has files near it."""
 
     def fitness(patch: PatchSpec) -> tuple[bool, int, int]:
         edited = [hook.file for hook in patch.hooks]
@@ -191,11 +191,11 @@ def _nearness(path: str, files: Sequence[str]) -> int:
 
 def _add(patch: PatchSpec, toml: str) -> str:
     where = f"templates/hooks/{patch.name}.toml"
-    return f"add this to the end of {where}" if toml else f"add a hook to {where} whose anchor is there once"
+    return f"add this to the end of {where}" if toml else f"add a hook to {where} with a unique anchor"
 
 
 def line_of(found: Sequence[Edit], text: str, at: int) -> int:
-    """The line of the edited text that belongs to an offset in the text before the edits."""
+    """The line of the edited text for an offset in the text before the edits."""
     before = [edit for edit in found if edit.start < at and edit.end <= at]
     moved = sum(edit.text.count("\n") - text.count("\n", edit.start, edit.end) for edit in before)
     return text.count("\n", 0, at) + 1 + moved

@@ -36,9 +36,9 @@ def test_an_edit_that_another_hook_has_its_anchor_in_is_refused(more):
     exports(more)
     edit(more.tree / C, "    int one = 1;\n", "    int one = 0;\n")
     before = everything(more)
-    with pytest.raises(ExpectedError, match=r"do not fit together:\n1 hook does not fit") as told:
+    with pytest.raises(ExpectedError, match=r"are inconsistent:\n1 hook does not fit") as told:
         export(more.workspace)
-    assert "the anchor 'int one = 1;' must be there once" in told.value.cause
+    assert "the anchor 'int one = 1;' must occur once" in told.value.cause
     assert str(more.workspace.templates) in told.value.cause
     assert everything(more) == before
 
@@ -142,14 +142,14 @@ def test_the_command_says_what_went_where(at_home, capfd):
         "changed  patches/align.patch",
         "changed  patches/receipt.json",
     ]
-    assert "would be as the tree is" in said.err
+    assert "would match the tree" in said.err
     assert everything(at_home) == before
     assert run(["export", "--json"]) == 0
     told = json.loads(capfd.readouterr().out)
     assert told["ok"]
     assert told["carried"] == [{"file": C, "to": "templates/hooks/align.toml", "hook": 2, "form": None}]
     assert run(["export"]) == 0
-    assert "There is nothing to carry back." in capfd.readouterr().err
+    assert "There is nothing to export." in capfd.readouterr().err
 
 
 def test_the_command_refuses_with_all_that_is_refused(at_home, capfd):

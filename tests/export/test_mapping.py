@@ -69,14 +69,14 @@ def test_all_places_of_a_hook_edited_alike(more):
     edit(more.tree / C, "_of(void)", "_of_it(void)")
     assert exports(more).carried[0].hook == 2
     edit(more.tree / C, "ggml_second_of_it", "ggml_second_of_that")
-    refuses(more, f"{C}, line ", "puts its text in 3 places, and they are not edited alike")
+    refuses(more, f"{C}, line ", "puts its text in 3 places, and these are edited differently")
 
 
 def test_only_the_variant_that_fits_is_edited(more):
     edit(more.tree / "docs/long.md", "nine\n", "nine and a half\n")
     exported = exports(more)
     assert [(item.hook, item.form) for item in exported.carried] == [(4, 1)]
-    assert "other variants for other upstreams, which stay" in exported.warnings[0]
+    assert "has variants for other upstreams, which are unchanged" in exported.warnings[0]
     assert 'text = "never\\n"' in hook_file(more, "more").read_text()
     assert 'text = "nine and a half\\n"' in hook_file(more, "more").read_text()
 
@@ -126,9 +126,7 @@ def test_an_edit_of_rendered_text_is_refused_with_the_line_of_its_template(here,
     edit(here.tree / C, "    // third\n", "    // 3\n")  # this one waits
     text = (here.tree / file).read_text()
     line = text.count("\n", 0, text.index(new)) + 1
-    refuses(
-        here, f"{file}, line {line}: this is rendered from {place}, and edits of rendered text are not carried back"
-    )
+    refuses(here, f"{file}, line {line}: this is rendered from {place}, and edits of rendered text cannot be exported")
 
 
 def test_edits_of_rendered_text_are_listed_once_for_each_line_of_the_template(here):
@@ -169,14 +167,14 @@ def test_what_is_no_text_or_no_plain_file_is_refused(here):
     (here.tree / H).symlink_to("../src/ggml.c")
     said = refuses(
         here,
-        f"{PLAIN}: it has CRLF line ends",
-        f"{TABLE}: this is not a text",
-        f"{C}: this is not a text",
-        f"{MAIN}: its last line has no line end",
-        "tools/prüf stand/run.sh: its mode is not what its first line asks for",
+        f"{PLAIN}: it has CRLF line endings",
+        f"{TABLE}: this is not UTF-8 text",
+        f"{C}: this is not UTF-8 text",
+        f"{MAIN}: its last line has no line ending",
+        "tools/prüf stand/run.sh: its mode does not match its first line",
         f"chmod +x '{here.tree / 'scripts/run me.sh'}'",
         "LICENSE: this file of llama.cpp is deleted",
-        f"{H}: this is a link now",
+        f"{H}: this is now a link",
     )
     assert said.count("next: ") == 8
 
@@ -184,7 +182,7 @@ def test_what_is_no_text_or_no_plain_file_is_refused(here):
 def test_a_listed_file_that_is_no_text_is_refused(here):
     (here.tree / "a.bin").write_bytes(b"\0")
     edit(hook_file(here, "align"), "overlay = [", 'overlay = ["a.bin", ')
-    refuses(here, "a.bin: this is not a text in UTF-8")
+    refuses(here, "a.bin: this is not UTF-8 text")
 
 
 def test_what_has_changed_in_the_templates_is_kept(here):

@@ -1,4 +1,4 @@
-"""An edit that no template has a place for is refused with what would give it one: the hook to add, as TOML."""
+"""An edit that no template has a place for is refused with the hook to add, as TOML."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_an_edit_of_upstreams_own_text_has_a_home_once_the_hook_is_added_that_is
     file, old, new = UPSTREAMS_OWN[name]
     edit(here.tree / file, old, new)
     wanted = snapshot(here.tree)
-    said = refuses(here, f"{file}, line ", "this is llama.cpp's own text, and not that of a hook")
+    said = refuses(here, f"{file}, line ", "this is llama.cpp's own text, not a hook's")
     assert ("it is the anchor of templates/hooks/types.toml [[hook]] 2" in said) == (name == "an anchor")
     ((patch, toml),) = new_hooks(said)
     with hook_file(here, patch).open("a", encoding="utf-8") as out:
@@ -61,7 +61,7 @@ def test_every_edit_without_a_home_is_named_and_those_with_one_wait(here):
     for patch, toml in hooks:
         with hook_file(here, patch).open("a", encoding="utf-8") as out:
             out.write(f"\n{toml}")
-    refuses(here, "ggml/src/new.c: no patch brings this file", "the list `overlay` of templates/hooks/types.toml")
+    refuses(here, "ggml/src/new.c: no patch adds this file", "the list `overlay` of templates/hooks/types.toml")
     edit(hook_file(here, "types"), "overlay = [", 'overlay = [\n    "ggml/src/new.c",\n   ')
     exported = exports(here)
     assert "templates/overlay/ggml/src/new.c" in exported.changed
@@ -70,7 +70,7 @@ def test_every_edit_without_a_home_is_named_and_those_with_one_wait(here):
 
 def test_a_deleted_overlay_file_is_refused(here):
     (here.tree / MAIN).unlink()
-    refuses(here, "this file is deleted, and templates/hooks/align.toml brings it")
+    refuses(here, "this file is deleted, and templates/hooks/align.toml adds it")
 
 
 def test_a_file_edited_all_over_is_one_refusal(here):
