@@ -1,1 +1,1 @@
-"""How fast and how good: bench_attn, llama-perplexity, and plots of both."""
+"""Speed and quality: bench_attn, llama-perplexity, and plots of both."""

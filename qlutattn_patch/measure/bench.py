@@ -1,4 +1,4 @@
-"""Run bench_attn, and make ratios and a table of the times that it takes."""
+"""Run bench_attn, and compute ratios and a table from its times."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ TARGET = "bench_attn"
 COLUMNS = ("work", "keys", "threads", "cache", "kernel", "median ms", "min ms", "spread", "× f16", "of floor")
 RIGHT = ("keys", "threads", *COLUMNS[5:], "instructions")
 _TAIL = 30
-_BUSY = 0.5  # of the cores at work already: times mean little
-_SMALL = "512"  # keys, where instructions are counted and nobody says how many
+_BUSY = 0.5  # load per core above which times are unreliable
+_SMALL = "512"  # default number of keys when counting instructions
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What to time; None leaves the choice to bench_attn."""
+    """What to time; None is bench_attn's default."""
 
     work: str | None = None
     keys: str | None = None
@@ -42,7 +42,7 @@ class Settings:
 
     @property
     def arguments(self) -> list[str]:
-        """The same for bench_attn, and for qlutattn bench."""
+        """The settings as arguments of bench_attn and of qlutattn bench."""
         named = ("work", "keys", "threads", "heads", "layout", "types", "filter")
         given = [(f"--{name}", getattr(self, name)) for name in named]
         flags = [f"--{name}" for name in ("cold", "quick") if getattr(self, name)]
@@ -50,14 +50,14 @@ class Settings:
 
 
 class Result(BenchDocument, frozen=True):
-    """A run, and how people are told of it."""
+    """The result of a run, with its table and summary."""
 
     @property
     def columns(self) -> tuple[str, ...]:
         return (*COLUMNS, "instructions") if any(row.instructions for row in self.rows) else COLUMNS
 
     def table(self) -> list[list[str]]:
-        """A line for each row, with an empty one between groups."""
+        """One line per row, with an empty line between groups."""
         lines: list[list[str]] = []
         for before, row in zip([None, *self.rows], self.rows, strict=False):
             if before and _group(before) != _group(row):
@@ -70,7 +70,7 @@ class Result(BenchDocument, frozen=True):
         return lines
 
     def summary(self) -> list[str]:
-        """What all rows have in common, for people."""
+        """What all rows have in common, as text."""
         rates = [
             f"{rate.threads} thread(s): read {rate.read_gbps:.1f} GB/s, memcpy {rate.memcpy_gbps:.1f} GB/s"
             for rate in self.bandwidth
@@ -80,10 +80,10 @@ class Result(BenchDocument, frozen=True):
 
 
 def bench(workspace: Workspace, preset: str, settings: Settings, instructions: bool = False) -> Result:
-    """Build bench_attn if need be and run it; `instructions` also counts each row's by callgrind, on one thread."""
+    """Build bench_attn if needed and run it; `instructions` also counts them with callgrind, on one thread."""
     if preset_named(preset).is_cross:
         raise ExpectedError(
-            f"What the preset '{preset}' builds runs in an emulator here, whose times say nothing.",
+            f"What the preset '{preset}' builds runs in an emulator here, so its times are meaningless.",
             "qlutattn bench --preset native",
         )
     valgrind = process.require("valgrind", "install valgrind, or leave out --instructions") if instructions else None
@@ -107,7 +107,7 @@ def bench(workspace: Workspace, preset: str, settings: Settings, instructions: b
 
 
 def result_of(own: OwnResults, preset: str, cpu: str) -> Result:
-    """Add the ratios to what bench_attn reports: to f16 of the same group, and to the floor measured with the row."""
+    """Add ratios to bench_attn's results: to f16 of the same group, and to the row's memory floor."""
     f16 = {_group(row): row.median_ms for row in own.rows if row.cache == "f16"}
     rows = [
         BenchRow(
@@ -123,7 +123,7 @@ def result_of(own: OwnResults, preset: str, cpu: str) -> Result:
 
 
 def count(valgrind: Path, program: Path, settings: Settings, row: str, out: Path) -> int:
-    """How many instructions one run of a row takes."""
+    """The number of instructions of one run of a row."""
     one = replace(settings, filter=exactly(row), cold=False, quick=False)
     argv: list[str | Path] = [valgrind, "--tool=callgrind", f"--callgrind-out-file={out}", "--collect-atstart=no"]
     argv += ["--toggle-collect=bench_attn_counted", program, "--count", *one.arguments]
@@ -133,15 +133,15 @@ def count(valgrind: Path, program: Path, settings: Settings, row: str, out: Path
     if done.status != 0 or not found or found[1] == "0":
         console.show((done.stdout + done.stderr).splitlines()[-_TAIL:])
         raise ExpectedError(
-            f"callgrind could not count the instructions of {row}; its last words are above"
-            " (it does not know the newest instructions, AVX-512 among them).",
+            f"callgrind could not count the instructions of {row}; its output is above"
+            " (it does not support the newest instructions, such as AVX-512).",
             "qlutattn bench --preset avx2 --instructions",
         )
     return int(found[1])
 
 
 def exactly(row: str) -> str:
-    """A regular expression that matches this row's id alone."""
+    """A regular expression that matches only this row's id."""
     return "^" + row.replace("+", r"\+") + "$"
 
 
@@ -155,11 +155,11 @@ def _run(program: Path, settings: Settings, file: Path) -> OwnResults:
                 moved(int(at[1]), int(at[2]), at[3])
 
         status = process.follow([program, *settings.arguments, "--json", file], take)
-    said = next((line for line in reversed(lines) if line.strip()), "bench_attn says nothing")
+    message = next((line for line in reversed(lines) if line.strip()), "bench_attn failed without a message")
     if status == 2:
-        raise ExpectedError(said.removesuffix(".") + ".", "qlutattn bench --help")
+        raise ExpectedError(message.removesuffix(".") + ".", "qlutattn bench --help")
     if status == 3:
-        raise ExpectedError(said.removesuffix(".") + ".", "qlutattn bench, with fewer --keys")
+        raise ExpectedError(message.removesuffix(".") + ".", "qlutattn bench, with fewer --keys")
     try:
         if status == 0:
             return records.read(file, OwnResults)
@@ -168,8 +168,8 @@ def _run(program: Path, settings: Settings, file: Path) -> OwnResults:
         why = "" if isinstance(failure, OSError) else f" ({failure})"
     console.show(lines[-_TAIL:])
     raise ExpectedError(
-        f"bench_attn ended with exit status {status} and left no results{why}; its last words are above.",
-        "qlutattn align, to see whether what was built is right",
+        f"bench_attn ended with exit status {status} and left no results{why}; its output is above.",
+        "qlutattn align, to check the build",
     )
 
 
@@ -177,9 +177,7 @@ def _warn_if_busy() -> None:
     cores = os.cpu_count() or 1
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if load > _BUSY * cores:
-        console.warn(
-            f"this machine is busy (load {load:.1f} on {cores} cores): the times will be too long and too varied"
-        )
+        console.warn(f"this machine is busy (load {load:.1f} on {cores} cores): times will be too long and will vary")
 
 
 def _group(row: TimedRow) -> tuple[str, int, int]:

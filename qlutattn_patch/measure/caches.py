@@ -1,4 +1,4 @@
-"""KV caches as they are asked for: `q8_0`, `K4V2`, `K4` (keys alone), `V4`, `K4V4+w512+s128` (window and sink)."""
+"""The notation of KV caches: `q8_0`, `K4V2`, `K4` (keys alone), `V4`, `K4V4+w512+s128` (window and sink)."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ UPSTREAM = {
     "q4_0": 4.5,
     "iq4_nl": 4.5,
 }
-JUDGED = "q8_0,q5_0,q4_0,K4V4,K4V2,K2V2,K2V1,K1V1"  # where nobody says which
+JUDGED = "q8_0,q5_0,q4_0,K4V4,K4V2,K2V2,K2V1,K1V1"  # the default of eval
 _OURS = re.compile(r"(?:K(?P<k>\d[a-z]*))?(?:V(?P<v>\d[a-z]*))?(?:\+w(?P<window>\d+))?(?:\+s(?P<sink>\d+))?")
 
 
 @dataclass(frozen=True)
 class Cache:
-    """A type for keys, one for values, and how many tokens stay f16 beside packed ones (None: as the tool has it)."""
+    """A type for keys, one for values, and how many tokens stay f16 beside packed ones (None: the tool's default)."""
 
     name: str
     type_k: str
@@ -38,7 +38,7 @@ class Cache:
 
     @property
     def arguments(self) -> list[str]:
-        """The same for llama.cpp's tools."""
+        """The cache as arguments of llama.cpp's tools."""
         kept = (("--kv-window", self.window), ("--kv-sink", self.sink))
         sizes = [word for name, size in kept if size is not None for word in (name, str(size))]
         return ["-ctk", self.type_k, "-ctv", self.type_v, *sizes]
@@ -47,7 +47,7 @@ class Cache:
 def parse(
     text: str, types: Sequence[QuantType], window: int | None = None, sink: int | None = None
 ) -> tuple[Cache, ...]:
-    """The caches of a list; `window` and `sink` are for those packed ones that state none."""
+    """The caches of a list; `window` and `sink` apply to packed caches that state none."""
     names = [name.strip() for name in text.split(",")]
     caches = tuple(dict.fromkeys(_parse(name, types, window, sink) for name in names if name))
     if not caches:
@@ -63,8 +63,8 @@ def _parse(name: str, types: Sequence[QuantType], window: int | None, sink: int 
     sides = {side: found[side] for side in ("k", "v") if found and found[side]}
     if found is None or not sides or any(pair not in known for pair in sides.items()):
         raise ExpectedError(
-            f"--types needs {', '.join(UPSTREAM)}, or the likes of K4V2, K4, V4 and K4V4+w512+s128, not '{name}'.",
-            "qlutattn types, to see which there are",
+            f"--types needs {', '.join(UPSTREAM)}, or names such as K4V2, K4, V4 and K4V4+w512+s128, not '{name}'.",
+            "qlutattn types, to list the packed types",
         )
     kinds = {side: known[pair] for side, pair in zip(sides, sides.items(), strict=True)}
     stated = {part: int(found[part]) if found[part] else None for part in ("window", "sink")}

@@ -1,4 +1,4 @@
-"""What bench_attn leaves, and what `qlutattn bench --json` and `qlutattn eval --json` print."""
+"""bench_attn's results file, and the JSON documents of bench and eval."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from qlutattn_patch.system.records import Number, Record, Versioned, doc
 
 _Isa = Annotated[list[str], doc("the instruction sets that ggml was built with")]
 _Caches = Annotated[Literal["warm", "cold"], doc("the state of the processor's caches")]
-_Layout = Annotated[str, doc("how stock types lie: heads or tokens")]
-_Side = Annotated[str | None, doc("null for the side that is not packed")]
+_Layout = Annotated[str, doc("memory layout of stock types: heads or tokens")]
+_Side = Annotated[str | None, doc("null if this side is not packed")]
 _Positive = Annotated[int, Meta(gt=0)] | Annotated[float, Meta(gt=0)]
 _Error = Annotated[float, doc("the standard error")]
 
 
 class Bandwidth(Record, frozen=True):
-    """What memory gives to a number of threads."""
+    """Memory bandwidth with a number of threads."""
 
     threads: Annotated[int, doc("threads")]
     read_gbps: Number
@@ -33,16 +33,16 @@ class TimedRow(Record, frozen=True, kw_only=True):
     n_q: Annotated[int, doc("queries")]
     n_kv: Annotated[int, doc("keys")]
     threads: Annotated[int, doc("threads")]
-    cache: Annotated[str, doc("as --types names it")]
+    cache: Annotated[str, doc("in the notation of --types")]
     type_k: _Side
     type_v: _Side
     window: Annotated[int, doc("newest tokens in f16")]
     kernel: Annotated[str, doc("the kernels that ran")]
-    bytes: Annotated[int, doc("how much is read")]
-    rounds: Annotated[int, doc("how often it was timed")]
+    bytes: Annotated[int, doc("bytes read")]
+    rounds: Annotated[int, doc("number of timed runs")]
     median_ms: Annotated[_Positive, doc("the median time")]
     min_ms: Annotated[Number, doc("the shortest")]
-    spread: Annotated[Number | None, doc("the middle half of the times over the median")]
+    spread: Annotated[Number | None, doc("interquartile range of the times over the median")]
     floor_ms: Annotated[Number | None, doc("the time to read the same bytes")]
     instructions: Annotated[int | UnsetType, doc("of one run, with --instructions")] = UNSET
 
@@ -55,7 +55,7 @@ class BenchRow(TimedRow, frozen=True, kw_only=True):
 
 
 class OwnResults(Versioned, frozen=True, kw_only=True):
-    """What bench_attn reports."""
+    """bench_attn's results file."""
 
     caches: _Caches
     layout: _Layout
@@ -81,14 +81,14 @@ class BenchDocument(Versioned, frozen=True):
 
 
 class EvalRow(Record, frozen=True):
-    """How far the answers with a cache diverge from those with f16."""
+    """How far a model's output with a cache diverges from f16."""
 
-    cache: Annotated[str, doc("as --types names it")]
+    cache: Annotated[str, doc("in the notation of --types")]
     type_k: str
     type_v: str
     window: Annotated[int | None, doc("newest tokens in f16; null: not a packed cache")]
     sink: Annotated[int | None, doc("first tokens in f16")]
-    ubatch: Annotated[int, doc("tokens at a time")]
+    ubatch: Annotated[int, doc("tokens per micro-batch")]
     bpw: Annotated[float, doc("bits per value, of the codes")]
     cache_bytes: Annotated[int | None, doc("the size of the whole cache")]
     bits_in_cache: Annotated[float | None, doc("bits per value, f16 parts included")]
@@ -100,16 +100,16 @@ class EvalRow(Record, frozen=True):
     kld_mean_err: _Error
     kld_median: Annotated[float, doc("its median")]
     kld_p999: Annotated[float, doc("its 99.9 % quantile")]
-    same_top: Annotated[float, doc("percent of tokens whose likeliest successor is the same")]
+    same_top: Annotated[float, doc("percent of tokens with the same most likely successor")]
     same_top_err: _Error
 
 
 class EvalDocument(Versioned, frozen=True):
-    """How far a model's answers diverge from those with an f16 cache."""
+    """How far a model's output diverges from that with an f16 cache."""
 
     model: Annotated[str, doc("the file")]
     text: Annotated[str, doc("the file")]
-    n_ctx: Annotated[int, doc("tokens of a context")]
+    n_ctx: Annotated[int, doc("tokens per context")]
     chunks: Annotated[int, doc("contexts read")]
     tokens: Annotated[int, doc("tokens judged")]
     rows: list[EvalRow]

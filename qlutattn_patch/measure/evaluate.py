@@ -1,4 +1,4 @@
-"""Judge KV caches by the answers of a model: llama-perplexity's divergence from f16, for each of a list of caches."""
+"""Evaluate KV caches on a model: llama-perplexity's divergence from f16, for each cache of a list."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _F16 = Cache("f16", "f16", "f16", F16_BITS)
 
 @dataclass(frozen=True)
 class Settings:
-    """What to judge, and with what; None leaves the choice to llama.cpp."""
+    """What to evaluate, and how; None is llama.cpp's default."""
 
     model: Path
     text: Path
@@ -53,7 +53,7 @@ class Settings:
 
 
 class Result(EvalDocument, frozen=True):
-    """A run, and how people are told of it."""
+    """The result of a run, with its table and summary."""
 
     def table(self) -> list[list[str]]:
         return [
@@ -75,16 +75,16 @@ class Result(EvalDocument, frozen=True):
         ]
 
     def summary(self) -> list[str]:
-        """What all rows have in common, for people."""
+        """What all rows have in common, as text."""
         return [
-            f"{self.model}: {self.tokens} tokens judged, the second halves of {self.chunks} chunks of {self.n_ctx}",
-            "bits: of the codes, with their scales; MiB and bits, all: the whole cache as allocated for one sequence of"
+            f"{self.model}: {self.tokens} tokens scored, the second halves of {self.chunks} chunks of {self.n_ctx}",
+            "bits: of codes and scales; MiB and bits, all: the whole cache as allocated for one sequence of"
             f" {self.n_ctx} tokens, window and sink included",
         ]
 
 
 def evaluate(workspace: Workspace, preset: str, settings: Settings) -> Result:
-    """Build llama-perplexity if need be, write the logits of an f16 cache, and judge each other cache by them."""
+    """Build llama-perplexity if needed, write the logits of an f16 cache, and compare every other cache with them."""
     if preset_named(preset).is_cross:
         raise ExpectedError(
             f"What the preset '{preset}' builds runs in an emulator here, which is too slow for a model.",
@@ -108,7 +108,7 @@ def evaluate(workspace: Workspace, preset: str, settings: Settings) -> Result:
 def result_of(
     settings: Settings, chunks: int, f16: Context, judged: Sequence[tuple[Cache, Context, Mapping[str, float]]]
 ) -> Result:
-    """The JSON output, from what the tool said of each cache."""
+    """The result, from the tool's report of each cache."""
     rows = []
     for cache, context, found in judged:
         share = context.cache_bytes / f16.cache_bytes if context.cache_bytes and f16.cache_bytes else None
@@ -122,7 +122,7 @@ def result_of(
 
 
 def _contexts(tool: Tool, asked: Sequence[Cache], empty: Path) -> tuple[Context, list[Context]]:
-    """What the tool says of each cache, before anything is computed; whatever it refuses is told at once."""
+    """The context of each cache, without computing anything; reports all caches that the tool refuses."""
     empty.write_bytes(b"")
     f16 = perplexity.probe(tool, _F16, empty)
     if isinstance(f16, Refusal):
@@ -139,7 +139,7 @@ def _contexts(tool: Tool, asked: Sequence[Cache], empty: Path) -> tuple[Context,
         kept = [cache.name for cache in asked if all(one.cache != cache for one in refused)]
         raise ExpectedError(
             f"llama-perplexity refuses {names}: {refused[0].why}.",
-            f"qlutattn eval with --types {','.join(kept)}" if kept else "qlutattn status, to see what the tree is",
+            f"qlutattn eval with --types {','.join(kept)}" if kept else "qlutattn status, to see the state of the tree",
         )
     return f16, [answer for answer in answers if isinstance(answer, Context)]
 
@@ -165,8 +165,8 @@ def _judge(
         chunks = perplexity.write_base(tool, settings.text, settings.chunks, logits, on_size, moved)
     if logits.stat().st_size != size:
         raise ExpectedError(
-            f"The file of logits has {logits.stat().st_size} bytes in place of {size}.",
-            "see whether the disk is full, or give fewer --chunks",
+            f"The file of logits has {logits.stat().st_size} bytes instead of {size}.",
+            "check whether the disk is full, or use fewer --chunks",
         )
     found = []
     with console.progress("judging") as moved:
@@ -187,7 +187,7 @@ def _format_results(cache: Cache, found: Mapping[str, float]) -> str:
 
 def _check_file(path: Path, option: str, example: str) -> None:
     if not path.is_file():
-        raise ExpectedError(f"There is no file {path} to be the {option}.", f"qlutattn eval {option} {example}")
+        raise ExpectedError(f"There is no file {path} for {option}.", f"qlutattn eval {option} {example}")
     if path.stat().st_size == 0:
         raise ExpectedError(f"The file {path} is empty.", f"qlutattn eval {option} {example}")
 

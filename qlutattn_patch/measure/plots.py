@@ -1,4 +1,4 @@
-"""Plots of a bench and of an evaluation, by matplotlib, which is there only if someone asked for it."""
+"""Plots of a bench and of an evaluation with matplotlib, an optional dependency."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _UPSTREAM = {"linestyle": "--"}
 
 
 def check(path: Path) -> None:
-    """See that a plot can be made and be written there, before hours of measuring."""
+    """Check, before measuring, that a plot can be made and written there."""
     if path.suffix.lower() not in SUFFIXES:
         raise ExpectedError(
-            f"'{path}' is no name for a picture: it must end in {' or '.join(SUFFIXES)}.",
-            f"--plot {path.stem or 'picture'}.svg",
+            f"'{path}' is not a file name for a plot: it must end in {' or '.join(SUFFIXES)}.",
+            f"--plot {path.stem or 'plot'}.svg",
         )
     if not path.absolute().parent.is_dir():
-        raise ExpectedError(f"There is no folder {path.absolute().parent} to write the picture to.", "make it")
+        raise ExpectedError(f"There is no folder {path.absolute().parent} to write the plot to.", "create it")
     _figure_class()
 
 
 def plot_bench(result: bench.Result, path: Path) -> None:
-    """Write the picture, as SVG or PNG by the file's name: a line of two panels for each work and thread count."""
+    """Write the plot as SVG or PNG, by suffix: a row of two panels for each work and thread count."""
     groups = list(dict.fromkeys((row.work, row.threads) for row in result.rows))
     figure = _new_figure(11, 3.8 * len(groups))
     panels = figure.subplots(len(groups), 2, squeeze=False)
@@ -42,7 +42,7 @@ def plot_bench(result: bench.Result, path: Path) -> None:
             known = [row for row in mine if row.vs_f16 is not None]
             ratios.plot([row.n_kv for row in known], [row.vs_f16 for row in known], **style)
         _label_bench_axes(times, f"{title}: time", "ms", "log")
-        _label_bench_axes(ratios, f"{title}: how many times as fast as f16", "× f16", "linear")
+        _label_bench_axes(ratios, f"{title}: speed relative to f16", "× f16", "linear")
     _save(figure, path)
 
 
@@ -64,10 +64,10 @@ def _is_upstream(rows: list[BenchRow]) -> bool:
 
 
 def plot_evaluation(result: evaluate.Result, path: Path) -> None:
-    """Write the picture, as SVG or PNG by the file's name.
+    """Write the plot as SVG or PNG, by suffix.
 
-    A cache is a line: its dot is at the bits of the codes, its bar at those of the whole cache, window and sink too.
-    f16 is what the others diverge from, and has no place on a logarithmic scale.
+    A cache is a line: its dot is at the bits of the codes, its bar at those of the whole cache with window and sink.
+    f16, the reference, has divergence 0 and is not on the logarithmic scale.
     """
     figure = _new_figure(8, 5.5)
     axes = figure.subplots()
@@ -95,14 +95,14 @@ def _label_evaluation_axes(axes: Any, result: evaluate.Result) -> None:
 
 
 def _new_figure(width: float, height: float) -> Any:
-    """An empty matplotlib Figure, of inches; an SVG of it has the same ids each time."""
+    """An empty matplotlib Figure, in inches, with reproducible ids in SVG."""
     made = _figure_class()(figsize=(width, height), layout="constrained")
     importlib.import_module("matplotlib").rcParams["svg.hashsalt"] = "qlutattn"
     return made
 
 
 def _save(made: Any, path: Path) -> None:
-    """Write the picture, as SVG or PNG by the file's name."""
+    """Write the plot as SVG or PNG, by suffix."""
     metadata = {"Date": None} if path.suffix.lower() == ".svg" else {}
     try:
         made.savefig(path, metadata=metadata)
@@ -115,6 +115,6 @@ def _figure_class() -> Any:
         return importlib.import_module("matplotlib.figure").Figure
     except ImportError:
         raise ExpectedError(
-            "A picture needs the Python package matplotlib, which is not installed.",
+            "A plot needs the Python package matplotlib, which is not installed.",
             "python -m pip install matplotlib (or: pip install 'qlutattn-patch[plot]')",
         ) from None

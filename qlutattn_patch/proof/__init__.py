@@ -1,1 +1,1 @@
-"""align_attn run, and its dump checked in numpy."""
+"""Run align_attn and check its dump in numpy."""

@@ -1,4 +1,4 @@
-"""Run align_attn, have numpy check what it dumps, and make one report of both."""
+"""Run align_attn, check its dump in numpy, and merge both into one report."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TAIL = 30
 
 @dataclass(frozen=True)
 class Report:
-    """The merged result, and the command that runs it again, without its --filter."""
+    """The merged result, and the command that repeats it, without --filter."""
 
     document: AlignDocument
     repeat: str
@@ -43,11 +43,11 @@ class Report:
 
     @property
     def faults(self) -> list[str]:
-        """What no single case is to blame for."""
+        """Failures that belong to no single case."""
         return self.document.faults
 
     def table(self) -> list[list[str]]:
-        """A row for each K and V type and kernel: how many cases, and the worst of each measure."""
+        """A row per K and V type and kernel: the number of cases, and the worst of each measure."""
         groups: dict[tuple[str, ...], list[Case]] = defaultdict(list)
         for case in self.cases:
             groups[(case.type_k, case.type_v, case.kernel or "")].append(case)
@@ -65,7 +65,7 @@ class Report:
         ]
 
     def failures(self) -> list[str]:
-        """Each failing case: what is wrong, and the command that repeats just it."""
+        """Each failed case, with its reasons and the command that repeats it."""
         lines = [f"FAILED {fault}" for fault in self.faults]
         for case in self.cases:
             if not case.ok:
@@ -74,7 +74,7 @@ class Report:
         return lines
 
     def verdict(self) -> str:
-        """The last line for people."""
+        """The last line of the text output."""
         checked = sum(bool(case.numpy) for case in self.cases)
         counts = f"{self.document.passed} cases passed, {self.document.failed} failed; numpy checked {checked} of them"
         return f"{'PASS' if self.ok else 'FAIL'}  {counts}" + (f"; {'; '.join(self.faults)}" if self.faults else "")
@@ -123,7 +123,7 @@ def align(workspace: Workspace, preset: str, filter: str | None = None, quick: b
 
 
 def load_fresh(workspace: Workspace, preset: str, quick: bool) -> tuple[Report, str] | None:
-    """The report that still stands, since nothing has changed that it depends on, and when it was made."""
+    """The stored report and its time, if nothing that it depends on has changed."""
     kept = results.load_fresh(workspace, preset, results.ALIGN, part=quick)
     try:
         document = records.typed(kept.result, AlignDocument) if kept else None
@@ -138,7 +138,7 @@ def repeat(workspace: Workspace, preset: str) -> str:
 
 
 def junit(report: Report) -> bytes:
-    """The report as JUnit XML, one test case for each case, and one for what no case is to blame for."""
+    """The report as JUnit XML, one test case for each case, and one for failures that belong to no case."""
     name = f"align_attn.{report.document.preset}"
     faults = [("align_attn", "\n".join(report.faults))] if report.faults else []
     cases = [(case.id, "" if case.ok else "\n".join(_reasons(case))) for case in report.cases]
@@ -156,27 +156,25 @@ def junit(report: Report) -> bytes:
 
 
 def exactly(case_id: str) -> str:
-    """A regular expression that matches this case's id alone."""
+    """A regular expression that matches only this case's id."""
     return "^" + "".join(f"\\{c}" if c in r"\^$.|?*+()[]{}" else c for c in case_id) + "$"
 
 
 def _own_results(results: Path, status: int, lines: list[str]) -> tuple[OwnResults, list[str]]:
-    """What align_attn reports of itself, and what is wrong with that."""
+    """align_attn's own results, and what is wrong with them."""
     nothing = OwnResults(ok=False, cases=[])
     if status == 2:
-        said = next((line for line in reversed(lines) if line.strip()), "align_attn refuses its arguments")
-        raise ExpectedError(said.removesuffix(".") + ".", "give another --filter, or none")
+        message = next((line for line in reversed(lines) if line.strip()), "align_attn rejected its arguments")
+        raise ExpectedError(message.removesuffix(".") + ".", "give another --filter, or none")
     if status not in (0, 1):
         console.show(lines[-_TAIL:])
-        return nothing, [f"align_attn {_ending(status)}; its last words are above"]
+        return nothing, [f"align_attn {_ending(status)}; its output is above"]
     try:
         own = records.read(results, OwnResults)
     except (OSError, ValueError) as failure:
         console.show(lines[-_TAIL:])
         why = "" if isinstance(failure, OSError) else f" ({failure})"
-        return nothing, [
-            f"align_attn ended with exit status {status} but left no results{why}; its last words are above"
-        ]
+        return nothing, [f"align_attn ended with exit status {status} but left no results{why}; its output is above"]
     failed = sum(not case.ok for case in own.cases)
     if not own.cases:
         raise ExpectedError("No case of align_attn matches the filter.", "qlutattn align, without --filter")
@@ -188,7 +186,7 @@ def _own_results(results: Path, status: int, lines: list[str]) -> tuple[OwnResul
 def _ending(status: int) -> str:
     number = -status if status < 0 else status - 128  # a shell or an emulator adds 128
     try:
-        return f"was ended by the signal {signal.Signals(number).name}"
+        return f"was killed by the signal {signal.Signals(number).name}"
     except ValueError:
         return f"stopped with exit status {status}"
 
@@ -209,7 +207,7 @@ def _verdicts(
 
 
 def _not_covered(cases: list[Case], verdicts: list[Verdict]) -> list[str]:
-    """A whole run must have put tiles of every type that it used before numpy."""
+    """The types of which a full run dumped no tile for numpy."""
     used = {name for case in cases if case.n_kv_packed for name in (case.type_k, case.type_v)} - {"f16"}
     seen = {name for verdict in verdicts for name, count in verdict.tiles.items() if count}
     return [f"the dump holds no tile of {name}" for name in sorted(used - seen)]
@@ -221,7 +219,7 @@ def _merged(preset: str, own: OwnResults, verdicts: list[Verdict], faults: list[
         faults = [*faults, "two cases of align_attn have the same id"]
     for verdict in verdicts:
         if verdict.id not in cases:
-            faults = [*faults, f"the dump has a case '{verdict.id}' that the results lack"]
+            faults = [*faults, f"the dump has a case '{verdict.id}' that is missing from the results"]
             continue
         case = cases[verdict.id]
         ratio = verdict.ratio if math.isfinite(verdict.ratio) else None
@@ -231,7 +229,7 @@ def _merged(preset: str, own: OwnResults, verdicts: list[Verdict], faults: list[
     passed = len(cases) - failed
     return AlignDocument(
         ok=not failed and not faults and passed > 0,
-        # of an older build than the tree, that is what counts
+        # the build may be older than the tree: report the build's
         upstream=own.build.upstream if own.build else None,
         series=own.build.series if own.build else None,
         build=own.build,
@@ -245,7 +243,7 @@ def _merged(preset: str, own: OwnResults, verdicts: list[Verdict], faults: list[
 
 
 def _reasons(case: Case) -> list[str]:
-    """Why a case failed: align_attn's own words or numbers, then numpy's."""
+    """Why a case failed: align_attn's faults or measures, then numpy's."""
     reasons = [f"align_attn: {fault}" for fault in case.faults or ()]
     reasons += [f"numpy: {wrong}" for wrong in case.numpy.wrong] if case.numpy else []
     if not reasons:
@@ -257,7 +255,7 @@ def _reasons(case: Case) -> list[str]:
 
 
 def _ratio(case: Case) -> float | None:
-    if isinstance(case.worst_ratio, (int, float)):  # element by element, where align_attn says it
+    if isinstance(case.worst_ratio, (int, float)):  # element by element, where align_attn reports it
         return float(case.worst_ratio)
     error, tolerance = case.max_abs_err, case.tolerance
     if not isinstance(error, (int, float)) or not isinstance(tolerance, (int, float)):

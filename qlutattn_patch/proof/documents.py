@@ -1,4 +1,4 @@
-"""What align_attn leaves, and what `qlutattn align --json` prints."""
+"""align_attn's results file, and the JSON document of align."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _Size = int | UnsetType
 
 
 class Numpy(Record, frozen=True):
-    """Of the cases that are dumped."""
+    """The numpy checks of a dumped case."""
 
-    tiles: Annotated[dict[str, int], doc("how many tiles of each type were compared")]
-    error_over_tolerance: Annotated[Number | None, doc("as worst_ratio, found by numpy")]
-    worst: Annotated[Any, doc("where that is")]
-    wrong: Annotated[list[str], doc("what numpy says is wrong")]
+    tiles: Annotated[dict[str, int], doc("number of compared tiles by type")]
+    error_over_tolerance: Annotated[Number | None, doc("worst_ratio as computed by numpy")]
+    worst: Annotated[Any, doc("the element with that ratio")]
+    wrong: Annotated[list[str], doc("numpy's findings")]
 
 
 class Case(Record, frozen=True, kw_only=True):
-    """A case of align_attn; an older one leaves out what it does not know."""
+    """A case of align_attn; older builds omit keys."""
 
     id: Annotated[str, doc("the name, for --filter")]
     type_k: Annotated[str, doc("the type of keys")]
@@ -36,19 +36,19 @@ class Case(Record, frozen=True, kw_only=True):
     kernel: Annotated[str | UnsetType, doc("the kernels that ran")] = UNSET
     nmse_codes: Annotated[_Measure, doc("squared error against attention on the decoded values, normalised")] = UNSET
     nmse_f32: Annotated[_Measure, doc("the same against attention on the original values")] = UNSET
-    nmse_f32_bound: Annotated[_Measure, doc("what that must not exceed")] = UNSET
+    nmse_f32_bound: Annotated[_Measure, doc("the upper bound of nmse_f32")] = UNSET
     nmse_upstream: Annotated[_Measure, doc("the same of upstream's own attention")] = UNSET
     nmse_torch: Annotated[_Measure, doc("the same against libtorch, where it was built in")] = UNSET
     max_abs_err: Annotated[_Measure, doc("the largest error")] = UNSET
-    tolerance: Annotated[_Measure, doc("what it may be, there")] = UNSET
+    tolerance: Annotated[_Measure, doc("the tolerance at the largest error")] = UNSET
     worst_ratio: Annotated[_Measure, doc("the largest error in units of the tolerance, element by element")] = UNSET
-    ok: Annotated[bool, doc("whether align_attn and numpy are content")]
-    faults: Annotated[list[str] | UnsetType, doc("what align_attn says is wrong")] = UNSET
+    ok: Annotated[bool, doc("whether align_attn and numpy passed it")]
+    faults: Annotated[list[str] | UnsetType, doc("align_attn's findings")] = UNSET
     numpy: Numpy | UnsetType = UNSET
 
 
 class OwnResults(Versioned, frozen=True):
-    """What align_attn reports of itself."""
+    """align_attn's results file."""
 
     ok: bool
     cases: list[Case]
@@ -59,7 +59,7 @@ class OwnResults(Versioned, frozen=True):
 
 
 class AlignDocument(Versioned, frozen=True):
-    """align_attn's results, with numpy's"""
+    """align_attn's results, with numpy's."""
 
     ok: bool
     upstream: Annotated[str | None, doc("the commit of llama.cpp")]
@@ -69,5 +69,5 @@ class AlignDocument(Versioned, frozen=True):
     isa: Annotated[list[str], doc("the instruction sets that ggml was built with")]
     passed: Annotated[Count, doc("cases")]
     failed: Annotated[Count, doc("cases")]
-    faults: Annotated[list[str], doc("what no single case is to blame for")]
+    faults: Annotated[list[str], doc("failures that belong to no single case")]
     cases: list[Case]

@@ -42,7 +42,7 @@ class DumpCase:
 
 @dataclass
 class Verdict:
-    """What the reference says of one case: the worst element, and every sentence about what is wrong."""
+    """The reference's verdict on one case: the worst element, and every finding."""
 
     id: str
     tiles: Mapping[str, int] = field(default_factory=dict)
@@ -52,9 +52,9 @@ class Verdict:
 
 
 def check(path: Path, types: Iterable[QuantType] = ()) -> Iterator[Verdict]:
-    """Judge each case of a dump: its tiles byte for byte, its result element by element.
+    """Check each case of a dump: its tiles byte for byte, its result element by element.
 
-    `types` are those that may occur beside the six, which the reference knows by itself.
+    `types` are those that may occur besides the six built into the reference.
     """
     added_kinds = {
         kind.name: Kind(kind.side, Code(kind.levels, kind.rms_to_scale, kind.layout, kind.has_offset)) for kind in types
@@ -65,7 +65,7 @@ def check(path: Path, types: Iterable[QuantType] = ()) -> Iterator[Verdict]:
             problem = _problem(case, added_kinds, verdict)
             _check_result(case, problem, verdict)
         except ValueError as failure:
-            verdict.wrong.append(f"the dump of this case makes no sense: {failure}")
+            verdict.wrong.append(f"the dump of this case is invalid: {failure}")
         yield verdict
 
 
@@ -74,8 +74,8 @@ def read(path: Path) -> Iterator[DumpCase]:
     try:
         reader = gguf.GGUFReader(path)
     except (OSError, ValueError, KeyError, IndexError, TypeError) as failure:
-        raise ExpectedError(f"{path} is no GGUF file that can be read: {failure}.", "run it again") from None
-    fields = _Fields(path, reader)
+        raise ExpectedError(f"{path} is not a readable GGUF file: {failure}.", "run it again") from None
+    fields = _Keys(path, reader)
     version = fields.get("qlutattn.dump.version", int)
     if version != VERSION:
         raise ExpectedError(
@@ -105,7 +105,7 @@ def read(path: Path) -> Iterator[DumpCase]:
 
 
 @dataclass(frozen=True)
-class _Fields:
+class _Keys:
     """The keys of a GGUF file, by name and kind."""
 
     path: Path
@@ -118,7 +118,7 @@ class _Fields:
         raw = found.parts[found.data[0]]
         value = bytes(raw).decode("utf-8", "replace") if found.types[0] == gguf.GGUFValueType.STRING else raw[0].item()
         if type(value) is not kind:
-            raise ExpectedError(f"{self.path}: the key '{key}' is no {kind.__name__}.", "build the tree again")
+            raise ExpectedError(f"{self.path}: the key '{key}' is not of type {kind.__name__}.", "build the tree again")
         return value
 
 
@@ -155,7 +155,7 @@ def _problem(case: DumpCase, added_kinds: Mapping[str, Kind], verdict: Verdict) 
 
 @dataclass(frozen=True)
 class _Side:
-    """K or V of the packed segment: its type and kernel, and its kind, None where it is f16."""
+    """K or V of the packed segment: its type, kernel and kind (None: f16)."""
 
     name: str
     type: str
@@ -168,9 +168,9 @@ def _sides(case: DumpCase, added_kinds: Mapping[str, Kind]) -> list[_Side]:
     for name, type_name, kernel in (("k", case.type_k, case.kernel_k), ("v", case.type_v, case.kernel_v)):
         kind = None if type_name == "f16" else Kind.of(type_name, added_kinds)
         if kind is not None and kind.side != name:
-            raise ValueError(f"{type_name} is no type for {name.upper()}")
+            raise ValueError(f"{type_name} is not a type for {name.upper()}")
         if kind is not None and arithmetic(kernel) not in STEPS:
-            raise ValueError(f"the kernel '{kernel}' is not known")
+            raise ValueError(f"the kernel '{kernel}' is unknown")
         sides.append(_Side(name, type_name, kernel, kind))
     return sides
 
@@ -233,7 +233,7 @@ def _check_result(case: DumpCase, problem: Problem, verdict: Verdict) -> None:
         error = np.abs(found - expected)
         ratio = np.where(error == 0, 0.0, error / allowed)
         ratio = np.where(np.isnan(ratio), np.inf, ratio)
-        # A value of inf whose weight is 0 in float32 gives NaN there, so NaN is as good as inf.
+        # A value of inf whose weight is 0 in float32 gives NaN there, so NaN is accepted for inf.
         same = np.isnan(found) | (np.isinf(expected) & (found == expected))
     ratio = np.where(finite, ratio, np.where(same, 0.0, np.inf))
     if not ratio.size:
@@ -246,7 +246,7 @@ def _check_result(case: DumpCase, problem: Problem, verdict: Verdict) -> None:
         f" {found[at]:.9g}, float64 has {expected[at]:.9g}, tolerance {allowed[at]:.3g}"
     )
     if not verdict.ratio <= 1:
-        amount = f"{verdict.ratio:.3g} times the tolerance" if math.isfinite(verdict.ratio) else "where nothing may be"
+        amount = f"{verdict.ratio:.3g} times the tolerance" if math.isfinite(verdict.ratio) else "tolerance 0"
         count = int((~(ratio <= 1)).sum())
         verdict.wrong.append(f"{count} of {ratio.size} results are off, the worst ({amount}) at {verdict.worst}")
 

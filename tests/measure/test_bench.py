@@ -275,7 +275,7 @@ def test_pictures_that_cannot_be_are_refused_before_anything_is_timed(
 ) -> None:
     fake.make("raise SystemExit('was run')")
     assert main.run(["bench", "--plot", "bench.pdf"]) == 3
-    assert "'bench.pdf' is no name for a picture: it must end in .svg or .png." in capsys.readouterr().err
+    assert "'bench.pdf' is not a file name for a plot: it must end in .svg or .png." in capsys.readouterr().err
     assert main.run(["bench", "--plot", str(tmp_path / "no" / "bench.svg")]) == 3
     assert "There is no folder" in capsys.readouterr().err
 

@@ -111,7 +111,7 @@ def test_the_last_run_is_kept_with_its_model(fake: Fake, capsys: pytest.CaptureF
     assert found is not None
     assert {**found.result, "command": "eval", "ok": True} == json.loads(capsys.readouterr().out)
     assert found.why_stale(fake.tree.path) == []
-    assert found.words == ["--model", str(fake.model), "--text", str(fake.text), "--ctx", "256"]
+    assert found.arguments == ["--model", str(fake.model), "--text", str(fake.text), "--ctx", "256"]
     fake.model.write_text("something else", encoding="utf-8")
     assert found.why_stale(fake.tree.path) == [f"{fake.model} has changed"]
 
@@ -133,7 +133,7 @@ def test_eval_prints_a_table(fake: Fake, capsys: pytest.CaptureFixture[str]) -> 
     out = capsys.readouterr().out
     numbers = r"0\.14 +16\.00 +4158\.0157 ± 374\.4139 +-20\.9199 ± 68\.0852 +0\.062577 ± 0\.001310"
     assert re.search(rf"^q4_0 +- +- +4\.5 +{numbers} +0\.056721 +0\.2447 +71\.06 %$", out, re.MULTILINE)
-    assert "508 tokens judged, the second halves of 4 chunks of 256" in out
+    assert "508 tokens scored, the second halves of 4 chunks of 256" in out
 
 
 def test_all_refused_caches_are_named_before_the_base_is_made(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
@@ -161,7 +161,7 @@ def test_a_disk_without_room_is_told_before_the_logits_are_written(
 def test_logits_that_were_cut_off_are_not_used(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
     fake.make(writes=530403)
     assert fake.run("--types", "q4_0") == 3
-    assert "The file of logits has 530403 bytes in place of 530404." in capsys.readouterr().err
+    assert "The file of logits has 530403 bytes instead of 530404." in capsys.readouterr().err
     assert not any("--kl-divergence" in argv for argv in fake.asked())
 
 
@@ -204,7 +204,7 @@ def test_a_context_longer_than_the_models_is_mentioned(
 def test_files_must_be_there_and_hold_something(option: str, fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
     empty = fake.workspace.root / "empty file"
     assert fake.run(option, str(empty)) == 3
-    assert f"There is no file {empty} to be the {option}." in capsys.readouterr().err
+    assert f"There is no file {empty} for {option}." in capsys.readouterr().err
     empty.touch()
     assert fake.run(option, str(empty)) == 3
     assert f"The file {empty} is empty." in capsys.readouterr().err

@@ -99,7 +99,7 @@ def test_an_assertion_is_the_cause(tmp_path: Path) -> None:
 
 
 def test_a_context_without_a_vocabulary_is_unexpected(tmp_path: Path) -> None:
-    with pytest.raises(ExpectedError, match="without saying how large the vocabulary is"):
+    with pytest.raises(ExpectedError, match="does not report the size of the vocabulary"):
         probe(recorded(tmp_path, "short"), Q4, tmp_path)
 
 
@@ -171,7 +171,7 @@ def test_a_batch_ends_where_a_tile_would_be_packed(window: int, sink: int, ubatc
 
 
 def test_a_comparison_that_fails_shows_its_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ExpectedError, match="ended with exit status 9 while it judged q4_0; its last words"):
+    with pytest.raises(ExpectedError, match="ended with exit status 9 while comparing q4_0; its output"):
         compare(recorded(tmp_path, "compare", 9), Q4, STOCK, Path("b"), print)
     assert "Same top p: 71.063" in capsys.readouterr().err
 
@@ -206,5 +206,5 @@ def test_a_divergence_may_be_rounded_below_0() -> None:
 
 def test_too_few_tokens_make_no_statistics() -> None:
     check_count(1, 256)
-    with pytest.raises(ExpectedError, match=r"3 chunk\(s\) of 64 tokens have 93 tokens to judge; statistics need 100"):
+    with pytest.raises(ExpectedError, match=r"3 chunk\(s\) of 64 tokens have 93 scored tokens; statistics need 100"):
         check_count(3, 64)

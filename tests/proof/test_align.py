@@ -118,8 +118,8 @@ def test_a_row_that_sees_nothing_must_be_zeros(tmp_path: Path) -> None:
         ({"out": None}, "no tensor 'out'"),
         ({"v": None}, "no tensor 'v'"),
         ({"vp": np.zeros(100, np.int8)}, "vp has 100 bytes"),
-        ({"type_k": "qlutattn_v2_128x128"}, "is no type for K"),
-        ({"type_v": "q8_0"}, "no QLUTATTN type"),
+        ({"type_k": "qlutattn_v2_128x128"}, "is not a type for K"),
+        ({"type_v": "q8_0"}, "not a QLUTATTN type"),
         ({"kernel_k": "avx"}, "kernel 'avx'"),
         ({"head_dim": 64}, "q has the shape"),
         ({"out": np.zeros((1, 3, 4, 64), np.float32)}, "out has the shape"),
@@ -137,7 +137,7 @@ def test_a_case_that_makes_no_sense_is_a_failure(change: dict[str, Any], said: s
 def test_files_that_are_no_dump_are_said_to_be_none(tmp_path: Path) -> None:
     path = tmp_path / "x.gguf"
     path.write_bytes(b"nothing of the kind")
-    with pytest.raises(ExpectedError, match="no GGUF file"):
+    with pytest.raises(ExpectedError, match="not a readable GGUF file"):
         list(read(path))
     write_dump(path, [dump_case()])
     whole = path.read_bytes()
@@ -282,8 +282,8 @@ def test_align_attns_own_failure(
 @pytest.mark.parametrize(
     ("ending", "said"),
     [
-        ("os.kill(os.getpid(), signal.SIGSEGV)", "was ended by the signal SIGSEGV"),
-        ("sys.exit(134)", "was ended by the signal SIGABRT"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "was killed by the signal SIGSEGV"),
+        ("sys.exit(134)", "was killed by the signal SIGABRT"),
         ("sys.exit(3)", "stopped with exit status 3"),
         ("sys.exit(1)", "contradicts itself"),
     ],
@@ -327,7 +327,7 @@ def test_a_dump_that_leaves_out_a_type_is_a_failure(project: Project, fake: Fake
     assert align(project.workspace, "native", filter="k.v").ok
     fake.results = fake.results[1:]
     fake.make()
-    assert "the results lack" in align(project.workspace, "native", filter="k.v").verdict()
+    assert "is missing from the results" in align(project.workspace, "native", filter="k.v").verdict()
 
 
 def test_filter_is_passed_on(project: Project, fake: FakeAlign) -> None:

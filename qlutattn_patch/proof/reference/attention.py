@@ -34,7 +34,7 @@ class Segment:
 
     @classmethod
     def of_tiles(cls, k: Packed | Double, v: Packed | Double, n_head_kv: int, mask: Double | None = None) -> Segment:
-        """The segment that packed tiles stand for; one side may be plain keys or values."""
+        """The segment decoded from packed tiles; one side may be plain keys or values."""
         keys = heads(k.tiles.values(), "k", n_head_kv) if isinstance(k, Packed) else k
         packed_k = k if isinstance(k, Packed) else None
         if not isinstance(v, Packed):
@@ -90,7 +90,7 @@ def each_head(problem: Problem) -> Iterator[tuple[int, int, HeadRows]]:
 
 
 def slope(head: int, n_head: int, max_bias: float) -> float:
-    """The ALiBi slope of a head, as upstream has it."""
+    """The ALiBi slope of a head, as in upstream."""
     if max_bias <= 0:
         return 1.0
     power = 1 << math.floor(math.log2(n_head))
@@ -100,7 +100,7 @@ def slope(head: int, n_head: int, max_bias: float) -> float:
 
 
 def bias(problem: Problem, segment: Segment, b: int, h: int) -> Double:
-    """What the mask adds to the scores, query by token; -inf hides a key."""
+    """The mask's addend to the scores [query, token]; -inf hides a key."""
     n_q = problem.q.shape[2]
     if segment.mask is None:
         return np.zeros((n_q, segment.keys.shape[2]))
@@ -148,7 +148,7 @@ def _softmax(scores: Double, visible: NDArray[np.bool_], values: Double) -> Head
 
 
 def _not_finite(visible: NDArray[np.bool_], values: Double) -> Double:
-    """What values that are not finite add to the channels of the queries that see them: NaN, inf or -inf; else 0."""
+    """The addend of non-finite values, per query and channel that sees them: NaN, inf or -inf; else 0."""
     result = np.zeros((len(visible), values.shape[1]))
     for kind in (np.inf, -np.inf, np.nan):
         there = np.isnan(values) if np.isnan(kind) else values == kind

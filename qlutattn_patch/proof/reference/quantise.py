@@ -26,7 +26,7 @@ Integers = NDArray[np.int64]
 _MAX_HALF = np.float32(65504)
 _MEAN = np.float32(1 / SIZE)
 _UNIT = np.float32(UNIT)
-_FINE = 16  # v, of which the scale is fitted, has steps of 1/16 of a unit
+_FINE = 16  # v, to which the scale is fitted, has steps of 1/16 of a unit
 
 
 def quantise(lanes: NDArray[Any], code: Code) -> Tiles:
@@ -67,7 +67,7 @@ def unpack(data: Bytes, kind: Kind, batch: int, columns: int) -> Tiles:
 
 
 def heads(values: Double, side: str, n_head_kv: int) -> Double:
-    """What tiles hold, [batch, column, tile, lane, depth], as [batch, kv head, token, channel]."""
+    """Tile values [batch, column, tile, lane, depth] as [batch, kv head, token, channel]."""
     if side == "v":
         values = values.swapaxes(-1, -2)
     batch, columns, count = values.shape[:3]  # [batch, column, tile, token, element]
@@ -95,7 +95,7 @@ def _rint(values: Single) -> Integers:
 
 
 def _choose(u: Integers, code: Code) -> Codes:
-    """The codes of integers: how many thresholds are not greater: midpoints of levels, halves away from 0."""
+    """The code of each integer: the number of thresholds (midpoints of levels, halves away from 0) not above it."""
     clipped = np.clip(u, -128, 127)
     codes = np.zeros(u.shape, np.uint8)
     for low, high in pairwise(code.levels):

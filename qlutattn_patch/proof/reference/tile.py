@@ -23,7 +23,7 @@ Double = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Code:
-    """What codes stand for, in units of 1/64 of a lane's scale; where the packer starts; how they are stored."""
+    """The levels of codes, in units of 1/64 of a lane's scale; the packer's initial scale; the storage layout."""
 
     levels: tuple[int, ...]
     rms_to_scale: float
@@ -43,8 +43,8 @@ class Code:
         return self.code_bytes + (4 if self.has_offset else 2) * SIZE
 
 
-# The codes of the six types by their bits. They are stated here again, and not read from templates/formats.toml, so
-# that a wrong table there is seen. Of other types only the table is known.
+# The codes of the six types by their bits. They are repeated here, not read from templates/formats.toml, so that
+# an error there is detected. Other types come from that file.
 CODES: Mapping[int, Code] = MappingProxyType(
     {
         1: Code((-64, 64), 0.7978846, "lookup"),
@@ -63,12 +63,12 @@ class Kind:
 
     @classmethod
     def of(cls, name: str, added_kinds: Mapping[str, Kind] = MappingProxyType({})) -> Kind:
-        """The kind that a type's name stands for: one of the six, else one of `added_kinds`."""
+        """The kind of a type by name: one of the six, else one of `added_kinds`."""
         match = re.fullmatch(r"qlutattn_([kv])([124])_128x128", name)
         if match:
             return cls(match[1], CODES[int(match[2])])
         if name not in added_kinds:
-            raise ValueError(f"'{name}' is no QLUTATTN type")
+            raise ValueError(f"'{name}' is not a QLUTATTN type")
         return added_kinds[name]
 
     @property
@@ -86,7 +86,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Tiles:
-    """Tiles taken apart: `codes` [..., lane, depth], `scale` and `offset` (0 where there is none) [..., lane]."""
+    """Unpacked tiles: `codes` [..., lane, depth], `scale` and `offset` (0 where there is none) [..., lane]."""
 
     code: Code
     codes: Codes
@@ -98,11 +98,11 @@ class Tiles:
         return np.asarray(self.code.levels, np.float64)[self.codes] / UNIT
 
     def values(self) -> Double:
-        """The values that the codes stand for, exactly."""
+        """The exact decoded values."""
         return self.scale.astype(np.float64)[..., None] * self.levels() + self.offset.astype(np.float64)[..., None]
 
     def sizes(self) -> Double:
-        """The magnitudes that float32 adds up to make each value, which may cancel."""
+        """The magnitudes of the float32 summands of each value, which may cancel."""
         scaled = self.scale.astype(np.float64)[..., None] * np.abs(self.levels())
         return scaled + np.abs(self.offset.astype(np.float64))[..., None]
 
@@ -159,7 +159,7 @@ def _dot_codes(data: Bytes, bits: int) -> Codes:
 
 
 def _join(codes: Codes, bits: int) -> Codes:
-    """Put the codes of the last axis into one byte, the first one lowest."""
+    """Pack the codes of the last axis into one byte, the first one in the lowest bits."""
     shifts = np.arange(codes.shape[-1], dtype=np.uint8) * np.uint8(bits)
     joined: Codes = np.bitwise_or.reduce(codes << shifts, axis=-1)
     return joined

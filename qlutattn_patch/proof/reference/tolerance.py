@@ -1,4 +1,4 @@
-"""How far from float64 a kernel that rounds its vectors to int8 may be: docs/align.md, element by element."""
+"""The tolerance of kernels that round their vectors to int8, element by element (docs/align.md)."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _spread(weights: Double, values: Double, out: Double) -> Double:
 def _second_order(p: Double, log_p: Double, noise: Double, rows: HeadRows, values: Double, out: Double) -> Double:
     sigma = np.sqrt(noise.max(axis=1, keepdims=True, initial=0.0))
     reach = 3 * sigma * (1 + 2 * np.minimum(1.0, sigma))
-    grown = np.exp(np.minimum(log_p + reach, 300.0)) - p * (1 + reach)  # a weight of 1e-99 may come to win
+    grown = np.exp(np.minimum(log_p + reach, 300.0)) - p * (1 + reach)  # even a weight of 1e-99 may dominate
     excess = np.where(reach < 1, p * (np.expm1(np.minimum(reach, 1.0)) - reach), np.maximum(grown, 0.0))
     bound = np.sqrt(excess.sum(axis=1, keepdims=True) * _spread(excess, values, out))
     seen = rows.visible.any(axis=0)
@@ -106,7 +106,7 @@ def _score_variance(problem: Problem, b: int, h: int) -> Double:
 
 def _tile_variance(problem: Problem, packed: Packed, q: Double, b: int, h: int) -> Double:
     total = np.zeros((len(q), packed.tiles.codes.shape[2] * SIZE))
-    for column, part, channels in _pieces(problem, h):
+    for column, part, channels in _head_slices(problem, h):
         steps = step(q[:, channels], packed.kernel)
         lanes = lane_variance(_column(packed.tiles, b, column), part).reshape(-1)
         total += np.square(steps)[:, None] * lanes
@@ -114,14 +114,14 @@ def _tile_variance(problem: Problem, packed: Packed, q: Double, b: int, h: int) 
 
 
 def _value_variance(problem: Problem, b: int, h: int, p: Double) -> Double:
-    """The variance that the tables of V bring to the result, query by channel."""
+    """The variance of the result [query, channel] from the tables of V."""
     total = np.zeros((len(p), problem.q.shape[3]))
     start = 0
     for segment in problem.segments:
         end = start + segment.keys.shape[2]
         if segment.packed_v is not None and end > start:
             steps = step(p[:, start:end].reshape(len(p), -1, SIZE), segment.packed_v.kernel)
-            for column, part, channels in _pieces(problem, h):
+            for column, part, channels in _head_slices(problem, h):
                 lanes = lane_variance(_column(segment.packed_v.tiles, b, column), slice(0, SIZE))
                 total[:, channels] += np.square(steps) @ lanes[:, part]
         start = end
@@ -129,14 +129,14 @@ def _value_variance(problem: Problem, b: int, h: int, p: Double) -> Double:
 
 
 def _score_size(problem: Problem, segment: Segment, b: int, h: int) -> Double:
-    """A bound on the sum of the magnitudes that float32 adds up for each score."""
+    """A bound on the sum of the magnitudes of each score's float32 summands."""
     q = np.abs(problem.q[b, h])
     keys = np.abs(segment.keys[b, problem.kv_head(h)])
     if segment.packed_k is None:
         plain: Double = q @ keys.T
         return plain
     total = np.zeros((len(q), keys.shape[0]))
-    for column, _, channels in _pieces(problem, h):
+    for column, _, channels in _head_slices(problem, h):
         k = _column(segment.packed_k.tiles, b, column)
         lanes = 2 * k.scale.astype(np.float64) + np.abs(k.offset.astype(np.float64))
         total += q[:, channels].sum(axis=1, keepdims=True) * lanes.reshape(-1)
@@ -144,7 +144,7 @@ def _score_size(problem: Problem, segment: Segment, b: int, h: int) -> Double:
 
 
 def _value_sizes(problem: Problem, b: int, h: int) -> Double:
-    """The magnitudes that float32 adds up for each token and channel."""
+    """The magnitudes of the float32 summands, by token and channel."""
     kv = problem.kv_head(h)
     sizes = [
         np.abs((segment.values if segment.value_sizes is None else segment.value_sizes)[b, kv])
@@ -161,8 +161,8 @@ def _column(tiles: Tiles, b: int, column: int) -> Tiles:
     return Tiles(tiles.code, tiles.codes[at], tiles.scale[at], tiles.offset[at])
 
 
-def _pieces(problem: Problem, h: int) -> Iterator[tuple[int, slice, slice]]:
-    """Where a head's kv head lies: column of tiles, part of that tile's 128 elements, channels of the head."""
+def _head_slices(problem: Problem, h: int) -> Iterator[tuple[int, slice, slice]]:
+    """The location of a head's kv head: column of tiles, slice of that tile's 128 elements, channels of the head."""
     channels = problem.q.shape[3]
     first = problem.kv_head(h) * channels
     for at in range(first, first + channels, min(channels, SIZE)):

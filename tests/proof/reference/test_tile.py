@@ -158,5 +158,5 @@ def test_worked_example_of_the_specification() -> None:
 
 @pytest.mark.parametrize("name", ["qlutattn_k3_128x128", "k4", "q8_0", "qlutattn_k4_128x128x"])
 def test_other_names_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="no QLUTATTN type"):
+    with pytest.raises(ValueError, match="not a QLUTATTN type"):
         Kind.of(name)
