@@ -1,10 +1,10 @@
-"""Where the program starts, as `qlutattn` and as `python -m qlutattn_patch`."""
+"""The entry point, for `qlutattn` and `python -m qlutattn_patch`."""
 
 import sys
 
 
 def main() -> None:
-    """Run the command line; an interrupt is told in one line also while the modules are loading."""
+    """Run the command line; an interrupt prints one line, even while modules are loading."""
     try:
         from qlutattn_patch.commands import main as command_line
 

@@ -1,4 +1,4 @@
-"""Where everything is."""
+"""The paths of the project."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 _VENDORED = Path("vendor", "llama.cpp")
-_SHARE = Path(__file__).resolve().parent / "share"  # what a wheel carries of the project
+_SHARE = Path(__file__).resolve().parent / "share"  # project files in a wheel
 
 
 @dataclass(frozen=True)
 class Workspace:
     """The folders of templates, patches and pin, and the llama.cpp tree that a command works on.
 
-    `root` is a clone of the project, which commands change, or the copy in an installed package, which they only read:
-    then `data` is the user's folder for the vendored tree and its builds, which a clone has within.
+    `root` is a clone of the project, or the read-only copy in an installed package; for the latter, `data` is the
+    user's folder for the vendored tree and its builds, which are in the clone otherwise.
     `tree` is `vendor/llama.cpp` in one of these unless the user names another checkout with `--tree DIR`.
     """
 
@@ -32,7 +32,7 @@ class Workspace:
 
     @classmethod
     def find(cls, tree: Path | None = None, start: Path | None = None) -> Workspace:
-        """Find the clone that holds `start` (default: this package, else the current folder), or what is installed."""
+        """Find the clone that contains `start` (default: this package or the current folder), or the installed copy."""
         starts = [start] if start else [_SHARE.parent, Path.cwd()]
         clones = (candidate for folder in starts for candidate in (folder, *folder.parents) if _is_root(candidate))
         if root := next(clones, None):
@@ -47,23 +47,23 @@ class Workspace:
 
     @classmethod
     def find_clone(cls, command: str, tree: Path | None = None) -> Workspace:
-        """As `find`, for a command that changes templates, patches or the pin."""
+        """Like `find`, for a command that changes templates, patches or the pin."""
         workspace = cls.find(tree)
         if not workspace.is_clone:
             raise ExpectedError(
-                f"'{command}' works on templates/ and patches/ of a clone of qlutattn, and {Path.cwd()} is in none.",
+                f"'{command}' works on templates/ and patches/ of a clone of qlutattn, and {Path.cwd()} is not in one.",
                 f"clone qlutattn, then in the clone: qlutattn {command}",
             )
         return workspace
 
     @property
     def is_clone(self) -> bool:
-        """Whether templates, patches and pin are the user's to change."""
+        """Whether this is a clone, where templates, patches and pin may be changed."""
         return self.data is None
 
     @property
     def home(self) -> Path:
-        """Where the vendored tree and its builds are."""
+        """The folder of the vendored tree and its builds."""
         return self.data or self.root
 
     @property
@@ -78,7 +78,7 @@ class Workspace:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """What a command must be told to work on the same tree."""
+        """The options that make a command work on the same tree."""
         return () if self.is_vendored else ("--tree", str(self.tree))
 
     @property
@@ -94,7 +94,7 @@ class Workspace:
         return self.root / "templates"
 
     def build_dir(self, preset: str) -> Path:
-        """The build tree of a preset; a user's own checkout has its own, below it."""
+        """The build tree of a preset; of a user's checkout, in a folder below it."""
         return self.home / "build" / preset if self.is_vendored else self.tree / f"build-qlutattn-{preset}"
 
 
@@ -119,12 +119,12 @@ def cache_dir() -> Path:
 
 
 def log_dir() -> Path:
-    """Where the log of an unexpected failure goes."""
+    """The folder for logs of internal errors."""
     return cache_dir() / "log"
 
 
 def project_transaction(workspace: Workspace) -> Transaction:
-    """Changes of the project's own files, of which the pin is the last."""
+    """A transaction on the project's own files, with the pin as the last."""
     from qlutattn_patch.system.transaction import Transaction
 
     return Transaction(workspace.root, workspace.root / "vendor" / ".rebase", workspace.pin_file)

@@ -16,14 +16,14 @@ from qlutattn_patch.workspace import Workspace
 @click.command(
     cls=Command,
     examples=[
-        ("qlutattn align --quick", "A minute's look at what was built:"),
+        ("qlutattn align --quick", "A quick check, in about a minute:"),
         ("qlutattn align --filter k4v2", "Only the cases of one pair of types:"),
         ("qlutattn align --quick --json --junit build/align.xml", "As JSON, and as JUnit XML:"),
     ],
 )
 @preset_option
 @click.option("--filter", metavar="REGEX", help="Run only the cases whose id matches.")
-@click.option("--junit", "junit_file", metavar="FILE", type=click.Path(path_type=Path), help="Write JUnit XML too.")
+@click.option("--junit", "junit_file", metavar="FILE", type=click.Path(path_type=Path), help="Also write JUnit XML.")
 @quick_option
 @json_option
 @tree_option

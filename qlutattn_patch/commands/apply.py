@@ -17,13 +17,13 @@ from qlutattn_patch.workspace import Workspace
     cls=Command,
     examples=[
         ("qlutattn apply", "Patch vendor/llama.cpp:"),
-        ("qlutattn apply --tree ../llama.cpp", "Patch a checkout of your own, whose HEAD and index stay:"),
+        ("qlutattn apply --tree ../llama.cpp", "Patch your own checkout, without changing its HEAD or index:"),
     ],
 )
 @json_option
 @tree_option
 def command(as_json: bool, tree: Path | None) -> None:
-    """Put the patch set into the tree: wholly or not at all, and again without harm."""
+    """Apply the patch set to the tree, atomically; a second run changes nothing."""
     from qlutattn_patch.commands.documents import ApplyDocument
     from qlutattn_patch.patches.series import load_series
     from qlutattn_patch.tree.worktree import apply

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.command(
     cls=Command,
     examples=[
-        ("qlutattn bisect 0.3.29 0.3.36 --until applied", "The release from which on the patches do not apply:"),
+        ("qlutattn bisect 0.3.29 0.3.36 --until applied", "The first release to which the patches do not apply:"),
         ("qlutattn bisect --clone ~/llama.cpp v1 HEAD", "The commit of a clone that broke any stage:"),
     ],
 )
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 @jobs_option
 @json_option
 def command(good: str, bad: str, clone: Path | None, until: Until, jobs: int | None, as_json: bool) -> None:
-    """Find the first llama.cpp from GOOD to BAD on which a stage of the matrix fails.
+    """Find the first llama.cpp version from GOOD to BAD on which a stage of the matrix fails.
 
-    Both are releases, or commits of a clone.
+    GOOD and BAD are two releases, or two commits of a clone.
     """
     from qlutattn_patch.upstream import releases
     from qlutattn_patch.upstream.pin import load_pin
@@ -45,7 +45,7 @@ def command(good: str, bad: str, clone: Path | None, until: Until, jobs: int | N
     workspace, cache = Workspace.find(), cache_dir()
     pin = load_pin(workspace.pin_file)
     names = candidates(pin, good, bad, clone)
-    console.step(f"{len(names)} llama.cpps from {good} to {bad}.")
+    console.step(f"{len(names)} versions of llama.cpp from {good} to {bad}.")
     checker = matrix.Checker(workspace.root, cache, jobs=jobs, until=until)
     found = bisect(checker, names, lambda name: releases.named(pin, name, clone, cache))
     if as_json:

@@ -20,7 +20,7 @@ from qlutattn_patch.workspace import Workspace
     examples=[
         ("qlutattn build", "align_attn for this machine:"),
         ("qlutattn build --target llama-server --target llama-cli", "Two of llama.cpp's tools:"),
-        ("qlutattn build --preset asan --jobs 2", "With sanitizers, by two compilers at once:"),
+        ("qlutattn build --preset asan --jobs 2", "With sanitizers, two compile jobs:"),
     ],
     epilog="\b\nPresets:\n" + "\n".join(f"  {preset.name:8}{preset.summary}" for preset in PRESETS.values()),
 )
@@ -32,7 +32,7 @@ from qlutattn_patch.workspace import Workspace
     default=[DEFAULT_TARGET],
     show_default=True,
     shell_complete=complete.one_of(complete.targets),
-    help="What to build; repeatable.",
+    help="Target to build; repeatable.",
 )
 @click.option(
     "--type",

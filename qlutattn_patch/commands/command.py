@@ -1,4 +1,4 @@
-"""What every command has: help with examples, and the options that say how much is told and in which colours."""
+"""The base of all commands: help with examples, and the options for verbosity and colours."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _EVERYWHERE = "everywhere"
 
 
 class Command(click.Command):
-    """A command whose help ends with examples: pairs of what to type and what that does."""
+    """A command whose help ends with examples: pairs of a command line and its description."""
 
     def __init__(self, *args: Any, examples: Sequence[tuple[str, str]] = (), **settings: Any) -> None:
         super().__init__(*args, **settings)
@@ -21,14 +21,14 @@ class Command(click.Command):
         self.params += everywhere()
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The command's own options, then those that every command has."""
+        """The command's own options, then the common ones."""
         own: list[tuple[str, str]] = []
         common: list[tuple[str, str]] = []
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
             if record is not None:
                 (common if getattr(param, _EVERYWHERE, False) or "--help" in param.opts else own).append(record)
-        for title, records in (("Options", own), ("Options of every command", common)):
+        for title, records in (("Options", own), ("Common options", common)):
             if records:
                 with formatter.section(title):
                     formatter.write_dl(records)
@@ -39,7 +39,7 @@ class Command(click.Command):
 
 
 def write_examples(examples: Sequence[tuple[str, str]], formatter: click.HelpFormatter) -> None:
-    """A section of commands to type, each below what it does."""
+    """A section of example commands, each below its description."""
     if examples:
         with formatter.section("Examples"):
             for number, (line, what) in enumerate(examples):
@@ -50,9 +50,9 @@ def write_examples(examples: Sequence[tuple[str, str]], formatter: click.HelpFor
 
 
 def everywhere() -> list[click.Parameter]:
-    """The options that the program and each of its commands have; they count from where they stand on."""
+    """The options that the program and each command accept; each takes effect when it is parsed."""
 
-    def told(act: Callable[[Any], None]) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def apply_if_given(act: Callable[[Any], None]) -> Callable[[click.Context, click.Parameter, Any], None]:
         return lambda _, __, value: act(value) if value else None
 
     made = [
@@ -61,24 +61,24 @@ def everywhere() -> list[click.Parameter]:
             is_flag=True,
             is_eager=True,
             expose_value=False,
-            callback=told(lambda _: console.be_quiet()),
-            help="Say nothing on stderr but errors.",
+            callback=apply_if_given(lambda _: console.be_quiet()),
+            help="Print only errors to stderr.",
         ),
         click.Option(
             ["-v", "--verbose"],
             is_flag=True,
             is_eager=True,
             expose_value=False,
-            callback=told(lambda _: console.be_verbose()),
-            help="Say which programs are run.",
+            callback=apply_if_given(lambda _: console.be_verbose()),
+            help="Print each program that is run.",
         ),
         click.Option(
             ["--color"],
             type=click.Choice(console.COLORS),
             is_eager=True,
             expose_value=False,
-            callback=told(console.set_color),
-            help="Colours: where there is a terminal (auto, which NO_COLOR and FORCE_COLOR change), always, or never.",
+            callback=apply_if_given(console.set_color),
+            help="Colours: on a terminal (auto; NO_COLOR and FORCE_COLOR override it), always, or never.",
         ),
     ]
     for option in made:

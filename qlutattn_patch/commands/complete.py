@@ -1,4 +1,4 @@
-"""What a shell can complete beyond options and choices: read from files, in no time, and never from a network."""
+"""Shell completion of values, from local files only, without network access."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
 def one_of(find: Callable[[], Iterable[str]]) -> Complete:
-    """Complete one word; a project that cannot be read completes nothing."""
+    """Complete one word; complete nothing if the project cannot be read."""
 
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         return [CompletionItem(word) for word in _found(find) if word.startswith(incomplete)]
@@ -27,7 +27,7 @@ def one_of(find: Callable[[], Iterable[str]]) -> Complete:
 
 
 def list_of(find: Callable[[], Iterable[str]]) -> Complete:
-    """Complete the last word of a list with commas, without those that stand in it already."""
+    """Complete the last word of a comma-separated list, without repeating words."""
 
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         *before, last = incomplete.split(",")
@@ -38,7 +38,7 @@ def list_of(find: Callable[[], Iterable[str]]) -> Complete:
 
 
 def caches() -> list[str]:
-    """The caches that eval takes: upstream's, and each pair of ours, alone and with the notation of window and sink."""
+    """The caches that eval accepts: upstream's, and each packed pair, without and with window and sink."""
     from qlutattn_patch.measure.caches import UPSTREAM
 
     keys, values = _sides()
@@ -47,14 +47,14 @@ def caches() -> list[str]:
 
 
 def bench_caches() -> list[str]:
-    """The caches that bench takes."""
+    """The caches that bench accepts."""
     keys, values = _sides()
     pairs = [k + v for k in keys for v in values]
     return ["f16", "q8_0", "q4_0", *(pair + size for pair in pairs for size in ("", "+w512")), "w512"]
 
 
 def targets() -> list[str]:
-    """The programs that the tree's own cmake files name, ours first."""
+    """The programs in the tree's cmake files, align_attn and bench_attn first."""
     tree = Workspace.find().tree
     files = [path for top in ("tools", "examples") for path in (tree / top).glob("*/CMakeLists.txt")]
     texts = [path.read_text(encoding="utf-8", errors="replace") for path in sorted(files)]
@@ -64,7 +64,7 @@ def targets() -> list[str]:
 
 
 def releases() -> list[str]:
-    """The releases that are in the cache, and the pinned one."""
+    """The cached releases, and the pinned one."""
     from qlutattn_patch.upstream.pin import SdistSource, load_pin
 
     sources = load_pin(Workspace.find().pin_file).sources

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 @click.command(
     cls=Command,
     examples=[
-        ("qlutattn doctor", "What is here, and the line that installs the rest:"),
+        ("qlutattn doctor", "Tools found and missing, and the command that installs the rest:"),
         ("qlutattn doctor --json", "The same as JSON:"),
     ],
 )
 @json_option
 def command(as_json: bool) -> None:
-    """Say what this machine has, what it lacks and what for, and the one line that installs it."""
+    """Report which tools are found or missing, what they are needed for, and how to install them."""
     import msgspec
 
     from qlutattn_patch.building import doctor
@@ -44,7 +44,7 @@ def command(as_json: bool) -> None:
             console.out(f"To install what is missing: {report.install}")
     if not report.ok:
         lacking = ", ".join(finding.name for finding in report.missing if finding.required)
-        raise CheckFailed(f"`qlutattn run` can not work here without: {lacking}.")
+        raise CheckFailed(f"`qlutattn run` cannot work here without: {lacking}.")
 
 
 def _row(finding: Finding) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the commands print with --json that only put together what others have found."""
+"""The JSON documents of commands that have no result type of their own."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from qlutattn_patch.system.records import Digest, Record, Versioned, doc
 from qlutattn_patch.upstream.pin import Pinned
 
 _Tree = Annotated[str, doc("the folder of the tree")]
-_Changed = Annotated[bool, doc("whether there was anything to do")]
+_Changed = Annotated[bool, doc("whether anything changed")]
 _Series = Annotated[Digest, doc("the sha256 of the patch set")]
 FileKind = Literal["missing", "changed", "orphaned", "foreign", "created", "removed"]
 _Patches = Annotated[list[str], doc("the patches, in order")]
 
 
 class VendorDocument(Versioned, frozen=True):
-    """What llama.cpp is in the vendored tree now."""
+    """The llama.cpp that is in the vendored tree."""
 
     tree: _Tree
     changed: _Changed
@@ -46,8 +46,8 @@ class GeneratedFile(Record, frozen=True):
     kind: Annotated[
         FileKind,
         doc(
-            "with --check what is wrong: missing, changed, orphaned; without, what was done: created, changed, removed;"
-            " foreign: not generated, and left alone"
+            "with --check, the difference: missing, changed, orphaned; without, the action: created, changed, removed;"
+            " foreign: not a generated file, never changed"
         ),
     ]
     path: Annotated[str, doc("relative to the project")]
@@ -77,10 +77,10 @@ class TypeEntry(Record, frozen=True):
     name: str
     id: Annotated[int, doc("in ggml's enum")]
     bits: Annotated[int, doc("of a code")]
-    lanes: Annotated[Literal["token", "channel"], doc("what shares a scale and an offset")]
+    lanes: Annotated[Literal["token", "channel"], doc("the axis whose values share a scale and an offset")]
     tile_bytes: Annotated[int, doc("of a tile of 128 × 128")]
     bpw: Annotated[float, doc("bits per value")]
-    saving: Annotated[float, doc("the part of f16 that is saved")]
+    saving: Annotated[float, doc("the fraction of f16's memory that is saved")]
 
 
 class TypesDocument(Versioned, frozen=True):
@@ -90,7 +90,7 @@ class TypesDocument(Versioned, frozen=True):
 
 
 class FindingEntry(Record, frozen=True):
-    """One thing that was looked for."""
+    """A tool, package or resource that was checked."""
 
     name: str
     ok: Annotated[bool, doc("whether it is there")]
@@ -103,7 +103,7 @@ class FindingEntry(Record, frozen=True):
 class DoctorDocument(Versioned, frozen=True):
     """What this machine has and lacks."""
 
-    machine: Annotated[str, doc("its family of instruction sets")]
-    isa: Annotated[list[str], doc("the processor's, of those that matter here")]
+    machine: Annotated[str, doc("its instruction set family")]
+    isa: Annotated[list[str], doc("the processor's relevant instruction sets")]
     findings: list[FindingEntry]
-    install: Annotated[str | None, doc("one line that installs what is missing")]
+    install: Annotated[str | None, doc("the command that installs what is missing")]

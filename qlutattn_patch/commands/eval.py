@@ -20,15 +20,15 @@ _COUNT = click.IntRange(min=1)
 @click.command(
     cls=Command,
     examples=[
-        ("qlutattn eval --model M.gguf --text T.txt", "The usual caches:"),
+        ("qlutattn eval --model M.gguf --text T.txt", "The default caches:"),
         (
             "qlutattn eval --model M.gguf --text T.txt --types q4_0,K4V4+w512+s128,K4 --chunks 8",
-            "Others, with a window and a sink of their own, on the beginning of the text:",
+            "Chosen caches, one with its own window and sink, on the first 8 chunks:",
         ),
     ],
 )
 @click.option("--model", metavar="M.gguf", type=click.Path(path_type=Path), required=True, help="The model.")
-@click.option("--text", metavar="T.txt", type=click.Path(path_type=Path), required=True, help="What it reads.")
+@click.option("--text", metavar="T.txt", type=click.Path(path_type=Path), required=True, help="The text to evaluate.")
 @click.option(
     "--ctx", "n_ctx", metavar="N", type=click.IntRange(min=8), default=1024, show_default=True, help="Tokens."
 )
@@ -37,18 +37,18 @@ _COUNT = click.IntRange(min=1)
     metavar="LIST",
     default=JUDGED,
     shell_complete=complete.list_of(complete.caches),
-    help=f"Of f16, q8_0 and its like, K4V2, K4 (keys alone), V4, K4V4+w512+s128 (default: {JUDGED}).",
+    help=f"Caches such as q8_0, K4V2, K4 (keys alone), K4V4+w512 (default: {JUDGED}).",
 )
-@click.option("--kv-window", "window", metavar="N", type=click.IntRange(min=0), help="Newest tokens that stay f16.")
-@click.option("--kv-sink", "sink", metavar="N", type=click.IntRange(min=0), help="First tokens that stay f16.")
-@click.option("--chunks", metavar="N", type=_COUNT, help="Read no more than N contexts of the text.")
-@click.option("--threads", metavar="N", type=_COUNT, help="How many threads (default: as llama.cpp chooses).")
+@click.option("--kv-window", "window", metavar="N", type=click.IntRange(min=0), help="Newest tokens kept in f16.")
+@click.option("--kv-sink", "sink", metavar="N", type=click.IntRange(min=0), help="First tokens kept in f16.")
+@click.option("--chunks", metavar="N", type=_COUNT, help="Evaluate at most N contexts of the text.")
+@click.option("--threads", metavar="N", type=_COUNT, help="Number of threads (default: llama.cpp's).")
 @preset_option
 @plot_option
 @json_option
 @tree_option
 def command(preset: str, plot: Path | None, as_json: bool, tree: Path | None, **choice: object) -> None:
-    """Judge caches by a model's answers: perplexity, and divergence from an f16 cache (llama-perplexity's protocol)."""
+    """Evaluate caches on a model: perplexity, and KL divergence from an f16 cache (with llama-perplexity)."""
     from qlutattn_patch.measure import plots
     from qlutattn_patch.measure.evaluate import COLUMNS, RIGHT, Settings, evaluate
 

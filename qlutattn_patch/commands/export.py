@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 @click.command(
     cls=Command,
     examples=[
-        ("qlutattn export --dry-run", "See where each edit of vendor/llama.cpp would go:"),
-        ("qlutattn export", "Carry them back, and make patches/ anew:"),
+        ("qlutattn export --dry-run", "Show where each edit of vendor/llama.cpp would go:"),
+        ("qlutattn export", "Export the edits, and generate patches/ again:"),
         ("qlutattn export --tree ../llama.cpp", "The same for a checkout of your own:"),
     ],
 )
-@click.option("--dry-run", is_flag=True, help="Say where each edit would go, and write nothing.")
+@click.option("--dry-run", is_flag=True, help="Print where each edit would go, and write nothing.")
 @json_option
 @tree_option
 def command(dry_run: bool, as_json: bool, tree: Path | None) -> None:
-    """Carry edits made in the patched tree back to templates/, all of them or none.
+    """Export edits of the patched tree to templates/, all of them or none.
 
-    Whole new files go to the overlay, edits of upstream's files to the hooks whose text they are in. Patches and
-    generated docs are made anew, and the tree counts as patched with them.
+    New files go to the overlay, edits of upstream's files to the hooks that contain them. Patches and generated docs
+    are generated again, and the tree counts as patched with them.
     """
     from qlutattn_patch.export.export import export
 
@@ -52,12 +52,12 @@ def command(dry_run: bool, as_json: bool, tree: Path | None) -> None:
         console.show([line for refused in exported.refused for line in refused.lines])
         count = "1 edit" if len(exported.refused) == 1 else f"{len(exported.refused)} edits"
         console.error(
-            f"{count} of {workspace.tree} cannot be carried back as above; nothing was changed.",
-            "do what is said of each, then: qlutattn export",
+            f"{count} of {workspace.tree} cannot be exported, see above; nothing was changed.",
+            "follow the hint of each, then: qlutattn export",
         )
         raise CheckFailed
-    done = "would be as the tree is" if dry_run else "are as the tree is"
-    console.step(f"templates/ and patches/ {done}." if exported.changed else "There is nothing to carry back.")
+    done = "would match the tree" if dry_run else "match the tree"
+    console.step(f"templates/ and patches/ {done}." if exported.changed else "There is nothing to export.")
 
 
 def _line(item: Carried) -> str:

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     cls=Command,
     examples=[
         ("qlutattn generate", "After an edit in templates/:"),
-        ("qlutattn generate --check", "Only say whether patches/ and docs/ are up to date:"),
+        ("qlutattn generate --check", "Only check whether patches/ and docs/ are up to date:"),
     ],
 )
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if anything is missing, changed or orphaned.")
 @json_option
 @tree_option
 def command(check: bool, as_json: bool, tree: Path | None) -> None:
-    """Make patches/ and the generated docs from templates/ and the pristine upstream."""
+    """Generate patches/ and parts of docs/ from templates/ and the pristine upstream."""
     from qlutattn_patch.commands import schemas
     from qlutattn_patch.commands.documents import GeneratedFile, GenerateDocument
     from qlutattn_patch.patches.generate import generate
@@ -51,7 +51,7 @@ def command(check: bool, as_json: bool, tree: Path | None) -> None:
         for item in drift:
             console.out(_line(workspace, item, check))
     if not ok:
-        raise CheckFailed(f"{len(drift)} generated files are not up to date; mend with: qlutattn generate")
+        raise CheckFailed(f"{len(drift)} generated files are not up to date; fix with: qlutattn generate")
     count = len(generated.series.patches)
     console.step(f"{count} patches are {'as generated' if check or not drift else 'written'}.")
 

@@ -1,4 +1,4 @@
-"""The command group: registers commands, and is the one error boundary."""
+"""The command group and the error boundary."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from qlutattn_patch.system.errors import (
 )
 
 GROUPS = {
-    "The whole job": ("run",),
-    "Step by step": ("vendor", "generate", "apply", "revert", "status", "build", "align"),
+    "All steps": ("run",),
+    "Single steps": ("vendor", "generate", "apply", "revert", "status", "build", "align"),
     "Measure": ("bench", "eval"),
-    "Look": ("types", "doctor"),
+    "Inspect": ("types", "doctor"),
     "Maintain": ("export",),
-    "Other llama.cpps": ("matrix", "bisect", "rebase"),
+    "Other versions of llama.cpp": ("matrix", "bisect", "rebase"),
 }
 COMMANDS = tuple(name for names in GROUPS.values() for name in names)
 _EXAMPLES = (
-    ("qlutattn run", "Get llama.cpp, patch it, build it, and prove it:"),
-    ("qlutattn status", "See where things stand, and what to type next:"),
-    ("qlutattn build --help", "Read about one command:"),
+    ("qlutattn run", "Get llama.cpp, patch it, build it, and check it:"),
+    ("qlutattn status", "Show the state, and the next command:"),
+    ("qlutattn build --help", "Show the help of one command:"),
 )
 
 
 class _LazyGroup(click.Group):
-    """Imports a command's module when it is asked for, so that one command does not wait for the others' libraries."""
+    """A group that imports a command's module on first use, so that start-up stays fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -52,7 +52,7 @@ class _LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The commands with one line each, in groups."""
+        """The commands in groups, one line each."""
         width = max(map(len, COMMANDS))
         for title, names in GROUPS.items():
             found = [(name, self.get_command(ctx, name)) for name in names]
@@ -83,24 +83,24 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
             is_eager=True,
             expose_value=False,
             callback=_print_version,
-            help="Say which qlutattn this is, for which llama.cpp, and with which patches.",
+            help="Print the versions of qlutattn, llama.cpp and the patch set.",
         ),
         *everywhere(),
     ],
 )
 def group() -> None:
-    """Turn a stock llama.cpp into one with QLUTATTN, low-bit KV caches read straight from their codes."""
+    """Patch llama.cpp with QLUTATTN: low-bit KV caches, and attention that reads them without decoding."""
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
-    """Run and exit: 0 fine, 1 a check said no, 2 usage, 3 expected failure, 70 bug, 130 interrupted."""
+    """Run and exit: 0 success, 1 failed check, 2 usage, 3 expected failure, 70 internal error, 130 interrupted."""
     interrupts.install()
     code = run(argv)
-    interrupts.ignore()  # all is done and said
+    interrupts.ignore()  # nothing left to clean up
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python writes what is left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's flush at exit
     sys.exit(code)
 
 
@@ -125,30 +125,30 @@ def run(argv: list[str] | None = None) -> int:
         console.error(failure.cause, failure.hint)
         return EXIT_EXPECTED
     except BrokenPipeError:
-        return EXIT_OK  # whoever reads what we print, `head` for one, has enough
+        return EXIT_OK  # the reader of stdout, such as `head`, has closed it
     except SystemExit:
-        if sys.stdout is not stdout:  # click has met the same, wrapped it, and would say 1
+        if sys.stdout is not stdout:  # click caught the same error, wrapped stdout, and would exit with 1
             return EXIT_OK
         raise
     except Exception as failure:
-        told = from_system(failure) if isinstance(failure, OSError) else None
-        if told is None:
+        expected = from_system(failure) if isinstance(failure, OSError) else None
+        if expected is None:
             return _bug(argv)
-        console.error(told.cause, told.hint)
+        console.error(expected.cause, expected.hint)
         return EXIT_EXPECTED
-    return code if isinstance(code, int) else EXIT_OK  # a number is from --help and --version
+    return code if isinstance(code, int) else EXIT_OK  # --help and --version return a number
 
 
 def _bug(argv: list[str] | None) -> int:
     import traceback
 
     where = _keep_log(f"argv: {argv if argv is not None else sys.argv[1:]}\n\n{traceback.format_exc()}")
-    console.error(f"This is a bug in qlutattn: {_last_line()}. {where}", "report it with that log")
+    console.error(f"Internal error: {_last_line()}. {where}", "report it with that log")
     return EXIT_BUG
 
 
 def _keep_log(text: str) -> str:
-    """Write what only we can use into a file, and say where; on stderr if nothing can be written."""
+    """Write the traceback to a log file and return where it is; if that fails, return the text itself."""
     import tempfile
     from datetime import datetime, timezone
 
@@ -162,7 +162,7 @@ def _keep_log(text: str) -> str:
         except OSError:
             continue
         return f"The log is {folder / name}."
-    return f"No log could be written; it would say: {text!r}."
+    return f"No log could be written; its text: {text!r}."
 
 
 def _last_line() -> str:

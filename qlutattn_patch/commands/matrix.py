@@ -27,7 +27,7 @@ def _shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
         return None
     part, _, count = value.partition("/")
     if not (part.isdecimal() and count.isdecimal() and 1 <= int(part) <= int(count)):
-        raise click.BadParameter(f"'{value}' is not a shard such as 2/4, the second of four.", ctx, param)
+        raise click.BadParameter(f"'{value}' is not a shard such as 2/4 (the second of four).", ctx, param)
     return int(part), int(count)
 
 
@@ -47,13 +47,13 @@ def _shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     metavar="DIR",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="A checkout of llama.cpp: what its HEAD is; repeatable.",
+    help="A checkout of llama.cpp, tested at its HEAD; repeatable.",
 )
 @clone_option
 @until_option
 @preset_option
 @jobs_option
-@click.option("--shard", metavar="I/N", callback=_shard, help="Only each N-th upstream, from the I-th on.")
+@click.option("--shard", metavar="I/N", callback=_shard, help="Only every N-th upstream, starting with the I-th.")
 @json_option
 def command(
     names: tuple[str, ...],
@@ -65,10 +65,10 @@ def command(
     shard: tuple[int, int] | None,
     as_json: bool,
 ) -> None:
-    """Try the templates on many llama.cpps: find the anchors, generate, apply, compile, align.
+    """Test the templates on several llama.cpp versions: find the anchors, generate, apply, compile, align.
 
-    Without arguments these are the last eight releases of the package that the pin names. Each has a work tree of its
-    own in the cache; nothing in this project or in a checkout changes.
+    The default is the last eight releases of the package that the pin names. Each gets its own work tree in the
+    cache; this project and checkouts do not change.
     """
     from qlutattn_patch.upstream import releases
     from qlutattn_patch.upstream.pin import load_pin

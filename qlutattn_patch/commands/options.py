@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ tree_option = click.option(
     "--tree",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Your own git checkout of llama.cpp, in place of vendor/llama.cpp.",
+    help="Your own git checkout of llama.cpp, instead of vendor/llama.cpp.",
 )
 preset_option = click.option(
     "--preset",
     type=click.Choice(list(PRESETS)),
     default="native",
     show_default=True,
-    help="Which way to build.",
+    help="Build preset.",
 )
 jobs_option = click.option(
-    "-j", "--jobs", type=click.IntRange(min=1), help="How many compilers at once (default: one per core)."
+    "-j", "--jobs", type=click.IntRange(min=1), help="Number of parallel compile jobs (default: one per core)."
 )
-quick_option = click.option("--quick", is_flag=True, help="Leave out align_attn's large cases.")
+quick_option = click.option("--quick", is_flag=True, help="Skip align_attn's large cases.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document (docs/json.md).")
-plot_option = click.option("--plot", metavar="FILE.svg|png", type=click.Path(path_type=Path), help="Draw it, too.")
+plot_option = click.option("--plot", metavar="FILE.svg|png", type=click.Path(path_type=Path), help="Also draw a plot.")
 
-# of the commands that work on other upstreams than the pinned one
+# of the commands that work on upstreams other than the pinned one
 clone_option = click.option(
     "--clone",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="A git clone of llama.cpp, in which names that are no versions are looked up.",
+    help="A git clone of llama.cpp, for names that are commits.",
 )
 until_option = click.option(
     "--until",

@@ -1,4 +1,4 @@
-"""How commands print: the envelope of their documents, and what ends in the same thing."""
+"""Output of commands: the envelope of JSON documents, and the report of align."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def document(ok: bool, record: Versioned) -> None:
-    """Print a command's JSON document: `schema`, `command` and `ok` first, which all documents have."""
+    """Print a command's JSON document: `schema`, `command` and `ok` first, as in all documents."""
     from qlutattn_patch.system.records import plain
 
     name = click.get_current_context().info_name
@@ -23,7 +23,7 @@ def document(ok: bool, record: Versioned) -> None:
 
 
 def end_with(report: Report, as_json: bool) -> None:
-    """Print align's report, as the last thing that a command does: exit code 1 if a case failed."""
+    """Print align's report and end the command: exit code 1 if a case failed."""
     from qlutattn_patch.proof.align import COLUMNS, RIGHT
 
     if as_json:

@@ -18,7 +18,7 @@ from qlutattn_patch.workspace import Workspace, cache_dir
     cls=Command,
     examples=[
         ("qlutattn rebase 0.3.36", "Move to a release:"),
-        ("qlutattn rebase 0.3.36 --clone ~/llama.cpp", "The same, with the whole id of its commit in the pin:"),
+        ("qlutattn rebase 0.3.36 --clone ~/llama.cpp", "The same, with the full commit id in the pin:"),
     ],
 )
 @click.argument("version", shell_complete=complete.one_of(complete.releases))
@@ -26,14 +26,14 @@ from qlutattn_patch.workspace import Workspace, cache_dir
     "--clone",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="A git clone of llama.cpp that knows the release's commit by its whole id.",
+    help="A git clone of llama.cpp that has the release's commit.",
 )
 @jobs_option
 @json_option
 def command(version: str, clone: Path | None, jobs: int | None, as_json: bool) -> None:
     """Move the pin to another release if the templates pass every stage on it; otherwise change nothing.
 
-    Pin, patches and generated docs change in one step; then the tree follows, patched.
+    Pin, patches and generated docs change in one step; then the tree is vendored and patched again.
     """
     from qlutattn_patch.workflow.documents import RebaseDocument
     from qlutattn_patch.workflow.rebase import rebase
@@ -45,4 +45,4 @@ def command(version: str, clone: Path | None, jobs: int | None, as_json: bool) -
         for path in rebased.changed:
             console.out(f"changed  {path}")
     cases = f", {rebased.row.cases} cases of align_attn" if rebased.row.cases else ""
-    console.step(f"The project is for {version} now (llama.cpp {rebased.row.commit}{cases}).")
+    console.step(f"The project is now at {version} (llama.cpp {rebased.row.commit}{cases}).")

@@ -23,7 +23,7 @@ from qlutattn_patch.workspace import Workspace
 @json_option
 @tree_option
 def command(as_json: bool, tree: Path | None) -> None:
-    """Take the patch set out of the tree again: the files are those of its base commit."""
+    """Remove the patch set from the tree: restore the files of its base commit."""
     from qlutattn_patch.commands.documents import RevertDocument
     from qlutattn_patch.tree.worktree import revert
 

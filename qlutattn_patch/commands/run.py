@@ -15,7 +15,7 @@ from qlutattn_patch.workspace import Workspace
 @click.command(
     cls=Command,
     examples=[
-        ("qlutattn run", "From nothing to proven, for this machine:"),
+        ("qlutattn run", "Every step, for this machine:"),
         ("qlutattn run --preset arm64 --quick", "For arm64, without the large cases:"),
     ],
 )
@@ -25,7 +25,7 @@ from qlutattn_patch.workspace import Workspace
 @json_option
 @tree_option
 def command(preset: str, jobs: int | None, quick: bool, as_json: bool, tree: Path | None) -> None:
-    """Do it all: get llama.cpp, patch it, build it, and prove it with align_attn."""
+    """Get llama.cpp, patch it, build it, and check it with align_attn."""
     from qlutattn_patch.workflow import run_all
 
     end_with(run_all.run(Workspace.find(tree), preset, jobs, quick), as_json)

@@ -1,4 +1,4 @@
-"""docs/schemas: the JSON Schema of each command's document, made from its record."""
+"""docs/schemas: the JSON Schema of each command's document, generated from its record."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _MAY_FAIL = ("align", "doctor", "export", "generate", "matrix", "run")
 
 
 def files(root: Path) -> dict[Path, bytes]:
-    """The schemas by path, of a project that has a folder for them."""
+    """The schemas by path; none if the project has no folder for them."""
     folder = root / "docs" / "schemas"
     if not folder.is_dir():
         return {}
@@ -59,10 +59,10 @@ def schema(command: str) -> dict[str, Any]:
     parts = {name: _tidy(part) for name, part in found.items()}
     document = parts.pop(kind.__name__)
     may_fail = command in _MAY_FAIL
-    ok = "true: the exit code is 0" + ("; false: it is 1, a check said no" if may_fail else "")
+    ok = "true: the exit code is 0" + ("; false: it is 1, a check failed" if may_fail else "")
     envelope = {
         "schema": {"const": 1, "description": "the version of this document"},
-        "command": {"const": command, "description": "which command printed it"},
+        "command": {"const": command, "description": "the command that printed it"},
         "ok": {**({"type": "boolean"} if may_fail else {"const": True}), "description": ok},
     }
     return {
@@ -76,7 +76,7 @@ def schema(command: str) -> dict[str, Any]:
 
 
 def _tidy(node: Any) -> Any:
-    """A schema of what is printed: all keys are there, also those with a default; a choice of types is a list."""
+    """The schema as printed: keys with a default are required too; a choice of types is a list."""
     if isinstance(node, list):
         return [_tidy(one) for one in node]
     if not isinstance(node, dict):
@@ -100,7 +100,7 @@ def _tidy(node: Any) -> Any:
 
 
 def _laid_out(node: Any, indent: str = "") -> str:
-    """JSON in which whatever has room on a line has one line."""
+    """JSON in which each value that fits on one line is on one line."""
     line = json.dumps(node, ensure_ascii=False)
     if len(indent + line) <= _WIDTH or not isinstance(node, (dict, list)):
         return line

@@ -28,7 +28,7 @@ _RESULTS = ("result", "build", "of", "when", "cpu")
 @click.command(
     cls=Command,
     examples=[
-        ("qlutattn status", "The state of vendor/llama.cpp, and what to type next:"),
+        ("qlutattn status", "The state of vendor/llama.cpp, and the next command:"),
         ("qlutattn status --tree ../llama.cpp", "The same for a checkout of your own:"),
         ("qlutattn status --json", "As JSON:"),
     ],
@@ -36,7 +36,7 @@ _RESULTS = ("result", "build", "of", "when", "cpu")
 @json_option
 @tree_option
 def command(as_json: bool, tree: Path | None) -> None:
-    """Say what state the tree is in, and which link from templates to results is stale, why, and what mends it."""
+    """Report the state of the tree, and each stale link from templates to results, with its cause and its fix."""
     from qlutattn_patch.workflow.status import document_of, read_status
 
     workspace = Workspace.find(tree)
@@ -60,13 +60,13 @@ def command(as_json: bool, tree: Path | None) -> None:
         console.out(f"stale: {item.link}: {item.why}")
         console.out(f"  next: {item.next}")
     if status.state in _NEXT:
-        export = "qlutattn export, which carries your changes back to templates/; or "
+        export = "qlutattn export, which writes your changes to templates/; or "
         also = export if status.state == "dirty" and workspace.is_clone else ""
         console.out(f"next: {also}{_NEXT[status.state]}")
 
 
 def _digests(status: Status) -> list[tuple[str, str]]:
-    """The near end of the chain, in the words of `align_attn --version`."""
+    """The digests from templates to tree, labelled as in `align_attn --version`."""
     series = status.series.digest if status.series else None
     known = [("templates", status.templates), ("series", series), ("tree", status.now.tree)]
     return [(name, digest) for name, digest in known if digest]
@@ -78,7 +78,7 @@ def _rows(build: Build) -> list[tuple[str, ...]]:
 
 
 def _format_result(kept: StoredResult) -> str:
-    part = ", a part" if kept.part else ""
+    part = ", partial" if kept.part else ""
     if "passed" in kept.result:
         return f"{kept.kind}{part}: {kept.result['passed']} passed, {kept.result.get('failed')} failed"
     return f"{kept.kind}{part}: {len(kept.result.get('rows', ()))} rows"

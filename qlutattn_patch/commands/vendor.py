@@ -16,7 +16,7 @@ from qlutattn_patch.workspace import Workspace
 @click.command(
     cls=Command,
     examples=[
-        ("qlutattn vendor", "From the cache, or else from the network:"),
+        ("qlutattn vendor", "From the cache or the network:"),
         ("qlutattn vendor --from ~/llama.cpp.tar.gz", "Without a network, from an archive, a folder or a checkout:"),
     ],
 )
@@ -25,11 +25,11 @@ from qlutattn_patch.workspace import Workspace
     "given",
     metavar="PATH",
     type=click.Path(path_type=Path),
-    help="A git checkout, a folder or a tar archive that has the pinned llama.cpp.",
+    help="A git checkout, folder or tar archive with the pinned llama.cpp.",
 )
 @json_option
 def command(given: Path | None, as_json: bool) -> None:
-    """Get the pinned llama.cpp into vendor/llama.cpp, verified to the last byte."""
+    """Get the pinned llama.cpp into vendor/llama.cpp, and verify its files."""
     from qlutattn_patch.commands.documents import VendorDocument
     from qlutattn_patch.tree.vendor import vendor
     from qlutattn_patch.upstream.pin import Pinned, load_pin

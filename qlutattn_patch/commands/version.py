@@ -1,4 +1,4 @@
-"""Which qlutattn this is: its version, the llama.cpp that it is for, and the patches."""
+"""The version of qlutattn, its pinned llama.cpp, and its patch set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from qlutattn_patch.workspace import Workspace
 
 
 def lines() -> list[str]:
-    """Version, pin and series; or, of a copied package, that these two are not there."""
+    """Version, pin and series; a copied package has neither pin nor series."""
     first = f"qlutattn {__version__}"
     try:
         workspace = Workspace.find()

@@ -1,1 +1,1 @@
-"""Jobs of several steps: run, status, matrix, bisect, rebase."""
+"""Workflows of several steps: run, status, matrix, bisect, rebase."""

@@ -1,4 +1,4 @@
-"""The first llama.cpp, between a good and a bad one, on which a stage of the matrix fails."""
+"""Find the first llama.cpp version, between a good and a bad one, on which a stage of the matrix fails."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from qlutattn_patch.workflow.matrix import Checker
 
 @dataclass(frozen=True)
 class Found:
-    """The first upstream that fails, the last one before it, and every row that was needed to know."""
+    """The first upstream that fails, the last one before it, and every tested row."""
 
     first_bad: Row
     last_good: Row
@@ -26,16 +26,14 @@ class Found:
 
 
 def candidates(pin: Pin, good: str, bad: str, clone: Path | None) -> list[str]:
-    """What lies between: releases in the order in which they came out, or commits of a clone along first parents."""
+    """The versions from good to bad: releases in order, or commits of a clone along first parents."""
     if releases.is_version(good) and releases.is_version(bad):
         between = releases.between(pin, good, bad)
         if not between:
-            raise ExpectedError(f"{bad} came out before {good}.", f"qlutattn bisect {bad} {good}")
+            raise ExpectedError(f"{bad} is older than {good}.", f"qlutattn bisect {bad} {good}")
         return between
     if clone is None:
-        raise ExpectedError(
-            f"'{good}' and '{bad}' are not both versions, and for commits there must be a clone.", "add --clone DIR"
-        )
+        raise ExpectedError(f"'{good}' and '{bad}' are not both versions, and commits need a clone.", "add --clone DIR")
     repository = Repository.open(clone)
     ends = [repository.commit_id(revision) for revision in (good, bad)]
     for name, commit in zip((good, bad), ends, strict=True):
@@ -48,7 +46,7 @@ def candidates(pin: Pin, good: str, bad: str, clone: Path | None) -> list[str]:
 
 
 def bisect(checker: Checker, names: Sequence[str], find: Callable[[str], Upstream]) -> Found:
-    """Halve the candidates until the first bad one is next to the last good one."""
+    """Bisect the candidates until the first bad one follows the last good one."""
     rows: dict[int, Row] = {}
 
     def is_good(at: int) -> bool:

@@ -1,4 +1,4 @@
-"""What `qlutattn matrix`, `bisect`, `rebase` and `status` print with --json."""
+"""The JSON documents of matrix, bisect, rebase and status."""
 
 from __future__ import annotations
 
@@ -12,55 +12,55 @@ from qlutattn_patch.workflow.stages import Reached, Stage
 
 Until = Literal["generated", "applied", "compiled", "aligned"]
 _Commit = Annotated[str | None, doc("the commit of llama.cpp, where it is known")]
-_Detail = Annotated[str, doc("what is to be said of it")]
+_Detail = Annotated[str, doc("details")]
 
 
 class Near(Record, frozen=True):
-    """A line that looks like an anchor."""
+    """A line similar to an anchor."""
 
     line: int
     text: str
 
 
 class MissingAnchor(Record, frozen=True):
-    """A hook whose anchor is not where it was: what was found, and what looks most like it."""
+    """A hook whose anchor is missing or ambiguous: the number of matches, and similar lines."""
 
     hook: str
     patch: str
     file: str
     anchor: str
-    found: Annotated[int | None, doc("how often; null: there is no such file")]
-    near: Annotated[tuple[Near, ...], doc("lines that look most like it")]
-    follows: Annotated[str | None, doc("the hook whose failure this follows from")]
+    found: Annotated[int | None, doc("number of matches; null: there is no such file")]
+    near: Annotated[tuple[Near, ...], doc("the most similar lines")]
+    follows: Annotated[str | None, doc("the failed hook that caused this")]
 
 
 class Part(Record, frozen=True):
-    """An optional patch: how far it came, and whether this upstream must have it."""
+    """An optional patch: whether it fits, and whether this upstream needs it."""
 
     patch: str
     stage: Stage
     ok: Annotated[bool, doc("whether it fits")]
-    needed: Annotated[bool, doc("whether this upstream must have it")]
+    needed: Annotated[bool, doc("whether this upstream needs it")]
     detail: str
 
 
 class Row(Record, frozen=True):
     """An upstream: the last stage that passed, or the first that failed, and why."""
 
-    version: Annotated[str, doc("as it was named")]
+    version: Annotated[str, doc("as given")]
     commit: _Commit
     stage: Annotated[Reached, doc("the last stage that passed or the first that failed")]
     ok: Annotated[bool, doc("whether that stage passed")]
     detail: _Detail
     tree: Annotated[str, doc("the git tree id of its files")] = ""
-    moved: Annotated[tuple[MissingAnchor, ...], doc("anchors that are not where they were")] = ()
+    moved: Annotated[tuple[MissingAnchor, ...], doc("missing or ambiguous anchors")] = ()
     optional: Annotated[tuple[Part, ...], doc("the optional patches")] = ()
-    cases: Annotated[int | None, doc("how many of align_attn's passed")] = None
-    cached: Annotated[bool, doc("whether this was known from an earlier run")] = False
+    cases: Annotated[int | None, doc("number of passed cases of align_attn")] = None
+    cached: Annotated[bool, doc("whether this is the result of an earlier run")] = False
 
 
 class MatrixDocument(Versioned, frozen=True):
-    """Each upstream and how far it came."""
+    """Each upstream and the stage that it reached."""
 
     until: Annotated[Until, doc("the last stage that was tried")]
     rows: list[Row]
@@ -86,15 +86,15 @@ class RebaseDocument(Versioned, frozen=True):
 
 
 class Stale(Record, frozen=True):
-    """A link whose far end is not what its near end says, why, and the command that mends it."""
+    """A stale link of the chain, its cause, and the command that fixes it."""
 
     link: Annotated[str, doc("a link of the chain, such as patches -> tree")]
     why: Annotated[str, doc("what differs")]
-    next: Annotated[str, doc("the command that mends it")]
+    next: Annotated[str, doc("the command that fixes it")]
 
 
 class PatchEntry(Record, frozen=True):
-    """A patch, and what it costs when upstream moves."""
+    """A patch, and its cost when upstream changes."""
 
     name: str
     files: list[str]
@@ -104,7 +104,7 @@ class PatchEntry(Record, frozen=True):
 class PatchesMade(Record, frozen=True):
     """The receipt of the patches."""
 
-    templates: Annotated[str, doc("digest of the templates that they were made from")]
+    templates: Annotated[str, doc("digest of the templates that they were generated from")]
     upstream: Annotated[str, doc("id of the upstream tree")]
     patches: Annotated[Mapping[str, str], doc("digest of each")]
 
@@ -117,10 +117,10 @@ class TreeMade(Record, frozen=True):
     series: Annotated[str, doc("digest of the patches that were applied")]
     templates: Annotated[str | None, doc("of the templates behind them")]
     result: Annotated[str, doc("id of the patched tree")]
-    now: Annotated[str | None, doc("id of the files as they are")]
+    now: Annotated[str | None, doc("id of the current files")]
 
 
-_Facts = Annotated[Mapping[str, str], doc("what cmake's cache was made of")]
+_Facts = Annotated[Mapping[str, str], doc("what cmake's cache was configured with")]
 
 
 class Target(Record, frozen=True):
@@ -134,7 +134,7 @@ class Kept(Record, frozen=True):
     """The last result of align, bench or eval, without its rows."""
 
     when: Annotated[str, doc("when it was taken")]
-    part: Annotated[bool, doc("not everything was run")]
+    part: Annotated[bool, doc("a partial run")]
     cpu: Annotated[str, doc("on which processor")]
     kernel: Annotated[str | None, doc("GGML_QLUTATTN_KERNEL")]
     of: Annotated[Origin, doc("of the program")]
@@ -153,7 +153,7 @@ class BuildFolder(Record, frozen=True):
 class Chain(Record, frozen=True):
     """Every receipt, from the templates to the results (docs/provenance.md)."""
 
-    templates: Annotated[str | None, doc("digest of the templates as they are")]
+    templates: Annotated[str | None, doc("digest of the current templates")]
     patches: Annotated[PatchesMade | None, doc("null if it cannot be read")]
     tree: Annotated[TreeMade | None, doc("null if nothing is applied")]
     builds: Annotated[list[BuildFolder], doc("each build folder")]
@@ -167,8 +167,8 @@ class StatusDocument(Versioned, frozen=True):
 
     pin: Pinned
     state: Annotated[State, doc("of the tree")]
-    stale: Annotated[list[Stale], doc("links whose far end is not what the near end says")]
+    stale: Annotated[list[Stale], doc("stale links of the chain")]
     series: Annotated[Digest | None, doc("the sha256 of the patch set")]
-    yours: Annotated[list[str], doc("files with changes that are not of qlutattn's making")]
+    yours: Annotated[list[str], doc("files with changes that qlutattn did not make")]
     patches: Annotated[list[PatchEntry], doc("the patches, in order")]
     chain: Chain

@@ -1,4 +1,4 @@
-"""The patch set on many upstreams: for each, the stages from the anchors to align_attn, and the first that fails."""
+"""Test the patch set on several upstreams: the stages from the anchors to align_attn, up to the first that fails."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from qlutattn_patch.workflow.stages import SOURCE, STAGES, Stage
 from qlutattn_patch.workspace import Workspace
 
 _TAIL = 40
-# the rooms that decide whether a stage passes
-_JUDGES = ("system", "upstream", "templates", "patches", "tree", "building", "proof")
+# the packages that decide whether a stage passes
+_CHECKER_PACKAGES = ("system", "upstream", "templates", "patches", "tree", "building", "proof")
 
 
 class _Passed(Versioned, frozen=True):
@@ -44,7 +44,7 @@ class _Passed(Versioned, frozen=True):
 
 @dataclass(frozen=True)
 class Checker:
-    """What every upstream is checked with; `until` is the last stage that is tried."""
+    """Checks upstreams; `until` is the last stage that is tried."""
 
     root: Path
     cache: Path
@@ -53,7 +53,7 @@ class Checker:
     until: Stage = STAGES[-1]
 
     def check(self, llama: Upstream) -> Row:
-        """Take an upstream through the stages, or read what that gave when nothing was different."""
+        """Run an upstream through the stages, or read the stored result if nothing has changed."""
         receipt = self.cache / "matrix" / f"{self._key(llama)}.json"
         if known := _read(receipt):
             return replace(known, version=llama.name, commit=llama.commit, cached=True)
@@ -93,7 +93,7 @@ class Checker:
         return STAGES.index(self.until) <= STAGES.index(stage)
 
     def _generate(self, llama: Upstream) -> tuple[Series, tuple[Part, ...]]:
-        """The patches that this upstream takes: all, or all but the optional ones from the first that does not fit."""
+        """The patches for this upstream: all, or without the optional ones from the first that does not fit."""
         formats = load_formats(self.root / "templates" / "formats.toml")
         templates = load_templates(self.root / "templates")
         repository = Repository.open(llama.folder)
@@ -109,7 +109,7 @@ class Checker:
             return series, _parts(templates, llama, first, failure.cause)
 
     def _compile(self, row: Row, workspace: Workspace, series: Series) -> Row:
-        """Build align_attn, and what it does not need: the objects of llama that a patch touches."""
+        """Build align_attn, and the objects of llama that a patch touches, which align_attn does not need."""
         optional = {part.patch for part in row.optional}
         theirs = {patch.title: _objects(patch) for patch in series.patches if patch.title in optional}
         required = {path for patch in series.patches if patch.title not in optional for path in _objects(patch)}
@@ -140,9 +140,9 @@ class Checker:
     # --- the receipt
 
     def _key(self, llama: Upstream) -> str:
-        """A digest of all that a row depends on: the templates, the upstream's files, the tools, this program."""
+        """A digest of everything that a row depends on: templates, upstream files, tools, this program."""
         facts: list[object] = [2, llama.tree, self.preset, self.until, _version(llama)]
-        facts += [of_templates(self.root / "templates"), digests.of_rooms(*_JUDGES)]
+        facts += [of_templates(self.root / "templates"), digests.of_rooms(*_CHECKER_PACKAGES)]
         if STAGES.index(self.until) >= STAGES.index("compiled"):
             compilers = toolchain.find_compilers(preset_named(self.preset))
             tools = (toolchain.find_cmake(), toolchain.find_ninja(), compilers.c_program, compilers.cxx_program)
@@ -152,7 +152,7 @@ class Checker:
 
 
 def run(checker: Checker, names: Sequence[str], find: Callable[[str], Upstream]) -> list[Row]:
-    """Check upstreams one after another; one that can not be had is a row like any other."""
+    """Check upstreams one after another; an unavailable one is a failed row."""
     rows = []
     for number, name in enumerate(names, 1):
         console.step(f"[{number}/{len(names)}] {name}")
@@ -166,12 +166,12 @@ def run(checker: Checker, names: Sequence[str], find: Callable[[str], Upstream])
 
 
 def columns(rows: Sequence[Row]) -> tuple[str, ...]:
-    """The head of the table: optional patches have columns of their own."""
+    """The columns of the table; each optional patch has its own."""
     return ("upstream", "llama.cpp", *STAGES, "cases", *_patches(rows))
 
 
 def table(rows: Sequence[Row]) -> list[list[str]]:
-    """A line for each upstream: every stage."""
+    """One line per upstream, one cell per stage."""
     lines = []
     for row in rows:
         parts = {part.patch: part for part in row.optional}
@@ -189,7 +189,7 @@ def table(rows: Sequence[Row]) -> list[list[str]]:
 
 
 def details(rows: Sequence[Row]) -> list[str]:
-    """What is to be said of each upstream that failed, and of each optional patch that one does without."""
+    """The details of each failed upstream, and of each optional patch that was left out."""
     lines = []
     for row in rows:
         if not row.ok:
@@ -203,7 +203,7 @@ def details(rows: Sequence[Row]) -> list[str]:
 
 
 def _settled(row: Row, parts: tuple[Part, ...]) -> Row:
-    """The row with its optional patches: one that is needed and fails makes the row fail."""
+    """The row with its optional patches; the row fails if a needed one fails."""
     row = replace(row, optional=parts)
     for part in parts:
         if part.needed and not part.ok:
@@ -212,7 +212,7 @@ def _settled(row: Row, parts: tuple[Part, ...]) -> Row:
 
 
 def _objects(patch: Patch) -> set[str]:
-    """The sources of llama that a patch touches or brings; those of ggml are built with align_attn."""
+    """The sources of llama that a patch changes or adds; those of ggml are built with align_attn."""
     return {file.path for file in patch.files if file.path.startswith("src/") and file.path.endswith((".c", ".cpp"))}
 
 
@@ -229,7 +229,7 @@ def _verdict(row: Row) -> str:
 
 
 def _parts(templates: Templates, llama: Upstream, first: str | None, cause: str) -> tuple[Part, ...]:
-    """The optional patches, of which those from `first` on do not fit."""
+    """The optional patches; those from `first` on do not fit."""
     parts = []
     failed = False
     for patch in templates.patches:
@@ -252,7 +252,7 @@ def _version(llama: Upstream) -> str | None:
 
 
 def _is_older(version: str | None, since: str) -> bool:
-    """Whether a release came before another; of a commit that is not known, and it must do as the newest."""
+    """Whether a release is older than another; a commit counts as the newest."""
     if version is None:
         return False
     return [int(part) for part in re.findall(r"\d+", version)] < [int(part) for part in re.findall(r"\d+", since)]
@@ -275,7 +275,7 @@ def _moved(failures: Sequence[AnchorFailure]) -> tuple[MissingAnchor, ...]:
 
 
 def _cell(row: Row, stage: Stage) -> str:
-    """What a table says of a stage."""
+    """The table cell of a stage."""
     if row.stage == SOURCE:
         return "-"
     at, here = STAGES.index(row.stage), STAGES.index(stage)
@@ -283,7 +283,7 @@ def _cell(row: Row, stage: Stage) -> str:
 
 
 def _read(receipt: Path) -> Row | None:
-    """A receipt; one that cannot be read counts for nothing."""
+    """Read a receipt; None if it is unreadable."""
     try:
         return read(receipt, _Passed).row
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Move the project to another release: a new pin, patches and docs in one step, or nothing at all."""
+"""Move the project to another release: pin, patches and docs change together, or not at all."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Rebased:
 
 
 def rebase(workspace: Workspace, version: str, cache: Path, jobs: int | None, clone: Path | None) -> Rebased:
-    """Pin a release if the patch set passes every stage on it; otherwise nothing changes."""
+    """Pin a release if the patch set passes every stage on it; otherwise change nothing."""
     worktree.finish_interrupted(workspace)
     with locked(workspace.vendor_lock, str(workspace.tree)):
         project_transaction(workspace).recover()
@@ -43,26 +43,26 @@ def rebase(workspace: Workspace, version: str, cache: Path, jobs: int | None, cl
         row = Checker(workspace.root, cache, jobs=jobs).check(release)
         needed = [part for part in row.optional if not part.ok]
         if not row.ok or needed:
-            said = row.detail or f"{needed[0].patch}: {needed[0].detail}"
-            raise CheckFailed(f"{version} does not pass ({row.stage}); nothing was changed.\n{said}")
-        commit = _whole_commit(release, clone)
+            detail = row.detail or f"{needed[0].patch}: {needed[0].detail}"
+            raise CheckFailed(f"{version} does not pass ({row.stage}); nothing was changed.\n{detail}")
+        commit = _full_commit(release, clone)
         if len(commit) < 40:
             console.warn(
-                f"{version} names its llama.cpp by the first digits only ({commit}): the pin has no git source;"
-                " with --clone DIR it can have one"
+                f"{version} abbreviates its commit of llama.cpp ({commit}), so the pin has no git source;"
+                " --clone DIR adds one"
             )
         new_pin = pin_text(read_text(workspace.pin_file), pin, release, commit)
         generated = generate(workspace, Repository.open(release.folder))
         changes = generated.changes(workspace.root)
         project_transaction(workspace).run(changes, new_pin.encode())
-    console.step(f"The pin is {version}; the tree follows.")
+    console.step(f"The pin is now {version}; updating the tree.")
     vendor.vendor(workspace)
     worktree.apply(workspace, generated.series)
     return Rebased(row, ("vendor/llama.cpp.toml", *changes))
 
 
 def pin_text(old: str, pin: Pin, release: Upstream, commit: str) -> str:
-    """The pin's file for a release: the comment at its head stays; a git source needs a whole commit id."""
+    """The pin file of a release, with the old file's head comment; a git source needs a full commit id."""
     source = release.release
     assert source is not None
     head = _HEAD.match(old)
@@ -74,13 +74,13 @@ def pin_text(old: str, pin: Pin, release: Upstream, commit: str) -> str:
     return (head[0] if head else "") + "\n".join(lines) + "\n"
 
 
-def _whole_commit(release: Upstream, clone: Path | None) -> str:
-    """The commit of a release, whole: a clone knows it where the release names its first digits only."""
+def _full_commit(release: Upstream, clone: Path | None) -> str:
+    """The full commit id of a release, from a clone if the release abbreviates it."""
     commit = release.commit
     if clone is not None and commit is not None:
         commit = Repository.open(clone).commit_id(commit)
         if commit is None:
             raise ExpectedError(f"The clone {clone} does not have {release.commit}.", f"git -C '{clone}' fetch --all")
     if commit is None:
-        raise ExpectedError(f"The release {release.name} does not say which llama.cpp it has.", "pin it by hand")
+        raise ExpectedError(f"The release {release.name} does not name its commit of llama.cpp.", "edit the pin")
     return commit

@@ -1,4 +1,4 @@
-"""What state the tree is in, and which link of the chain from the templates to the results is stale."""
+"""The state of the tree, and the stale links of the chain from templates to results."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Build:
-    """A build folder: what was built there, and the last results of it."""
+    """A build folder: its programs, and their last results."""
 
     preset: str
     targets: Mapping[str, Built]
@@ -52,7 +52,7 @@ class Build:
 
 @dataclass(frozen=True)
 class Status:
-    """`state` is that of the tree: absent, clean, applied, stale or dirty; `stale` has the links of builds as well."""
+    """`state` is the tree's: absent, clean, applied, stale or dirty; `stale` includes the links of builds."""
 
     pin: Pin
     state: State
@@ -66,7 +66,7 @@ class Status:
 
 
 def read_status(workspace: Workspace) -> Status:
-    """Compare templates, patches, pin, receipt, files, builds and results; nothing is changed."""
+    """Compare templates, patches, pin, receipt, files, builds and results, without changing anything."""
     pin = load_pin(workspace.pin_file)
     series, stale = _series(workspace)
     templates = of_templates(workspace.templates)
@@ -84,13 +84,13 @@ def read_status(workspace: Workspace) -> Status:
         stale += _tree(workspace, tree, pin, series)
         now = origin_of(workspace, tree)
     if unfinished:
-        why = "a command was interrupted; the next apply or revert finishes what it began"
+        why = "a command was interrupted; the next apply or revert finishes it"
         stale.append(Stale(RECEIPT, why, _command(workspace, "apply")))
     state: State
     if foreign:
         state = "dirty"
     elif tree.receipt is None and not unfinished:
-        # without a receipt nothing is applied: what the patches are is no business of this tree
+        # without a receipt nothing is applied, so the patches do not matter
         state = "stale" if any(item.link == PIN for item in stale) else "clean"
     else:
         state = "stale" if stale else "applied"
@@ -110,15 +110,15 @@ def _series(workspace: Workspace) -> tuple[Series | None, list[Stale]]:
 
 
 def _patches(workspace: Workspace, pin: Pin, series: Series | None, templates: str, tree: Tree | None) -> list[Stale]:
-    """Whether the patches are what generate made, of these templates and of the pin."""
+    """Whether the patches were generated from these templates and the pin."""
     if series is None:
         return []
     made = read_patches_receipt(workspace.patches / GENERATED)
     found = []
     if made.upstream != pin.tree:
-        why = f"the patches were generated from the tree {made.upstream[:12]}, the pin says {pin.tree[:12]}"
+        why = f"the patches were generated from the tree {made.upstream[:12]}, the pin is {pin.tree[:12]}"
         found.append(Stale(PIN_PATCHES, why, "qlutattn vendor && qlutattn generate"))
-    reasons = _of_another_making(made, series)
+    reasons = _changed_patches(made, series)
     if made.templates != templates:
         reasons.insert(0, "templates/ has changed since the patches were generated")
         if tree is not None and tree.base_id == pin.tree:
@@ -128,20 +128,20 @@ def _patches(workspace: Workspace, pin: Pin, series: Series | None, templates: s
     return found
 
 
-def _of_another_making(made: PatchesReceipt, series: Series) -> list[str]:
+def _changed_patches(made: PatchesReceipt, series: Series) -> list[str]:
     here = {patch.name: patch.digest for patch in series.patches}
     changed = sorted(name for name in {*here, *made.patches} if here.get(name) != made.patches.get(name))
     return [f"not as generated: {_some(changed)}"] if changed else []
 
 
 def _drift(workspace: Workspace, tree: Tree) -> list[str]:
-    """What generate would do: worked out only when it is known that there is something, since it takes a second."""
+    """What generate would change; only computed if something is stale, as it takes a second."""
     drift = generate(workspace, tree.repository).drift()
     return [f"qlutattn generate would change {_some([item.path.name for item in drift])}"] if drift else []
 
 
 def _format_failure(work: Callable[[], list[str]]) -> list[str]:
-    """What a check says; templates that are wrong are a stale link, not a failure of `status`."""
+    """The findings of a check; invalid templates are a stale link, not a failure of `status`."""
     try:
         return work()
     except ExpectedError as failure:
@@ -149,11 +149,11 @@ def _format_failure(work: Callable[[], list[str]]) -> list[str]:
 
 
 def _tree(workspace: Workspace, tree: Tree, pin: Pin, series: Series | None) -> list[Stale]:
-    """Whether the tree is the pinned one, and has these patches as they were applied."""
+    """Whether the tree is at the pin and unchanged since these patches were applied."""
     found: list[Stale] = []
     apply = _command(workspace, "apply")
     if workspace.is_vendored and tree.base_id != pin.tree:
-        why = f"the tree's base is {tree.base_id[:12]}, the pin says {pin.tree[:12]}"
+        why = f"the tree's base is {tree.base_id[:12]}, the pin is {pin.tree[:12]}"
         found.append(Stale(PIN, why, f"qlutattn vendor && {apply}"))
     receipt = tree.receipt
     if receipt is None:
@@ -164,7 +164,7 @@ def _tree(workspace: Workspace, tree: Tree, pin: Pin, series: Series | None) -> 
     if series is not None and series.digest != receipt.series:
         found.append(Stale(PATCHES, "patches/ has changed since it was applied", apply))
     elif series is not None and series.templates != receipt.templates:
-        found.append(Stale(PATCHES, "the same patches were applied as made from other templates", apply))
+        found.append(Stale(PATCHES, "the same patches were generated from other templates when applied", apply))
     altered = tree.altered()
     if altered:
         found.append(Stale(RECEIPT, f"not as they were applied: {_some(altered)}", apply))
@@ -187,9 +187,9 @@ def _build(workspace: Workspace, preset: str, folder: Path, now: Origin | None) 
 
 
 def _programs(workspace: Workspace, preset: str, folder: Path, stamp: Stamp, now: Origin | None) -> list[Stale]:
-    """Whether each program is of the tree as it is."""
+    """Whether each program was built from the current tree."""
     if not stamp.facts:
-        why = f"its last configure did not finish, or {STAMP} is not whole"
+        why = f"its last configure did not finish, or {STAMP} is incomplete"
         return [Stale(f"tree -> {preset}", why, _command(workspace, "build", "--preset", preset))]
     found = []
     unknown = [
@@ -197,18 +197,18 @@ def _programs(workspace: Workspace, preset: str, folder: Path, stamp: Stamp, now
     ]
     for target in [*stamp.targets, *unknown]:
         if target in unknown:
-            reasons = ["nobody knows what it was built from: its last build did not finish, or was not qlutattn's"]
+            reasons = ["it is unknown what it was built from: its last build did not finish, or was not qlutattn's"]
         else:
             reasons = _build_reasons(stamp, target, folder, now)
         if reasons:
             again = _command(workspace, "build", "--preset", preset, "--target", target)
-            mend = again if now else _command(workspace, "apply")
-            found.append(Stale(f"tree -> {preset}: {target}", "; ".join(reasons), mend))
+            fix = again if now else _command(workspace, "apply")
+            found.append(Stale(f"tree -> {preset}: {target}", "; ".join(reasons), fix))
     return found
 
 
 def _results(workspace: Workspace, preset: str, folder: Path) -> tuple[dict[str, StoredResult], list[Stale]]:
-    """The results of a build, and which of them no longer stand."""
+    """The results of a build, and which of them are stale."""
     kept: dict[str, StoredResult] = {}
     stale = []
     for kind, target in results.TARGETS.items():
@@ -225,22 +225,22 @@ def _results(workspace: Workspace, preset: str, folder: Path) -> tuple[dict[str,
         reasons = found.why_stale(folder)
         reasons += [] if found.ok else [f"it failed ({found.result.get('failed')} cases)"]
         if reasons:
-            mend = _command(workspace, kind, "--preset", preset, *found.words)
-            stale.append(Stale(link, "; ".join(reasons), mend))
+            fix = _command(workspace, kind, "--preset", preset, *found.arguments)
+            stale.append(Stale(link, "; ".join(reasons), fix))
     return kept, stale
 
 
 def _build_reasons(stamp: Stamp, target: str, folder: Path, now: Origin | None) -> list[str]:
     built = stamp.targets[target]
     if now is None:
-        return [f"{target} is of a tree with patches, which this one has not"]
+        return [f"{target} was built from a patched tree, and this one is not"]
     found = []
     if changed := built.changed(folder / "bin"):
         found.append(f"not as qlutattn build left it: {_some(changed)}")
     if different := built.origin.differences(now):
         found.append(f"{' and '.join(different)} changed since {target} was built")
     different = different_facts(built.facts, stamp.facts, ignored=LARGE)
-    return [*found, *([f"the folder was configured anew since: {'; '.join(different)}"] if different else [])]
+    return [*found, *([f"the folder was reconfigured since: {'; '.join(different)}"] if different else [])]
 
 
 def _is_patched(workspace: Workspace) -> bool:
@@ -260,7 +260,7 @@ def _some(names: list[str]) -> str:
 
 
 def document_of(status: Status) -> StatusDocument:
-    """What is printed with --json: no lists of files, and no rows."""
+    """The JSON document, without lists of files and rows."""
     patches = status.series.patches if status.series else ()
     return StatusDocument(
         Pinned(status.pin.commit, status.pin.tree),

@@ -200,7 +200,7 @@ class Sweep:
         if (status.code, again.code) != (0, 0):
             self.wrong.append(f"{where}: the next command fails: {status.said} {again.said}")
         elif self.state() != self.right[-1]:
-            self.wrong.append(f"{where}: the next command does not mend it: {self._differences()}")
+            self.wrong.append(f"{where}: the next command does not fix it: {self._differences()}")
         left = [str(path) for path in self.workspace.root.rglob("*") if _is_temporary(path)]
         if left:
             self.wrong.append(f"{where}: the next command leaves {', '.join(left)}")

@@ -103,7 +103,7 @@ def test_a_dump_of_a_type_that_the_table_lacks_is_refused(tmp_path: Path, others
 
     write_dump(tmp_path / "dump.gguf", [{**dump_case(), "type_k": K}])
     (verdict,) = check(tmp_path / "dump.gguf")
-    assert verdict.wrong == [f"the dump of this case makes no sense: '{K}' is no QLUTATTN type"]
+    assert verdict.wrong == [f"the dump of this case is invalid: '{K}' is not a QLUTATTN type"]
     (verdict,) = check(tmp_path / "dump.gguf", load_formats(others).types)
     assert "kp has " in verdict.wrong[0]
 

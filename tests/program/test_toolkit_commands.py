@@ -37,7 +37,7 @@ def test_check_exits_1_and_names_what_differs(here, capsys):
     assert run(["generate", "--check"]) == 1
     said = capsys.readouterr()
     assert said.out == "changed  patches/types.patch\n"
-    assert "mend with: qlutattn generate" in said.err
+    assert "fix with: qlutattn generate" in said.err
     assert run(["generate"]) == 0
     assert run(["generate", "--check"]) == 0
 
@@ -49,7 +49,7 @@ def test_an_expected_failure_exits_3_with_the_next_command(here, capsys):
     assert run(["apply"]) == 3
     said = capsys.readouterr()
     assert said.out == ""
-    assert "has changes that are not of qlutattn's making:\n  LICENSE\n  next: " in said.err
+    assert "has changes that qlutattn did not make:\n  LICENSE\n  next: " in said.err
     assert "Traceback" not in said.err
 
 

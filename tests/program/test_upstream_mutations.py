@@ -150,7 +150,7 @@ def commit(tree: Path) -> None:
 
 
 def is_untouched(tree: Path) -> bool:
-    """Whether every file is as it was committed, and no other is there."""
+    """Whether every file is unchanged committed, and no other is there."""
     return git(tree, "status", "--porcelain", "--ignored") == ""
 
 

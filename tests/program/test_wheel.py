@@ -139,7 +139,7 @@ def test_the_page_works_word_by_word(installed: Installed, checkout: Path) -> No
     assert not installed.data.exists()
 
 
-@pytest.mark.skipif(sys.platform == "darwin", reason="the data directory of macOS can not be moved")
+@pytest.mark.skipif(sys.platform == "darwin", reason="the data directory of macOS cannot be moved")
 def test_the_vendored_tree_is_in_the_user_s_data_directory(installed: Installed) -> None:
     installed.run("qlutattn", "vendor", "--from", str(HERE.tree))
     installed.run("qlutattn", "apply")

@@ -97,9 +97,9 @@ def test_it_is_told_in_words(here, capfd):
         (["0.8", "0.9"], "0.8 is not good: anchors: 1 hook does not fit"),
         (["0.1", "0.3"], "0.3 is not bad: everything passes until applied"),
         (["0.1", "0.1"], "0.1 is not bad"),
-        (["0.9", "0.1"], "0.1 came out before 0.9"),
+        (["0.9", "0.1"], "0.1 is older than 0.9"),
         (["0.1", "0.12"], "There is no release 0.12 of tiny-llama"),
-        (["v1", "0.3"], "for commits there must be a clone"),
+        (["v1", "0.3"], "commits need a clone"),
     ],
 )
 def test_ends_that_do_not_suit_are_told(here, capfd, argv, said):

@@ -165,7 +165,7 @@ def test_without_an_index_the_versions_must_be_named(here, index, capfd, monkeyp
     matrix(capfd, "0.3")
     monkeypatch.setenv("PIP_FIND_LINKS", str(index / "gone"))
     assert run(["matrix", "--until", "applied"]) == 3
-    assert "name the versions yourself" in capfd.readouterr().err
+    assert "name the versions; those in the cache" in capfd.readouterr().err
     assert matrix(capfd, "0.3")[0]["ok"]
 
 
@@ -238,7 +238,7 @@ def test_commits_of_a_clone(here, tmp_path, capfd):
     rows = matrix(capfd, "--clone", str(clone), "HEAD~1", "HEAD", "v9", code=1)
     assert [(row["ok"], row["stage"]) for row in rows] == [(True, "applied"), (False, "anchors"), (False, "source")]
     assert "has no commit 'v9'" in str(rows[2]["detail"])
-    assert "there must be a clone" in str(matrix(capfd, "main", code=1)[0]["detail"])
+    assert "a commit needs a clone" in str(matrix(capfd, "main", code=1)[0]["detail"])
 
 
 # --- remembered

@@ -29,7 +29,7 @@ def test_a_release_that_passes_becomes_the_pin(here, tools, capfd):
     said = capfd.readouterr()
     assert "changed  vendor/llama.cpp.toml\n" in said.out
     assert "changed  patches/align.patch\n" in said.out
-    assert "The project is for 0.2 now (llama.cpp abcdef012, 1 cases of align_attn)" in said.err
+    assert "The project is now at 0.2 now (llama.cpp abcdef012, 1 cases of align_attn)" in said.err
     assert "the pin has no git source" in said.err
     pin = load_pin(here.workspace.pin_file)
     assert pin.commit == "abcdef012"
@@ -91,5 +91,5 @@ def test_work_in_the_tree_is_not_lost(here):
 def test_a_release_that_names_no_commit_is_told(here, tmp_path):
     make_release(tmp_path / "index", "0.5", NEWER)
     put_align(here, "0.5")
-    with pytest.raises(ExpectedError, match=r"does not say which llama\.cpp it has"):
+    with pytest.raises(ExpectedError, match=r"does not name its commit of llama\.cpp"):
         rebase(here.workspace, "0.5", cache_dir(), None, None)

@@ -69,7 +69,7 @@ def built(project):
 
 
 def stale(project):
-    """Every stale link: its name, and why with what mends it."""
+    """Every stale link: its name, and why with what fixes it."""
     before = snapshot(project.root)
     found = {item.link: (item.why, item.next) for item in read_status(project.workspace).stale}
     assert snapshot(project.root) == before
@@ -226,7 +226,7 @@ def test_a_comment_in_a_template_goes_all_the_way_too(built):
         )
     }
     generate(built.workspace, built.repository).write()
-    why = "the same patches were applied as made from other templates"
+    why = "the same patches were generated from other templates when applied"
     assert stale(built) == {"patches -> tree": (why, "qlutattn apply")}
     apply(built.workspace, load_series(built.workspace.patches))
     assert [why for why, _ in stale(built).values()] == [
@@ -247,9 +247,9 @@ def test_a_patch_edited_by_hand(built):
 def test_the_receipt_of_the_patches_is_missing_or_torn(built, text):
     path = built.workspace.patches / "receipt.json"
     path.unlink() if text is None else path.write_text(text)
-    why, mend = stale(built)["templates -> patches"]
-    assert "which says what the patches were made from" in why
-    assert mend == "qlutattn generate"
+    why, fix = stale(built)["templates -> patches"]
+    assert "which records the inputs of the patches" in why
+    assert fix == "qlutattn generate"
 
 
 def test_a_file_of_the_tree_edited(built):
@@ -268,7 +268,7 @@ def test_the_folder_was_configured_anew_for_another_program(built):
     assert stale(built) == {}  # which only adds targets
     stamp["facts"]["CXXFLAGS"] = "-O1"
     (folder / "qlutattn-build.json").write_text(json.dumps(stamp))
-    why = "the folder was configured anew since: CXXFLAGS changed from nothing to -O1"
+    why = "the folder was reconfigured since: CXXFLAGS changed from nothing to -O1"
     assert stale(built) == {BUILD: (why, AGAIN[BUILD]), BUILD_BENCH: (why, AGAIN[BUILD_BENCH])}
 
 
@@ -290,20 +290,20 @@ def test_a_build_that_did_not_finish_and_a_torn_stamp(built):
     stamp = built.workspace.build_dir("native") / "qlutattn-build.json"
     known = read_stamp(stamp.parent)
     Stamp(known.facts, {"bench_attn": known.targets["bench_attn"]}).write(stamp.parent)
-    why = "nobody knows what it was built from: its last build did not finish, or was not qlutattn's"
+    why = "it is unknown what it was built from: its last build did not finish, or was not qlutattn's"
     assert stale(built) == {BUILD: (why, AGAIN[BUILD])}
     stamp.write_bytes(stamp.read_bytes()[:50])
-    why = "its last configure did not finish, or qlutattn-build.json is not whole"
+    why = "its last configure did not finish, or qlutattn-build.json is incomplete"
     assert stale(built) == {"tree -> native": (why, "qlutattn build --preset native")}
 
 
 def test_measured_on_another_cpu(built, monkeypatch, tmp_path):
     (tmp_path / "cpuinfo").write_text("model name: Another CPU\n")
     monkeypatch.setattr(cpu, "_CPUINFO", tmp_path / "cpuinfo")
-    why, mend = stale(built)[BENCH]
+    why, fix = stale(built)[BENCH]
     assert why.startswith("it was taken on another CPU (")
     assert why.endswith("; this is Another CPU)")
-    assert mend == AGAIN[BENCH]
+    assert fix == AGAIN[BENCH]
 
 
 def test_a_failed_align_and_a_torn_bench(built):
@@ -312,14 +312,17 @@ def test_a_failed_align_and_a_torn_bench(built):
     torn.write_bytes(torn.read_bytes()[:100])
     assert stale(built) == {
         ALIGN: ("it failed (1 cases)", AGAIN[ALIGN]),
-        BENCH: ("qlutattn-bench.json is not whole, or not a result of bench", "qlutattn bench --preset native"),
+        BENCH: ("qlutattn-bench.json is incomplete, or not a result of bench", "qlutattn bench --preset native"),
     }
 
 
 def test_builds_outlive_the_patches_in_the_tree(built):
     revert(built.workspace)
     assert read_status(built.workspace).state == "clean"
-    assert stale(built)[BUILD] == ("align_attn is of a tree with patches, which this one has not", "qlutattn apply")
+    assert stale(built)[BUILD] == (
+        "align_attn was built from a patched tree, and this one is not",
+        "qlutattn apply",
+    )
 
 
 def test_a_users_checkout_has_the_same_chain(built):
