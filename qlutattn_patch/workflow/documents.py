@@ -130,7 +130,7 @@ class Target(Record, frozen=True):
     facts: _Facts
 
 
-class Kept(Record, frozen=True):
+class ResultEntry(Record, frozen=True):
     """The last result of align, bench or eval, without its rows."""
 
     when: Annotated[str, doc("when it was taken")]
@@ -147,7 +147,7 @@ class BuildFolder(Record, frozen=True):
 
     preset: Annotated[str, doc("its preset")]
     targets: Annotated[dict[str, Target], doc("each program")]
-    results: Annotated[dict[str, Kept], doc("align, bench or eval")]
+    results: Annotated[dict[str, ResultEntry], doc("align, bench or eval")]
 
 
 class Chain(Record, frozen=True):

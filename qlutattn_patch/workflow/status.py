@@ -24,9 +24,9 @@ from qlutattn_patch.upstream.pin import Pin, Pinned, load_pin
 from qlutattn_patch.workflow.documents import (
     BuildFolder,
     Chain,
-    Kept,
     PatchEntry,
     PatchesMade,
+    ResultEntry,
     Stale,
     State,
     StatusDocument,
@@ -293,8 +293,8 @@ def _chain(status: Status) -> Chain:
     )
 
 
-def _brief(kept: StoredResult) -> Kept:
+def _brief(kept: StoredResult) -> ResultEntry:
     wanted = ("ok", "passed", "failed", "arguments", "model", "text")
     counted = {"rows": len(kept.result["rows"])} if "rows" in kept.result else {}
     result = {name: kept.result[name] for name in wanted if name in kept.result} | counted
-    return Kept(kept.when, kept.part, kept.cpu, kept.kernel, kept.of.origin, kept.of.facts, result)
+    return ResultEntry(kept.when, kept.part, kept.cpu, kept.kernel, kept.of.origin, kept.of.facts, result)

@@ -42,5 +42,5 @@ def test_a_room_that_is_not_there_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("packages", [matrix._CHECKER_PACKAGES, results._CHECKER_PACKAGES])
-def test_the_rooms_of_the_judges_are_there(judges: tuple[str, ...]) -> None:
-    assert len(digests.of_rooms(*judges)) == 64
+def test_the_packages_of_the_checkers_exist(packages: tuple[str, ...]) -> None:
+    assert len(digests.of_rooms(*packages)) == 64

@@ -141,7 +141,7 @@ def test_other_files_are_told_and_leave_nothing(empty, tmp_path, name):
     assert sorted(path.name for path in empty.tree.parent.iterdir()) == [".lock", "llama.cpp.toml"]
 
 
-@pytest.mark.parametrize(("name", "said"), [("nothing", "There is no"), ("docs", r"is no llama\.cpp")])
+@pytest.mark.parametrize(("name", "said"), [("nothing", "There is no"), ("docs", r"is not llama\.cpp")])
 def test_a_path_that_does_not_suit_is_told(empty, name, said):
     with pytest.raises(ExpectedError, match=said):
         vendor(empty.workspace, empty.root / name)

@@ -251,7 +251,7 @@ def test_something_that_is_no_llama_cpp_is_refused(made, tmp_path):
     git(tmp_path / "other", "add", "a")
     git(tmp_path / "other", "commit", "--quiet", "-m", "a")
     own = replace(made, workspace=replace(made.workspace, tree=tmp_path / "other"))
-    with pytest.raises(ExpectedError, match=r"is no llama\.cpp"):
+    with pytest.raises(ExpectedError, match=r"is not llama\.cpp"):
         do_apply(own)
 
 
