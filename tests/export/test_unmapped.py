@@ -54,7 +54,7 @@ def test_every_edit_without_a_home_is_named_and_those_with_one_wait(here):
     edit(here.tree / C, "    return 1;\n", "    return 11;\n")
     edit(here.tree / H, "int ggml_second(void);\n", "int ggml_second(int);\n")
     (here.tree / "ggml/src/new.c").write_text("int a;\n")
-    said = refuses(here, "the nearest is templates/hooks/align.toml [[hook]] 2, with line 18 of the patched file")
+    said = refuses(here, "the nearest is templates/hooks/align.toml [[hook]] 2, at line 18 of the patched file")
     assert f"{C}, line 10: " in said
     hooks = new_hooks(said)
     assert [patch for patch, _ in hooks] == ["types", "align"]
