@@ -75,7 +75,7 @@ def test_the_table_is_enough_for_sizes_names_and_caches(others: Path) -> None:
     ]
     for kind in (k, v):
         assert (kind.tile_bytes, kind.tile_bytes - kind.code_bytes, kind.bpw) == (4352, 256, 2.125)
-    assert f"{k.tile_bytes} bytes a tile, {k.bpw} bits per value" in PAGE
+    assert f"{k.tile_bytes} bytes per tile, {k.bpw} bits per value" in PAGE
     cache, mixed = parse("K2uV2u,K4V2u", load_formats(others).types)
     assert (cache.type_k, cache.type_v, cache.bpw) == (K, V, 2.125)
     assert (mixed.type_k, mixed.type_v) == ("qlutattn_k4_128x128", V)
