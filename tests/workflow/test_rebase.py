@@ -29,7 +29,7 @@ def test_a_release_that_passes_becomes_the_pin(here, tools, capfd):
     said = capfd.readouterr()
     assert "changed  vendor/llama.cpp.toml\n" in said.out
     assert "changed  patches/align.patch\n" in said.out
-    assert "The project is now at 0.2 now (llama.cpp abcdef012, 1 cases of align_attn)" in said.err
+    assert "The project is now at 0.2 (llama.cpp abcdef012, 1 cases of align_attn)" in said.err
     assert "the pin has no git source" in said.err
     pin = load_pin(here.workspace.pin_file)
     assert pin.commit == "abcdef012"
