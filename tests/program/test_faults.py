@@ -320,13 +320,14 @@ def test_every_call_of_rebase_can_fail_or_be_its_last(pinned_project, set_up):
     sweep.right = [before, {name: what for name, what in followed.items() if what is not None}, pristine]
     calls = sweep.dry()
     last = max(nth for nth, call in enumerate(calls, 1) if "/.rebase/txn" in call.path)
-    for nth, call in effort.sample([*enumerate(calls, 1)], LONG_SAMPLE):
-        # what follows is vendor and apply, which are swept by themselves
-        if nth <= last and sweep.is_change(call):
-            sweep.strike(nth, call, ERRORS[nth % len(ERRORS)])
-            sweep.strike(nth, call, KILL)
-        elif nth % 20 == 0:
-            sweep.strike(nth, call, "EIO" if call.is_read else (*ERRORS, KILL)[nth // 20 % 4])
+    # what follows is vendor and apply, which are swept by themselves
+    changes = [(nth, call) for nth, call in enumerate(calls, 1) if nth <= last and sweep.is_change(call)]
+    for nth, call in effort.sample(changes, 2 * SAMPLE):
+        sweep.strike(nth, call, ERRORS[nth % len(ERRORS)])
+        sweep.strike(nth, call, KILL)
+    others = [(nth, call) for nth, call in enumerate(calls, 1) if (nth, call) not in changes and nth % 20 == 0]
+    for nth, call in effort.sample(others, SAMPLE):
+        sweep.strike(nth, call, "EIO" if call.is_read else (*ERRORS, KILL)[nth // 20 % 4])
     assert sweep.wrong == []
     assert sweep.strikes > effort.most(5, 100)
 
