@@ -115,10 +115,10 @@ class Progress:
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
         """No dots: the line says it."""
         if report.when == "call" and not hasattr(report, "wasxfail"):
-            return report.outcome, "", ""
+            return report.outcome, "", report.outcome.upper()
         if report.when != "call" and report.failed:
-            return "error", "", ""
-        return ("skipped", "", "") if report.skipped else None
+            return "error", "", "ERROR"
+        return ("skipped", "", "SKIPPED") if report.skipped else None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:

@@ -89,7 +89,7 @@ def test_what_changes_the_project_needs_a_clone(
 ) -> None:
     assert main.run(argv) == 3
     said = capsys.readouterr().err
-    assert f"{tmp_path / 'elsewhere'} is in none" in said
+    assert f"{tmp_path / 'elsewhere'} is not in one" in said
     assert f"next: clone qlutattn, then in the clone: qlutattn {argv[0]}" in said
     assert not (tmp_path / "data").exists()
 
