@@ -1,7 +1,7 @@
 #pragma once
 
 // A KV cache of two parts: f16 cells for sinks, a window of recent tokens and the tokens of the ubatch, and packed tiles for the rest.
-// docs/kv-cache.md of the project describes the states that a token goes through.
+// docs/kv-cache.md of the project describes the lifecycle of a token.
 
 #include "ggml-cpp.h"
 #include "llama-batch.h"

@@ -1,6 +1,6 @@
 #pragma once
 
-// Also the form for AVX-512.
+// The verbs of pack-simd.h for AVX2; builds for AVX-512 use them, too.
 
 #include <immintrin.h>
 

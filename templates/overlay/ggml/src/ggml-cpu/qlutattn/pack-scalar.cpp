@@ -1,4 +1,4 @@
-// The plain packer. The steps have the numbers of docs/formats.md of the qlutattn project.
+// The scalar packer. The steps have the numbers of docs/formats.md of the qlutattn project.
 
 #include "ggml-impl.h"
 #include "pack-tile.h"

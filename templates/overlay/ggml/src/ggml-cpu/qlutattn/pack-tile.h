@@ -27,7 +27,7 @@ inline int qlutattn_pack_threshold(const int8_t * levels, int k) {
     return (sum + (sum > 0) - (sum < 0)) / 2;
 }
 
-// the plain form, which the tests trust
+// the scalar form, the reference of the tests
 void qlutattn_pack_tile_scalar(const qlutattn_kernel_config & config, const qlutattn_pack_source & source, void * tile);
 
 // the vector form, and whether this build has it for a type

@@ -4,7 +4,7 @@
 
 #include "tbl.h"
 
-// one plain form for every width and order: what the tests trust
+// one scalar form for every width and order: the reference of the tests
 void qlutattn_tile_gemm_scalar(const qlutattn_kernel_config & config, qlutattn_kernel kernel, const uint8_t * codes, const qlutattn_span & span,
                                const qlutattn_qvec * const * qvecs, int n_rows, qlutattn_acc & acc);
 
