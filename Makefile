@@ -13,7 +13,7 @@ SCHEMA  := $(PY) -m check_jsonschema --quiet --builtin-schema vendor
 
 SECONDS ?= 600
 
-# Quick tests run in parallel; those that share a build run in sequence. 5: ARGS selects no test.
+# Quick tests run in parallel; those that share a build run in sequence. pytest exits with 5 if ARGS selects no test.
 PYTEST = $(PY) -m pytest -p tests.progress -p tests.what_runs -p tests.lanes -n auto -o console_output_style=classic \
 	--durations 10 --junit-xml build/reports/$@.xml
 BRIEF  := not slow and (core or not (compiler or qemu))
@@ -44,7 +44,7 @@ nightly: $(VENV)/.installed-dev ## The long versions of tests: every fault, many
 	@$(PYTEST) -m nightly --thorough --left-out "those of make test-all" $(ARGS) || [ $$? = 5 ]
 
 quick: lint ## Lint and the quick tests alone: no llama.cpp, no compiler
-	@$(PYTEST) -m "not (vendored or compiler or qemu or slow)" --left-out "tests that need llama.cpp, a compiler or a long time" $(ARGS)
+	@$(PYTEST) -m "not (vendored or compiler or qemu or slow)" --left-out "tests that need llama.cpp, a compiler or a long time" $(ARGS) || [ $$? = 5 ]
 
 check: lint docs ## Lint, the site, and a check that patches/ matches templates/
 	@$(PY) -m qlutattn_patch vendor
@@ -66,6 +66,7 @@ docs: $(VENV)/.installed-dev ## The pages in docs/ as a site, in build/site; bro
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict
 
 dist: $(VENV)/.installed-dev ## In dist/: sdist, wheel, and patches/ as an archive
+	@[ -z "$$(git status --porcelain)" ] || { echo "error: make dist takes what is committed, and there are changes." >&2; echo "  next: git commit" >&2; exit 3; }
 	@rm -rf dist
 	@$(PY) -m build --no-isolation
 	@git archive --prefix=qlutattn-patches-$(VERSION)/ -o dist/qlutattn-patches-$(VERSION).tar.gz HEAD LICENSE patches vendor/llama.cpp.toml

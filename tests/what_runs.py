@@ -63,10 +63,11 @@ def _reasons() -> dict[str, str]:
     workspace = Workspace.find()
     report = doctor.examine(workspace.root)
     lacking = {finding.name: finding.tool for finding in report.missing}
+    required = [finding.name for finding in report.missing if finding.required]
     if not (workspace.tree / ".git").exists():
         return dict.fromkeys(NEEDS, "there is no vendor/llama.cpp; to get it: qlutattn vendor")
     if not report.ok:
-        why = f"this machine lacks {', '.join(lacking)}; to get it: {report.install}"
+        why = f"this machine lacks {', '.join(required)}; to get it: {install.line(lacking[name] for name in required)}"
         return dict.fromkeys(("compiler", "qemu"), why)
     arm64 = [name for name in ARM64 if name in lacking]
     if arm64:

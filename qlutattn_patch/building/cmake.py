@@ -241,7 +241,7 @@ def _named(targets: Sequence[str]) -> str:
     """The targets for a progress line; source files are only counted."""
     named = [target for target in targets if not target.endswith("^")]
     files = len(targets) - len(named)
-    return ", ".join(named) + (f" and {files} files" if files else "")
+    return ", ".join(named) + (f" and {files} file{'s' if files > 1 else ''}" if files else "")
 
 
 def _arguments(command: str) -> str:

@@ -19,7 +19,6 @@ _PACKAGES: dict[str, tuple[str, str]] = {
     "lld": ("lld", "lld"),
     "qemu-aarch64": ("qemu-user", ""),
     "arm64 sysroot": ("g++-aarch64-linux-gnu", ""),
-    "venv": ("python3-venv", "python"),
 }
 
 

@@ -18,11 +18,11 @@ from qlutattn_patch.system.files import write_atomically
 from qlutattn_patch.system.records import Versioned, encoded, plain
 from qlutattn_patch.workspace import Workspace
 
-ALIGN, BENCH, EVAL = KINDS = ("align", "bench", "eval")
+ALIGN, BENCH, EVAL = ("align", "bench", "eval")
 TARGETS = {ALIGN: "align_attn", BENCH: "bench_attn", EVAL: "llama-perplexity"}
 _KERNEL = "GGML_QLUTATTN_KERNEL"
 # the packages, besides align_attn itself, that decide whether align passes
-_CHECKER_PACKAGES = ("templates", "proof")
+_CHECKER_PACKAGES = ("system", "templates", "proof")
 
 
 class StoredResult(Versioned, frozen=True):

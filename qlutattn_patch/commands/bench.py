@@ -44,7 +44,9 @@ from qlutattn_patch.workspace import Workspace
 @click.option("--filter", metavar="REGEX", help="Run only the rows whose id matches, such as decode-8192-t2-K4V4.")
 @click.option("--cold", is_flag=True, help="Flush the CPU caches before each run (default: warm caches).")
 @click.option("--quick", is_flag=True, help="Run a few short rows only.")
-@click.option("--instructions", is_flag=True, help="Also count instructions with callgrind, on one thread (default: 512 keys).")
+@click.option(
+    "--instructions", is_flag=True, help="Also count instructions with callgrind, on one thread (default: 512 keys)."
+)
 @plot_option
 @json_option
 @tree_option

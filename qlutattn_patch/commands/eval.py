@@ -30,7 +30,13 @@ _COUNT = click.IntRange(min=1)
 @click.option("--model", metavar="M.gguf", type=click.Path(path_type=Path), required=True, help="The model.")
 @click.option("--text", metavar="T.txt", type=click.Path(path_type=Path), required=True, help="The text to evaluate.")
 @click.option(
-    "--ctx", "n_ctx", metavar="N", type=click.IntRange(min=8), default=1024, show_default=True, help="Tokens."
+    "--ctx",
+    "n_ctx",
+    metavar="N",
+    type=click.IntRange(min=8),
+    default=1024,
+    show_default=True,
+    help="Context length in tokens.",
 )
 @click.option(
     "--types",

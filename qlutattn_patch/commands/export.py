@@ -36,6 +36,7 @@ def command(dry_run: bool, as_json: bool, tree: Path | None) -> None:
     are generated again, and the tree counts as patched with them.
     """
     from qlutattn_patch.export.export import export
+    from qlutattn_patch.system.process import shown
 
     workspace = Workspace.find_clone("export", tree)
     exported = export(workspace, dry_run)
@@ -53,7 +54,7 @@ def command(dry_run: bool, as_json: bool, tree: Path | None) -> None:
         count = "1 edit" if len(exported.refused) == 1 else f"{len(exported.refused)} edits"
         console.error(
             f"{count} of {workspace.tree} cannot be exported, see above; nothing was changed.",
-            "follow the hint of each, then: qlutattn export",
+            f"follow the hint of each, then: {shown(['qlutattn', 'export', *workspace.options])}",
         )
         raise CheckFailed
     done = "would match the tree" if dry_run else "match the tree"

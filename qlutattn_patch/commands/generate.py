@@ -51,7 +51,8 @@ def command(check: bool, as_json: bool, tree: Path | None) -> None:
         for item in drift:
             console.out(_line(workspace, item, check))
     if not ok:
-        raise CheckFailed(f"{len(drift)} generated files are not up to date; fix with: qlutattn generate")
+        which = "1 generated file is" if len(drift) == 1 else f"{len(drift)} generated files are"
+        raise CheckFailed(f"{which} not up to date; fix with: qlutattn generate")
     count = len(generated.series.patches)
     console.step(f"{count} patches are {'as generated' if check or not drift else 'written'}.")
 

@@ -26,7 +26,7 @@ jobs_option = click.option(
     "-j", "--jobs", type=click.IntRange(min=1), help="Number of parallel compile jobs (default: one per core)."
 )
 quick_option = click.option("--quick", is_flag=True, help="Skip align_attn's large cases.")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document (docs/json.md).")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 plot_option = click.option("--plot", metavar="FILE.svg|png", type=click.Path(path_type=Path), help="Also draw a plot.")
 
 # of the commands that work on upstreams other than the pinned one

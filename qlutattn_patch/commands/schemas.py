@@ -45,10 +45,10 @@ _MAY_FAIL = ("align", "doctor", "export", "generate", "matrix", "run")
 
 
 def files(root: Path) -> dict[Path, bytes]:
-    """The schemas by path; none if the project has no folder for them."""
-    folder = root / "docs" / "schemas"
-    if not folder.is_dir():
+    """The schemas by path; none if the project does not document them."""
+    if not (root / "docs" / "json.md").is_file():
         return {}
+    folder = root / "docs" / "schemas"
     return {folder / f"{command}.json": f"{_laid_out(schema(command))}\n".encode() for command in DOCUMENTS}
 
 

@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from qlutattn_patch.building.results import StoredResult
     from qlutattn_patch.workflow.status import Build, Status
 
-_NEXT = {
-    "absent": "qlutattn vendor",
-    "clean": "qlutattn apply",
-    "dirty": "commit, stash or move your changes away",
-}
 _RESULTS = ("result", "build", "of", "when", "cpu")
 
 
@@ -59,10 +54,23 @@ def command(as_json: bool, tree: Path | None) -> None:
     for item in status.stale:
         console.out(f"stale: {item.link}: {item.why}")
         console.out(f"  next: {item.next}")
-    if status.state in _NEXT:
-        export = "qlutattn export, which writes your changes to templates/; or "
-        also = export if status.state == "dirty" and workspace.is_clone else ""
-        console.out(f"next: {also}{_NEXT[status.state]}")
+    if following := _next(status.state, workspace):
+        console.out(f"next: {following}")
+
+
+def _next(state: str, workspace: Workspace) -> str | None:
+    """What to type next in this state, if there is anything to do."""
+    from qlutattn_patch.system.process import shown
+
+    if state == "absent":
+        return "qlutattn vendor"
+    if state == "clean":
+        return shown(["qlutattn", "apply", *workspace.options])
+    if state != "dirty":
+        return None
+    export = shown(["qlutattn", "export", *workspace.options])
+    also = f"{export}, which writes your changes to templates/; or " if workspace.is_clone else ""
+    return f"{also}commit, stash or move your changes away"
 
 
 def _digests(status: Status) -> list[tuple[str, str]]:

@@ -10,13 +10,13 @@ from tomlkit.items import String, StringType, Trivia
 
 from qlutattn_patch.templates.spec import Hook
 
-_FORM = re.compile(r"\[\[hook\]\] (\d+)(?: \[\[or\]\] (\d+))?$")
+_VARIANT = re.compile(r"\[\[hook\]\] (\d+)(?: \[\[or\]\] (\d+))?$")
 _NOT_LITERAL = re.compile(r"'''|'$|[^\S\n\t ]|[\x00-\x08\x0e-\x1f\x7f]")
 
 
 def place_of(hook: Hook) -> tuple[int, int | None]:
     """The number of the hook in its file, and of the variant in that hook (None: the hook itself); both from 1."""
-    found = _FORM.search(hook.where)
+    found = _VARIANT.search(hook.where)
     assert found is not None, hook.where
     return int(found[1]), int(found[2]) if found[2] else None
 

@@ -15,6 +15,7 @@ from qlutattn_patch.patches.apply import apply_series
 from qlutattn_patch.patches.generate import Layout, lay_out
 from qlutattn_patch.patches.series import Series
 from qlutattn_patch.system.git import is_plain_file
+from qlutattn_patch.system.process import shown
 from qlutattn_patch.system.records import Record, doc
 from qlutattn_patch.system.toml import read_text
 from qlutattn_patch.templates.anchors import Placed
@@ -23,8 +24,6 @@ from qlutattn_patch.templates.render import escaped
 from qlutattn_patch.templates.spec import TEMPLATE_SUFFIX, Hook, Templates, load_patch, load_templates, read_series
 from qlutattn_patch.tree.worktree import Tree
 from qlutattn_patch.workspace import Workspace
-
-_AGAIN = "then: qlutattn export"
 
 
 class Carried(Record, frozen=True):
@@ -39,7 +38,8 @@ class Carried(Record, frozen=True):
 class Collector:
     """Exports the edits of a tree to a copy of the project's templates; `edited` has the files' blob ids."""
 
-    def __init__(self, staging: Workspace, tree: Tree, applied: Series | None) -> None:
+    def __init__(self, staging: Workspace, tree: Tree, applied: Series | None, options: tuple[str, ...]) -> None:
+        self._again = f"then: {shown(['qlutattn', 'export', *options])}"
         self._staging = staging
         self._tree = tree
         self._applied = applied
@@ -80,7 +80,7 @@ class Collector:
             was = before[path] if path in before else self._tree.blob_at_base(path)
             target = self._tree.top / path
             if target.is_symlink() or (target.exists() and not is_plain_file(self._tree.top, path)):
-                self._refuse(path, "this is now a link, or not a plain file", f"put a plain file there, {_AGAIN}")
+                self._refuse(path, "this is now a link, or not a plain file", f"put a plain file there, {self._again}")
             elif blob != was:
                 self.edited[path] = blob
                 self._file(path, was)
@@ -130,7 +130,7 @@ class Collector:
         self._refuse(
             path,
             "templates/ have changed for this file since they were applied, and the tree does not have that change",
-            f"make it in the tree too, or undo it in templates/, {_AGAIN}",
+            f"make it in the tree too, or undo it in templates/, {self._again}",
             line_of(ours, now, clash.start) if isinstance(clash, Edit) else None,
         )
         return False
@@ -180,11 +180,11 @@ class Collector:
         wanted = results.pop() or ""
         if results:
             why = f"{name} puts its text in {len(owners)} places, and these are edited differently"
-            self._refuse(file.path, why, f"make the same edit in all of them, {_AGAIN}", line)
+            self._refuse(file.path, why, f"make the same edit in all of them, {self._again}", line)
             return
         if wanted == (placed.anchor if variant.place == "replace" else ""):
             why = f"without this text, {name} does nothing"
-            self._refuse(file.path, why, f"remove that hook there, {_AGAIN}", line)
+            self._refuse(file.path, why, f"remove that hook there, {self._again}", line)
             return
         path = self._staging.templates / "hooks" / f"{variant.patch}.toml"
         self._warn_of_variants(read_text(path), variant)
@@ -223,7 +223,7 @@ class Collector:
             lines.setdefault(at, line_of(found, file.text, start + edit.start))
         for at, line in lines.items():
             why = f"this is rendered from {where}, line {at}, and edits of rendered text cannot be exported"
-            hint = f"make the edit there, or in templates/formats.toml if its values come from there, {_AGAIN}"
+            hint = f"make the edit there, or in templates/formats.toml if its values come from there, {self._again}"
             self._refuse(file.path, why, hint, line)
 
     def _see_mode(self, path: str) -> None:
@@ -235,7 +235,7 @@ class Collector:
         wanted = entry.mode == "100755" if entry else target.read_bytes().startswith(b"#!")
         if bool(target.stat().st_mode & 0o100) != wanted:
             why = "its mode has changed" if entry else "its mode does not match its first line"
-            self._refuse(path, why, f"chmod {'+x' if wanted else '-x'} '{target}', {_AGAIN}")
+            self._refuse(path, why, f"chmod {'+x' if wanted else '-x'} '{target}', {self._again}")
 
     @cached_property
     def _modes_count(self) -> bool:
@@ -258,7 +258,7 @@ class Collector:
         }
         for why, is_so in wrong.items():
             if is_so:
-                self._refuse(path, why, f"save it as text with LF line endings, also on the last line, {_AGAIN}")
+                self._refuse(path, why, f"save it as text with LF line endings, also on the last line, {self._again}")
                 return None
         return text
 

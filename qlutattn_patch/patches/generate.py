@@ -43,7 +43,7 @@ class Drift:
 
 @dataclass(frozen=True)
 class Generated:
-    """The output of `generate`: contents by path, and the folder that contains nothing else."""
+    """The output of `generate`: contents by path, and the folder of patches, which contains nothing else."""
 
     series: Series
     files: Mapping[Path, bytes]
@@ -54,6 +54,8 @@ class Generated:
         compared = [(path, _kind(path, data)) for path, data in self.files.items()]
         found = [Drift(kind, path) for path, kind in compared if kind != "same"]
         there = sorted(self.folder.glob(f"*{SUFFIX}")) + sorted(self.folder.glob(".*.new"))
+        for folder in sorted({path.parent for path in self.files if path.suffix == ".json"} - {self.folder}):
+            there += sorted(folder.glob("*.json"))
         strays = [path for path in there if path not in self.files]
         return found + [Drift("orphaned" if _is_generated(path) else "foreign", path) for path in strays]
 

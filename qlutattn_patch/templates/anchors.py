@@ -49,7 +49,8 @@ class Tried:
         if self.found is None:
             return "there is no such file"
         times = "once" if self.variant.count == 1 else f"{self.variant.count} times"
-        return f"the anchor '{first_line(self.anchor)}' must occur {times}, but occurs {self.found} times"
+        found = "once" if self.found == 1 else f"{self.found} times"
+        return f"the anchor '{first_line(self.anchor)}' must occur {times}, but occurs {found}"
 
 
 @dataclass(frozen=True)

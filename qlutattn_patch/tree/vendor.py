@@ -6,7 +6,6 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from qlutattn_patch.system import console
@@ -23,8 +22,6 @@ from qlutattn_patch.workspace import Workspace, cache_dir
 _NEW = ".new-"
 _ATTEMPTS = 10
 _FROM = "name a checkout, folder or archive of it: qlutattn vendor --from PATH"
-
-Fill = Callable[[Path], None]
 
 
 def vendor(workspace: Workspace, given: Path | None = None) -> bool:

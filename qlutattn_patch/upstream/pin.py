@@ -35,7 +35,7 @@ class Pin(Versioned, frozen=True):
     The tree id identifies the files; `commit` is abbreviated if the release abbreviates it.
     """
 
-    commit: Annotated[str, Meta(pattern=r"\A[0-9a-f]{7,40}\Z", description=_COMMIT)]
+    commit: Annotated[str, Meta(pattern=r"\A[0-9a-f]{7,40}\Z", description="7 to 40 lower-case hexadecimal digits")]
     tree: _TreeId
     sources: tuple[SdistSource | GitSource, ...] = field(name="source", default=())
 

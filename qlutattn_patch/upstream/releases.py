@@ -60,19 +60,24 @@ def package_of(pin: Pin) -> str:
 
 def latest(pin: Pin, count: int) -> list[str]:
     """The versions of the newest releases, the newest first."""
-    try:
-        return sdist.versions(package_of(pin))[:count]
-    except sdist.SourceUnavailable as failure:
-        raise ExpectedError(failure.cause, "name the versions; those in the cache need no network") from None
+    return _listed(pin, "name the versions; those in the cache need no network")[:count]
 
 
 def between(pin: Pin, first: str, last: str) -> list[str]:
     """The versions of the releases from one to another, in order of release."""
-    known = list(reversed(sdist.versions(package_of(pin))))
+    known = list(reversed(_listed(pin, "connect to a package index, or name commits, with --clone DIR")))
     for version in (first, last):
         if version not in known:
             raise ExpectedError(f"There is no release {version} of {package_of(pin)}.", "name a version that pip lists")
     return known[known.index(first) : known.index(last) + 1]
+
+
+def _listed(pin: Pin, hint: str) -> list[str]:
+    """The versions that pip lists, the newest first."""
+    try:
+        return sdist.versions(package_of(pin))
+    except sdist.SourceUnavailable as failure:
+        raise ExpectedError(failure.cause, hint) from None
 
 
 def named(pin: Pin, name: str, clone: Path | None, cache: Path) -> Upstream:

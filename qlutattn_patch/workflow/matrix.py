@@ -33,7 +33,7 @@ from qlutattn_patch.workspace import Workspace
 
 _TAIL = 40
 # the packages that decide whether a stage passes
-_CHECKER_PACKAGES = ("system", "upstream", "templates", "patches", "tree", "building", "proof")
+_CHECKER_PACKAGES = ("system", "upstream", "templates", "patches", "tree", "building", "proof", "workflow")
 
 
 class _Passed(Versioned, frozen=True):
@@ -74,7 +74,7 @@ class Checker:
             return replace(row, detail=failure.cause, moved=_moved(failure.failures))
         except ExpectedError as failure:
             return replace(row, stage="generated", detail=failure.cause)
-        row = _settled(replace(row, stage="generated", ok=True), parts)
+        row = _with_optional(replace(row, stage="generated", ok=True), parts)
         if not row.ok or self._is_last("generated"):
             return row
         try:
@@ -127,7 +127,7 @@ class Checker:
             except ExpectedError as failure:
                 part = replace(part, stage="compiled", ok=False, detail=failure.cause)
             parts.append(part)
-        return _settled(replace(row, stage="compiled"), tuple(parts))
+        return _with_optional(replace(row, stage="compiled"), tuple(parts))
 
     def _align(self, row: Row, workspace: Workspace) -> Row:
         try:
@@ -202,7 +202,7 @@ def details(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _settled(row: Row, parts: tuple[Part, ...]) -> Row:
+def _with_optional(row: Row, parts: tuple[Part, ...]) -> Row:
     """The row with its optional patches; the row fails if a needed one fails."""
     row = replace(row, optional=parts)
     for part in parts:

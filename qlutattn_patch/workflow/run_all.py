@@ -33,7 +33,7 @@ def run(workspace: Workspace, preset: str, jobs: int | None = None, quick: bool 
         worktree.apply(workspace, load_series(workspace.patches))
     with step("build", f"align_attn, preset {preset}{_where(workspace, workspace.build_dir(preset))}"):
         cmake.build(workspace, preset, jobs=jobs)
-    with step("align", "all cases, checked by align_attn and by numpy"):
+    with step("align", f"{'the quick' if quick else 'all'} cases, and the dump in numpy"):
         if known := align.load_fresh(workspace, preset, quick):
             report, when = known
             console.step(f"unchanged since it passed ({when}); to run it again: {report.repeat}")

@@ -122,7 +122,7 @@ def _patches(workspace: Workspace, pin: Pin, series: Series | None, templates: s
     if made.templates != templates:
         reasons.insert(0, "templates/ has changed since the patches were generated")
         if tree is not None and tree.base_id == pin.tree:
-            reasons += _format_failure(lambda: _drift(workspace, tree))
+            reasons += _findings_of(lambda: _drift(workspace, tree))
     if reasons:
         found.append(Stale(TEMPLATES, "; ".join(reasons), "qlutattn generate"))
     return found
@@ -140,7 +140,7 @@ def _drift(workspace: Workspace, tree: Tree) -> list[str]:
     return [f"qlutattn generate would change {_some([item.path.name for item in drift])}"] if drift else []
 
 
-def _format_failure(work: Callable[[], list[str]]) -> list[str]:
+def _findings_of(work: Callable[[], list[str]]) -> list[str]:
     """The findings of a check; invalid templates are a stale link, not a failure of `status`."""
     try:
         return work()

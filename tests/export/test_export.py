@@ -19,7 +19,7 @@ from qlutattn_patch.export.export import export
 from qlutattn_patch.patches.generate import generate
 from qlutattn_patch.patches.series import load_series
 from qlutattn_patch.system.errors import ExpectedError
-from qlutattn_patch.tree.worktree import apply
+from qlutattn_patch.tree.worktree import OLD, apply
 from qlutattn_patch.workflow.status import read_status
 from qlutattn_patch.workspace import Workspace
 
@@ -195,3 +195,11 @@ def test_our_own_templates(tmp_path):
     assert [one.file for one in refused] == [*rendered, "src/llama.cpp"]
     assert f"rendered from templates/overlay/{config}.j2, line 10," in refused[2].why
     assert time.process_time() - started < 60
+
+
+def test_a_tree_that_a_killed_vendor_had_moved_away_is_exported(project):
+    patched(project)
+    (project.tree / MAIN).write_text("int edited;\n", encoding="utf-8")
+    project.tree.rename(project.tree.with_name(f"{OLD}1"))
+    assert [carried.file for carried in export(project.workspace).carried] == [MAIN]
+    assert (project.tree / MAIN).is_file()

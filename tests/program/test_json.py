@@ -47,13 +47,19 @@ def test_every_command_has_a_schema_and_is_told_of() -> None:
 
 def test_a_schema_that_is_not_as_made_is_drift(here: Project, capfd: pytest.CaptureFixture[str]) -> None:
     folder = here.root / "docs" / "schemas"
-    folder.mkdir()
+    (here.root / "docs" / "json.md").touch()
     made = printed(capfd, "generate")["files"]
     assert {"kind": "created", "path": "docs/schemas/revert.json"} in made
     assert (folder / "revert.json").read_bytes() == (documents.SCHEMAS / "revert.json").read_bytes()
     edit(folder / "revert.json", "boolean", "string")
     found = printed(capfd, "generate", "--check", code=1)
     assert found["files"] == [{"kind": "changed", "path": "docs/schemas/revert.json"}]
+    printed(capfd, "generate")
+    (folder / "gone.json").write_text("{}")
+    found = printed(capfd, "generate", "--check", code=1)
+    assert found["files"] == [{"kind": "foreign", "path": "docs/schemas/gone.json"}]
+    shutil.rmtree(folder)
+    assert len(printed(capfd, "generate", "--check", code=1)["files"]) == len(schemas.DOCUMENTS)
 
 
 @pytest.mark.parametrize("name", main.COMMANDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import shutil
 import subprocess
@@ -12,6 +13,13 @@ from pathlib import Path
 
 import pytest
 from helpers import ROOT
+
+from qlutattn_patch.commands import main
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 PACKAGE, TESTS = ROOT / "qlutattn_patch", ROOT / "tests"
 PYTHON = [path for folder in (PACKAGE, ROOT / "scripts", TESTS) for path in sorted(folder.rglob("*.py"))]
@@ -29,6 +37,27 @@ def name_of(path: Path) -> str:
 
 
 # --- imports
+
+
+def test_the_contract_names_every_command() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    (independent,) = (contract["modules"] for contract in contracts if contract["type"] == "independence")
+    assert {name.rpartition(".")[2] for name in independent} == set(main.COMMANDS)
+
+
+def test_what_the_architecture_page_says_to_read_first_is_there() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = page.partition("| room | modules | start reading at |")[2].partition("\n\n")[0]
+    rows = [re.findall(r"`([^`]+)`", cell) for row in table.splitlines()[2:] for cell in row.split("|")[1:4:2]]
+    for (room,), names in zip(rows[::2], rows[1::2], strict=True):
+        for name in names:
+            module, _, attribute = name.rpartition(".")
+            path = f"qlutattn_patch.{room}.{module or attribute}" if room != "workspace" else "qlutattn_patch.workspace"
+            found = importlib.import_module(path)
+            owner = getattr(found, module) if room == "workspace" else found
+            assert not module or hasattr(owner, attribute), name
 
 
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
