@@ -27,7 +27,7 @@ help: ## List the targets
 run: $(VENV)/.installed ## Get llama.cpp, patch it, build it, and check it with align_attn
 	@$(PY) -m qlutattn_patch run $(ARGS)
 
-test: $(VENV)/.installed-dev ## The quick tests, one build with align_attn, and the core tests of the KV cache (5 to 10 minutes)
+test: $(VENV)/.installed-dev ## The quick tests, one build with align_attn, and the core tests of the KV cache (3 to 10 minutes)
 	@$(VENDOR)
 	@$(PYTEST) -m "$(BRIEF)" --left-out "more builds, slow tests; to run them: make test-rest" $(ARGS) || [ $$? = 5 ]
 
