@@ -19,6 +19,7 @@ from qlutattn_patch.system import console, interrupts
 from qlutattn_patch.system.errors import ExpectedError
 
 _PATIENCE = 5.0  # seconds that an interrupted program has to clean up
+_KILL_PATIENCE = 10.0  # a killed program needs the processor once more to end, and may have to wait for it
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def _started(
 
 def _end(child: subprocess.Popen[str]) -> None:
     """Interrupt a program's group, so that compilers remove partial output; kill what remains."""
-    for number, patience in ((signal.SIGINT, _PATIENCE), (signal.SIGKILL, 1.0)):
+    for number, patience in ((signal.SIGINT, _PATIENCE), (signal.SIGKILL, _KILL_PATIENCE)):
         until = time.monotonic() + patience
         try:
             os.killpg(child.pid, number)
