@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import effort
 import pytest
 import server_process
 import tiny_models
+from kv_helpers import BOUNDS, build, cache_types, compile_driver, compile_native, findings, run
 
 from qlutattn_patch.commands import main
 from qlutattn_patch.workspace import Workspace
@@ -22,25 +21,7 @@ NATIVE = Path(__file__).parent
 
 pytestmark = [pytest.mark.compiler, pytest.mark.core]  # what needs more than libllama is slow
 
-# |packed - f16|^2 / |without attention to the first half - f16|^2, of logits: about the sum of what K and V lose
-BOUNDS = {
-    "k4v4": 0.03,
-    "k4v2": 0.11,
-    "k2v4": 0.19,
-    "k2v2": 0.26,
-    "k1v1": 0.6,
-    "k4": 0.02,
-    "v4": 0.008,
-    "k2": 0.19,
-    "v2": 0.09,
-}
 MODELS = [(arch, size) for arch in tiny_models.ARCHITECTURES for size in (64, 128, 256)]
-
-
-def cache_types(pair: str) -> tuple[str, str]:
-    """The types for K and V: k4v2 packs both, v4 only V."""
-    k, v = re.search(r"k\d", pair), re.search(r"v\d", pair)
-    return tuple(f"qlutattn_{found[0]}_128x128" if found else "f16" for found in (k, v))  # type: ignore[return-value]
 
 
 @pytest.fixture(scope="module")
@@ -50,28 +31,10 @@ def tree() -> Path:
     return Workspace.find().tree
 
 
-def build(target: str) -> Path:
-    """Build a target in the native preset; the folder of the programs."""
-    assert main.run(["build", "--preset", "native", "--target", target]) == 0
-    return Workspace.find().root / "build" / "native" / "bin"
-
-
-def compile_native(source: str, to: Path, *arguments: str | Path) -> Path:
-    """Compile one of our test programs."""
-    program = to / Path(source).stem
-    argv = [os.environ.get("CXX", "c++"), "-std=c++17", "-O1", NATIVE / source, *arguments, "-o", program]
-    done = subprocess.run([str(one) for one in argv], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return program
-
-
 @pytest.fixture(scope="module")
 def program(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The test program that drives the cache through the C API."""
-    binaries = build("llama")
-    includes = [f"-I{tree / folder}" for folder in ("include", "ggml/include")]
-    libraries = [f"-L{binaries}", f"-Wl,-rpath,{binaries}", "-lllama", "-lggml", "-lggml-base"]
-    return compile_native("kv_cache.cpp", tmp_path_factory.mktemp("kv cache"), *includes, *libraries)
+    return compile_driver("kv_cache.cpp", tree, tmp_path_factory.mktemp("kv cache"))
 
 
 @pytest.fixture(scope="module")
@@ -89,19 +52,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], Pa
 @pytest.fixture(scope="module")
 def llama(models: dict[tuple[str, int], Path]) -> Path:
     return models["llama", 128]
-
-
-def run(program: Path, model: Path, scenario: str, pair: str, **options: object) -> subprocess.CompletedProcess[str]:
-    """Run a scenario."""
-    argv = [program, model, scenario, *cache_types(pair), *(f"{name}={value}" for name, value in options.items())]
-    return subprocess.run([str(one) for one in argv], capture_output=True, text=True, check=False)
-
-
-def findings(program: Path, model: Path, scenario: str, pair: str, **options: object) -> list[dict[str, Any]]:
-    """Run a scenario that must go well; what it found."""
-    done = run(program, model, scenario, pair, **options)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @pytest.mark.nightly
