@@ -34,10 +34,10 @@ llm_graph_input_attn_kv_mixed::llm_graph_input_attn_kv_mixed(ggml_context * ctx,
         mask_packed = new_input(ctx, GGML_TYPE_F16, "attn_inp_mask_packed", mctx->get_n_packed(), n_tokens / n_stream, n_stream);
     }
     if (kv.n_rot_k() > 0) {
-        self_k_rot = new_input(ctx, GGML_TYPE_F32, "attn_inp_k_rot", kv.n_rot_k(), kv.n_rot_k());
+        rot_k = new_input(ctx, GGML_TYPE_F32, "attn_inp_k_rot", kv.n_rot_k(), kv.n_rot_k());
     }
     if (kv.n_rot_v() > 0) {
-        self_v_rot = new_input(ctx, GGML_TYPE_F32, "attn_inp_v_rot", kv.n_rot_v(), kv.n_rot_v());
+        rot_v = new_input(ctx, GGML_TYPE_F32, "attn_inp_v_rot", kv.n_rot_v(), kv.n_rot_v());
     }
 }
 
@@ -144,11 +144,10 @@ void llm_graph_input_attn_kv_mixed::set_input(const llama_ubatch * ubatch) {
             set_mask(mask_packed, s, stream.packed, *ubatch, cparams.causal_attn);
         }
     }
-    if (self_k_rot && self_k_rot->buffer) {
-        set_rotation(self_k_rot);
-    }
-    if (self_v_rot && self_v_rot->buffer) {
-        set_rotation(self_v_rot);
+    for (ggml_tensor * rot : { rot_k, rot_v }) {
+        if (rot && rot->buffer) {
+            set_rotation(rot);
+        }
     }
 }
 
@@ -162,6 +161,10 @@ static ggml_tensor * view_packed(ggml_context * ctx, ggml_tensor * t, int64_t he
         return view_f16(ctx, t, head_dim, n, s0, n_stream);
     }
     return ggml_view_4d(ctx, t, t->ne[0], n, t->ne[2], n_stream, t->nb[1], t->nb[2], t->nb[3], s0 * t->nb[3]);
+}
+
+static ggml_tensor * rotate(ggml_context * ctx, ggml_tensor * t, ggml_tensor * rot) {
+    return rot ? llama_mul_mat_hadamard(ctx, t, rot) : t;
 }
 
 static ggml_tensor * store(ggml_context * ctx, ggml_tensor * t, ggml_tensor * cur, ggml_tensor * idxs) {
@@ -178,8 +181,10 @@ ggml_tensor * llm_graph_input_attn_kv_mixed::build_attn(ggml_context * ctx, ggml
     const int64_t n_head   = q->ne[1];
     const int64_t n_f16    = mask_f16->ne[0];
 
-    ggml_build_forward_expand(gf, store(ctx, layer.k.f16, k, self_k_idxs));
-    ggml_build_forward_expand(gf, store(ctx, layer.v.f16, v, self_k_idxs));
+    q = rotate(ctx, q, rot_k);
+    ggml_build_forward_expand(gf, q);
+    ggml_build_forward_expand(gf, store(ctx, layer.k.f16, rotate(ctx, k, rot_k), self_k_idxs));
+    ggml_build_forward_expand(gf, store(ctx, layer.v.f16, rotate(ctx, v, rot_v), self_k_idxs));
 
     const int64_t n_tps = n_tokens / n_stream;
     q                   = ggml_view_4d(ctx, q, q->ne[0], n_tps, n_head, n_stream, q->nb[2], q->nb[1], q->nb[2] * n_tps, 0);
@@ -194,7 +199,7 @@ ggml_tensor * llm_graph_input_attn_kv_mixed::build_attn(ggml_context * ctx, ggml
         ctx, q, view_f16(ctx, layer.k.f16, layer.head_dim, n_f16, s0, n_stream), view_f16(ctx, layer.v.f16, layer.head_dim, n_f16, s0, n_stream),
         mask_f16, kp, vp, mask_packed, sinks, layer.n_head_kv, kq_scale, 0.0f, hparams.attn_soft_cap ? hparams.f_attn_logit_softcapping : 0.0f);
 
-    res = ggml_reshape_2d(ctx, res, res->ne[0] * n_head, n_tokens);
+    res = rotate(ctx, ggml_reshape_2d(ctx, res, res->ne[0] * n_head, n_tokens), rot_v);
     ggml_build_forward_expand(gf, res);
     return res;
 }

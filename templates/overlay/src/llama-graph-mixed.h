@@ -17,7 +17,8 @@ class llm_graph_input_attn_kv_mixed : public llm_graph_input_attn_kv {
 
     bool can_reuse(const llm_graph_params & params, const llama_kv_cache_mixed_context * mctx);
 
-    // store the keys and values of the ubatch, and attend; result [n_embd_head*n_head, n_tokens]
+    // q, k and v as the model made them (after RoPE): rotate, store the keys and values of the ubatch, attend, and rotate back; result
+    // [n_embd_head*n_head, n_tokens]
     ggml_tensor * build_attn(ggml_context * ctx, ggml_cgraph * gf, ggml_tensor * q, ggml_tensor * k, ggml_tensor * v, ggml_tensor * sinks,
                              float kq_scale, int il) const;
 
@@ -29,6 +30,9 @@ class llm_graph_input_attn_kv_mixed : public llm_graph_input_attn_kv {
 
     ggml_tensor * mask_f16    = nullptr; // f16 [n_f16, n_tokens/n_stream, 1, n_stream]
     ggml_tensor * mask_packed = nullptr; // f16 [n_packed, ..], or null
+
+    ggml_tensor * rot_k       = nullptr; // f32 [n_rot, n_rot], or null; self_k_rot and self_v_rot stay null
+    ggml_tensor * rot_v       = nullptr;
 };
 
 // for models with sliding-window layers: those use swa, with upstream's cache, the others use base
