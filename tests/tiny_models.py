@@ -15,7 +15,8 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
-ARCHITECTURES = ("llama", "qwen3", "gemma3")
+# as they come, with M-RoPE (images have a position in two dimensions), with ALiBi (no positions in keys)
+ARCHITECTURES = ("llama", "qwen3", "gemma3", "qwen3vl", "refact")
 
 MERGES = 256
 CORPUS = """\
@@ -121,6 +122,9 @@ def write_model(path: Path, shape: Shape | None = None, seed: int = 0) -> Path:
         writer.add_sliding_window(shape.n_swa)
         writer.add_sliding_window_pattern(2)
         writer.add_rope_freq_base_swa(10000.0)
+    if shape.arch == "qwen3vl":
+        quarter = shape.head_dim // 8
+        writer.add_rope_dimension_sections([2 * quarter, quarter, quarter, 0])
     n_vocab = add_tokenizer(writer)
     add_weights(writer, shape, n_vocab, np.random.default_rng(seed))
     writer.write_header_to_file()
@@ -143,7 +147,7 @@ def add_weights(writer: gguf.GGUFWriter, shape: Shape, n_vocab: int, rng: np.ran
     q_size, kv_size = shape.n_head * shape.head_dim, shape.n_head_kv * shape.head_dim
     # q . k / sqrt(head_dim) has this standard deviation
     spread = 2.0
-    has_qk_norm = shape.arch in ("qwen3", "gemma3")
+    has_qk_norm = shape.arch in ("qwen3", "gemma3", "qwen3vl")
     matrix("token_embd", n_vocab, shape.n_embd, gain=float(np.sqrt(shape.n_embd)) * 0.5)
     norm("output_norm", shape.n_embd)
     matrix("output", n_vocab, shape.n_embd, gain=2.0)

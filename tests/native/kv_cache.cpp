@@ -3,6 +3,7 @@
 //   kv_cache MODEL SCENARIO K V [key=value ...]
 
 #include "kv_driver.h"
+#include "kv_images.h"
 
 #include "ggml-backend.h"
 
@@ -396,6 +397,7 @@ int main(int argc, char ** argv) {
         { "any",     scenario_any     },
         { "shift",   scenario_shift   },
         { "memory",  scenario_memory  },
+        { "images",  scenario_images  },
     };
     check(scenarios.count(scenario), "no scenario " + scenario);
     scenarios.at(scenario)(model.get(), k, v);

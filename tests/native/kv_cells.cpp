@@ -50,6 +50,14 @@ struct oracle {
     }
 };
 
+// the other parts of an M-RoPE position, here functions of the first; they must stay with their token
+static llama_kv_cell_ext ext_of(llama_pos pos) {
+    llama_kv_cell_ext res;
+    res.x = pos % 17;
+    res.y = pos % 31 + 1;
+    return res;
+}
+
 static std::vector<token> tokens_of(const llama_kv_cells & cells) {
     std::vector<token> res;
     for (uint32_t i = 0; i < cells.size(); i++) {
@@ -60,6 +68,8 @@ static std::vector<token> tokens_of(const llama_kv_cells & cells) {
                     t.second.insert(s);
                 }
             }
+            const auto & ext = cells.ext_get(i);
+            check(ext.x == ext_of(t.first).x && ext.y == ext_of(t.first).y, "a token has lost a part of its position");
             res.push_back(t);
         }
     }
@@ -220,7 +230,7 @@ void simulation::apply(int seq_id, const planned & p) {
     for (size_t i = 0; i < p.idxs.size(); i++) {
         check(p.idxs[i] < layout.n_f16 && streams[st].f16.is_empty(p.idxs[i]), "a cell that is not free");
         llama_seq_id id = seq_id;
-        streams[st].add(p.idxs[i], p.pos[i], 1, &id);
+        streams[st].add(p.idxs[i], p.pos[i], ext_of(p.pos[i]), 1, &id);
         expected.streams[st].push_back({ p.pos[i], { seq_id } });
     }
 }

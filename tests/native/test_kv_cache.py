@@ -21,7 +21,10 @@ NATIVE = Path(__file__).parent
 
 pytestmark = [pytest.mark.compiler, pytest.mark.core]  # what needs more than libllama is slow
 
-MODELS = [(arch, size) for arch in tiny_models.ARCHITECTURES for size in (64, 128, 256)]
+MODELS = [
+    *((arch, size) for arch in ("llama", "qwen3", "gemma3") for size in (64, 128, 256)),
+    *((arch, 128) for arch in ("qwen3vl", "refact")),
+]
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +101,27 @@ def test_generation_goes_on_beside_a_sliding_window(program: Path, models: dict[
     assert all(row["worst"] < 1e-3 for row in rows)
 
 
+@pytest.mark.parametrize("arch", ["qwen3vl", "refact"])
+def test_generation_goes_on_in_other_models(
+    arch: str, program: Path, models: dict[tuple[str, int], Path], tmp_path: Path
+) -> None:
+    rows = findings(program, models[arch, 128], "restore", "k4v4", file=tmp_path / "session.bin")
+    assert [row["worst"] for row in rows] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("options", "bound"),
+    [({"window": 4096}, 1e-5), ({}, BOUNDS["k4v4"]), ({"window": 0, "sink": 0, "ubatch": 128}, BOUNDS["k4v4"])],
+    ids=["all in f16", "some in tiles", "most in tiles"],
+)
+def test_parts_of_an_image_see_what_they_see_in_upstreams_cache(
+    options: dict[str, int], bound: float, program: Path, models: dict[tuple[str, int], Path]
+) -> None:
+    rows = findings(program, models["qwen3vl", 128], "images", "k4v4", **options)
+    assert len(rows) == 7
+    assert all(row["nmse"] < bound for row in rows), rows
+
+
 @pytest.mark.parametrize("arch", ["llama", "gemma3"])
 def test_a_damaged_state_is_refused_and_changes_nothing(
     arch: str, program: Path, models: dict[tuple[str, int], Path]
@@ -107,14 +131,14 @@ def test_a_damaged_state_is_refused_and_changes_nothing(
 
 
 @pytest.mark.parametrize("unified", [0, 1])
-@pytest.mark.parametrize("arch", ["llama", "gemma3"])
+@pytest.mark.parametrize("arch", ["llama", "gemma3", "qwen3vl", "refact"])
 def test_sequences_do_not_leak(arch: str, unified: int, program: Path, models: dict[tuple[str, int], Path]) -> None:
     findings(program, models[arch, 128], "leak", "k4v4", seqs=2, unified=unified)
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("options", [{}, {"seqs": 3}, {"seqs": 3, "unified": 1}], ids=str)
-@pytest.mark.parametrize("arch", ["llama", "gemma3"])
+@pytest.mark.parametrize("arch", ["llama", "gemma3", "qwen3vl", "refact"])
 def test_a_long_random_run_keeps_to_upstreams_cache(
     arch: str, options: dict[str, int], program: Path, models: dict[tuple[str, int], Path]
 ) -> None:
@@ -183,8 +207,6 @@ REFUSED = {
     "jamba": "recurrent and hybrid",
     "qwen3next": "recurrent and hybrid",
     "deepseek2": "latent attention",
-    "bloom": "ALiBi",
-    "qwen2vl": "M-RoPE",
     "grok": "Grok models run without flash attention",
 }
 PACKED = (
@@ -203,7 +225,7 @@ PACKED = (
 )
 UNCACHED = ("dream", "llada", "llada-moe", "rnd1")  # diffusion: they keep no cache at all
 PAGE = Path(__file__).parents[2] / "docs" / "kv-cache.md"  # lists all of them
-LEARNED_POSITIONS = ("gpt2", "starcoder")  # no more of them than in training, 128
+LEARNED_POSITIONS = ("gpt2", "mpt", "starcoder")  # no more of them than in training, 128
 
 
 @pytest.mark.slow

@@ -11,6 +11,9 @@
 #include <cmath>
 #include <limits>
 
+static constexpr ggml_fp16_t MASK_KEEP = 0x0000; // 0
+static constexpr ggml_fp16_t MASK_DROP = 0xfc00; // -infinity
+
 static ggml_tensor * new_input(ggml_context * ctx, ggml_type type, const char * name, int64_t ne0, int64_t ne1 = 1, int64_t ne3 = 1) {
     ggml_tensor * res = ggml_new_tensor_4d(ctx, type, ne0, ne1, 1, ne3);
     ggml_set_input(res);
@@ -69,60 +72,95 @@ static void set_rotation(ggml_tensor * t) {
     ggml_backend_tensor_set(t, data.data(), 0, ggml_nbytes(t));
 }
 
+// Whether a cell of a token's own sequence is later than the token; parts of an image are at the same position.
+static bool is_later(const llama_kv_cells & cells, uint32_t cell, const llama_ubatch & ubatch, int64_t token) {
+    const llama_pos pos = cells.pos_get(cell);
+    if (pos != ubatch.pos[token] || !ubatch.is_pos_2d()) {
+        return pos > ubatch.pos[token];
+    }
+    return cells.ext_get(cell).is_2d_gt(ubatch.pos[2 * ubatch.n_tokens + token], ubatch.pos[ubatch.n_tokens + token]);
+}
+
+// What all tokens of a sequence see, whose first one is at pos_min: their own cells. Returns those that may be later than some token.
+static std::vector<uint32_t> set_mask_row(ggml_fp16_t * row, int64_t n_cells, const llama_kv_cells & cells, llama_seq_id seq_id, llama_pos pos_min) {
+    std::vector<uint32_t> late;
+    for (int64_t i = 0; i < n_cells; i++) {
+        const bool is_own = !cells.is_empty(i) && cells.seq_has(i, seq_id);
+        row[i]            = is_own ? MASK_KEEP : MASK_DROP;
+        if (is_own && cells.pos_get(i) >= pos_min) {
+            late.push_back(i);
+        }
+    }
+    return late;
+}
+
+// ALiBi: what is seen counts less the further away it is; the op multiplies by the slope of the head
+static void add_distances(ggml_fp16_t * row, int64_t n_cells, const llama_kv_cells & cells, llama_pos pos) {
+    for (int64_t i = 0; i < n_cells; i++) {
+        if (row[i] == MASK_KEEP) {
+            row[i] = ggml_fp32_to_fp16(-std::abs(cells.pos_get(i) - pos));
+        }
+    }
+}
+
 // The mask of a stream's first cells: a token sees those of its own sequence that are not later.
-static void set_mask(ggml_tensor * mask, uint32_t stream, const llama_kv_cells & cells, const llama_ubatch & ubatch, bool causal) {
+static void set_mask(ggml_tensor * mask, uint32_t stream, const llama_kv_cells & cells, const llama_ubatch & ubatch, bool causal, bool alibi) {
     const int64_t n_cells  = mask->ne[0];
     const int64_t n_tokens = mask->ne[1];
     const int64_t first    = stream * n_tokens;
-
-    const ggml_fp16_t keep = ggml_fp32_to_fp16(0.0f);
-    const ggml_fp16_t drop = ggml_fp32_to_fp16(-INFINITY);
 
     GGML_ASSERT(ggml_backend_buffer_is_host(mask->buffer));
     ggml_fp16_t * rows = (ggml_fp16_t *) ((char *) mask->data + stream * mask->nb[3]);
 
     // tokens of a sequence differ only in the cells that are later than the earliest of them
     struct seq_mask {
-        llama_pos             pos_min;
-        int64_t               row = -1; // of the first token of the sequence
-        std::vector<uint32_t> late;     // cells
+        llama_pos                pos_min;
+        std::vector<ggml_fp16_t> row = {};
+        std::vector<uint32_t>    late; // cells
     };
 
     std::map<llama_seq_id, seq_mask> seqs;
     for (int64_t i = 0; i < n_tokens; i++) {
-        auto it            = seqs.emplace(ubatch.seq_id[first + i][0], seq_mask{ ubatch.pos[first + i], -1, {} }).first;
+        auto it            = seqs.emplace(ubatch.seq_id[first + i][0], seq_mask{ ubatch.pos[first + i], {}, {} }).first;
         it->second.pos_min = std::min(it->second.pos_min, ubatch.pos[first + i]);
+    }
+    for (auto & [seq_id, s] : seqs) {
+        s.row.resize(n_cells);
+        s.late = set_mask_row(s.row.data(), n_cells, cells, seq_id, s.pos_min);
     }
 
     for (int64_t i = 0; i < n_tokens; i++) {
-        const llama_seq_id seq_id = ubatch.seq_id[first + i][0];
-        const llama_pos    pos    = ubatch.pos[first + i];
-        seq_mask &         s      = seqs[seq_id];
-        ggml_fp16_t *      row    = rows + i * n_cells;
+        const seq_mask & s   = seqs.at(ubatch.seq_id[first + i][0]);
+        ggml_fp16_t *    row = rows + i * n_cells;
 
-        if (s.row < 0) {
-            s.row = i;
-            for (int64_t j = 0; j < n_cells; j++) {
-                const bool is_own = !cells.is_empty(j) && cells.seq_has(j, seq_id);
-                row[j]            = is_own ? keep : drop;
-                if (is_own && cells.pos_get(j) > s.pos_min) {
-                    s.late.push_back(j);
+        std::copy(s.row.begin(), s.row.end(), row);
+        if (causal) {
+            for (uint32_t cell : s.late) {
+                if (is_later(cells, cell, ubatch, first + i)) {
+                    row[cell] = MASK_DROP;
                 }
             }
-        } else {
-            std::copy_n(rows + s.row * n_cells, n_cells, row);
         }
-        if (causal) {
-            for (uint32_t j : s.late) {
-                row[j] = cells.pos_get(j) > pos ? drop : keep;
-            }
+        if (alibi) {
+            add_distances(row, n_cells, cells, ubatch.pos[first + i]);
         }
     }
+}
+
+// whether images are non-causal in layers with a sliding window only; older upstreams do not tell them apart
+template <typename T> static auto is_swa_only(const T & hparams, int) -> decltype(hparams.non_causal_type, bool()) {
+    return (int) hparams.non_causal_type == 1; // LLAMA_NON_CAUSAL_TYPE_SWA_ONLY
+}
+
+template <typename T> static bool is_swa_only(const T &, long) {
+    return false;
 }
 
 void llm_graph_input_attn_kv_mixed::set_input(const llama_ubatch * ubatch) {
     const auto & kv   = mctx_mixed->get_kv();
     const auto & plan = mctx_mixed->get_plan();
+
+    const bool causal = cparams.causal_attn || is_swa_only(hparams, 0);
 
     // inputs that no layer uses are not allocated
     if (self_k_idxs->buffer) {
@@ -138,10 +176,10 @@ void llm_graph_input_attn_kv_mixed::set_input(const llama_ubatch * ubatch) {
     for (uint32_t s = 0; s < n_stream; s++) {
         const auto & stream = kv.get_stream(s0 + s);
         if (mask_f16->buffer) {
-            set_mask(mask_f16, s, stream.f16, *ubatch, cparams.causal_attn);
+            set_mask(mask_f16, s, stream.f16, *ubatch, causal, hparams.use_alibi);
         }
         if (mask_packed && mask_packed->buffer) {
-            set_mask(mask_packed, s, stream.packed, *ubatch, cparams.causal_attn);
+            set_mask(mask_packed, s, stream.packed, *ubatch, causal, hparams.use_alibi);
         }
     }
     for (ggml_tensor * rot : { rot_k, rot_v }) {
@@ -195,9 +233,10 @@ ggml_tensor * llm_graph_input_attn_kv_mixed::build_attn(ggml_context * ctx, ggml
         kp = view_packed(ctx, layer.k.packed, layer.head_dim, mask_packed->ne[0], s0, n_stream);
         vp = view_packed(ctx, layer.v.packed, layer.head_dim, mask_packed->ne[0], s0, n_stream);
     }
-    ggml_tensor * res = ggml_flash_attn_ext_mixed(
-        ctx, q, view_f16(ctx, layer.k.f16, layer.head_dim, n_f16, s0, n_stream), view_f16(ctx, layer.v.f16, layer.head_dim, n_f16, s0, n_stream),
-        mask_f16, kp, vp, mask_packed, sinks, layer.n_head_kv, kq_scale, 0.0f, hparams.attn_soft_cap ? hparams.f_attn_logit_softcapping : 0.0f);
+    ggml_tensor * res = ggml_flash_attn_ext_mixed(ctx, q, view_f16(ctx, layer.k.f16, layer.head_dim, n_f16, s0, n_stream),
+                                                  view_f16(ctx, layer.v.f16, layer.head_dim, n_f16, s0, n_stream), mask_f16, kp, vp, mask_packed,
+                                                  sinks, layer.n_head_kv, kq_scale, hparams.f_max_alibi_bias,
+                                                  hparams.attn_soft_cap ? hparams.f_attn_logit_softcapping : 0.0f);
 
     res = rotate(ctx, ggml_reshape_2d(ctx, res, res->ne[0] * n_head, n_tokens), rot_v);
     ggml_build_forward_expand(gf, res);

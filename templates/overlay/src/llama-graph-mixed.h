@@ -31,8 +31,8 @@ class llm_graph_input_attn_kv_mixed : public llm_graph_input_attn_kv {
     ggml_tensor * mask_f16    = nullptr; // f16 [n_f16, n_tokens/n_stream, 1, n_stream]
     ggml_tensor * mask_packed = nullptr; // f16 [n_packed, ..], or null
 
-    ggml_tensor * rot_k       = nullptr; // f32 [n_rot, n_rot], or null; self_k_rot and self_v_rot stay null
-    ggml_tensor * rot_v       = nullptr;
+    ggml_tensor * rot_k = nullptr;       // f32 [n_rot, n_rot], or null; self_k_rot and self_v_rot stay null
+    ggml_tensor * rot_v = nullptr;
 };
 
 // for models with sliding-window layers: those use swa, with upstream's cache, the others use base

@@ -43,12 +43,6 @@ static std::string refusal_reason(const llama_model & model, const llama_context
     if (params.ctx_type != LLAMA_CONTEXT_TYPE_DEFAULT || params.ctx_other) {
         return "a draft context beside another one cannot have packed caches: use f16, q8_0 or q4_0 for it";
     }
-    if (hparams.n_pos_per_embd() > 1) {
-        return "models with positions of several parts (M-RoPE) cannot have packed caches: use f16, q8_0 or q4_0";
-    }
-    if (hparams.use_alibi || hparams.f_max_alibi_bias > 0.0f) {
-        return "models with ALiBi cannot have packed caches: use f16, q8_0 or q4_0";
-    }
     if (hparams.n_layer_kv_from_start >= 0) {
         return "models whose layers share keys and values cannot have packed caches: use f16, q8_0 or q4_0";
     }

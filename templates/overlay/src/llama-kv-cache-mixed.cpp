@@ -233,6 +233,16 @@ llama_kv_cache_mixed::plans llama_kv_cache_mixed::prepare(const std::vector<llam
     return res;
 }
 
+// where a token is in an image, for masks
+static llama_kv_cell_ext position_ext(const llama_ubatch & ubatch, uint32_t i) {
+    llama_kv_cell_ext res;
+    if (ubatch.is_pos_2d()) {
+        res.y = ubatch.pos[ubatch.n_tokens + i];
+        res.x = ubatch.pos[ubatch.n_tokens * 2 + i];
+    }
+    return res;
+}
+
 bool llama_kv_cache_mixed::apply(const llama_kv_mixed_plan & plan, const llama_ubatch & ubatch) {
     if (!plan.packs.empty() && !pack(plan.packs)) {
         return false;
@@ -243,7 +253,7 @@ bool llama_kv_cache_mixed::apply(const llama_kv_mixed_plan & plan, const llama_u
     uint32_t i = 0;
     for (uint32_t s = 0; s < plan.n_stream(); s++) {
         for (uint32_t cell : plan.idxs[s]) {
-            streams[plan.s0 + s].add(cell, ubatch.pos[i], ubatch.n_seq_id[i], ubatch.seq_id[i]);
+            streams[plan.s0 + s].add(cell, ubatch.pos[i], position_ext(ubatch, i), ubatch.n_seq_id[i], ubatch.seq_id[i]);
             i++;
         }
     }

@@ -32,8 +32,9 @@ bool llama_kv_mixed_stream::tile_is_free(uint32_t tile) const {
     return true;
 }
 
-void llama_kv_mixed_stream::add(uint32_t cell, llama_pos pos, int32_t n_seq_id, const llama_seq_id * seq_id) {
+void llama_kv_mixed_stream::add(uint32_t cell, llama_pos pos, const llama_kv_cell_ext & ext, int32_t n_seq_id, const llama_seq_id * seq_id) {
     f16.pos_set(cell, pos);
+    f16.ext_set(cell, ext);
     for (int32_t k = 0; k < n_seq_id; k++) {
         f16.seq_add(cell, seq_id[k]);
     }
@@ -44,6 +45,7 @@ void llama_kv_mixed_stream::pack(const llama_kv_mixed_pack & p) {
         const uint32_t from = p.cells[i];
         const uint32_t to   = p.tile * GGML_QLUTATTN_TILE + i;
         packed.pos_set(to, f16.pos_get(from));
+        packed.ext_set(to, f16.ext_get(from));
         for (llama_seq_id seq_id = 0; seq_id < LLAMA_MAX_SEQ; seq_id++) {
             if (f16.seq_has(from, seq_id)) {
                 packed.seq_add(to, seq_id);
@@ -88,6 +90,7 @@ void llama_kv_mixed_stream::seq_cp(const llama_kv_mixed_stream & src, llama_seq_
         for (uint32_t i = 0; i < a.size(); i++) {
             if (a.pos_in(i, p0, p1) && a.seq_has(i, from)) {
                 b.pos_set(i, a.pos_get(i));
+                b.ext_set(i, a.ext_get(i));
                 b.seq_add(i, to);
             }
         }

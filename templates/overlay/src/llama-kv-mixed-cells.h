@@ -41,7 +41,8 @@ struct llama_kv_mixed_stream {
 
     bool tile_is_free(uint32_t tile) const;
 
-    void add(uint32_t cell, llama_pos pos, int32_t n_seq_id, const llama_seq_id * seq_id); // to an f16 cell
+    // to an f16 cell; ext: the other parts of an M-RoPE position
+    void add(uint32_t cell, llama_pos pos, const llama_kv_cell_ext & ext, int32_t n_seq_id, const llama_seq_id * seq_id);
     void pack(const llama_kv_mixed_pack & p);
     void clear();
 
