@@ -10,7 +10,7 @@ import gguf
 import numpy as np
 
 from qlutattn_patch.proof.reference.attention import Packed, Problem, Segment, attend, each_head
-from qlutattn_patch.proof.reference.quantise import pack, unpack
+from qlutattn_patch.proof.reference.quantise import columns, pack, unpack
 from qlutattn_patch.proof.reference.tile import SIZE, Kind, Tiles
 from qlutattn_patch.proof.reference.tolerance import STEPS
 
@@ -117,7 +117,7 @@ def problem(
 def write_dump(path: Path, cases: list[Mapping[str, Any]]) -> None:
     """Write a dump as align_attn does; what is no array becomes a key, arrays are in numpy's order of axes."""
     writer = gguf.GGUFWriter(path, "qlutattn-dump")
-    writer.add_uint32("qlutattn.dump.version", 1)
+    writer.add_uint32("qlutattn.dump.version", 2)
     writer.add_uint32("qlutattn.dump.n_cases", len(cases))
     for i, case in enumerate(cases):
         for key, value in case.items():
@@ -204,5 +204,7 @@ def _pack_into(case: dict[str, Any], kinds: list[Kind], sources: np.ndarray, f16
             continue
         data = pack(case[f"{name}src"], kind)
         case[f"{name}p"] = data.reshape(-1).view(np.int8)
-        sides.append(Packed(unpack(data, kind, 1, case["ksrc"].shape[1]), case[f"kernel_{name}"]))
+        tiles = unpack(data, kind, 1, case["ksrc"].shape[1])
+        case[f"{name}u"] = columns(tiles.values(), name).astype(np.float32 if name == "k" else np.float16)
+        sides.append(Packed(tiles, case[f"kernel_{name}"]))
     return sides

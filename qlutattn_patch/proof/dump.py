@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qlutattn_patch.proof.reference.attention import Packed, Problem, Segment
-from qlutattn_patch.proof.reference.quantise import pack, unpack
-from qlutattn_patch.proof.reference.tile import Code, Kind, from_bytes
+from qlutattn_patch.proof.reference.quantise import columns, pack, unpack
+from qlutattn_patch.proof.reference.tile import Code, Kind, Tiles, from_bytes
 from qlutattn_patch.proof.reference.tolerance import STEPS, arithmetic, judged
 from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.templates.formats import QuantType
 
-VERSION = 1
+VERSION = 2
 T = TypeVar("T", str, int, float)
 
 
@@ -196,6 +196,7 @@ def _packed_side(case: DumpCase, side: _Side, verdict: Verdict) -> Packed | NDAr
     found = found.reshape(expected.shape)
     verdict.tiles = {**verdict.tiles, side.type: expected.size // side.kind.tile_bytes}
     _compare_tiles(found, expected, side.kind, side.type, verdict)
+    _compare_values(_need(case, f"{side.name}u"), unpack(expected, side.kind, *source.shape[:2]), side, verdict)
     return Packed(unpack(found, side.kind, *source.shape[:2]), side.kernel)
 
 
@@ -221,6 +222,23 @@ def _compare_tiles(
         f" ({found[batch, column, tile, byte]:02x}, not {expected[batch, column, tile, byte]:02x});"
         f" there, the {name} of {lane} is {other[at]}, not {mine[at]}"
     )
+
+
+def _compare_values(found: NDArray[Any], tiles: Tiles, side: _Side, verdict: Verdict) -> None:
+    """Unpacked tiles [batch, column, token, channel], bit by bit."""
+    expected = columns(tiles.values(), side.name)
+    if found.shape != expected.shape:
+        raise ValueError(f"{side.name}u has the shape {found.shape}, not {expected.shape}")
+    if found.dtype == np.float16:
+        expected = np.clip(expected, -65504, 65504)
+    expected = expected.astype(np.float32).astype(found.dtype)
+    wrong = np.argwhere(~((found == expected) | (np.isnan(found) & np.isnan(expected))))
+    if len(wrong):
+        at = tuple(int(i) for i in wrong[0])
+        verdict.wrong.append(
+            f"{side.type}: {len(wrong)} unpacked values differ from numpy's, the first at batch {at[0]},"
+            f" column {at[1]}, token {at[2]}, channel {at[3]}: {found[at]}, not {expected[at]}"
+        )
 
 
 def _check_result(case: DumpCase, problem: Problem, verdict: Verdict) -> None:

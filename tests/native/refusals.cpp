@@ -48,6 +48,17 @@ int main() {
     try_op(backend, "mul_mat", [](ggml_context * ctx, ggml_tensor * packed, ggml_tensor * rows) { return ggml_mul_mat(ctx, packed, rows); });
     try_op(backend, "add", [](ggml_context * ctx, ggml_tensor * packed, ggml_tensor * rows) { return ggml_add(ctx, packed, rows); });
     try_op(backend, "unpack", [](ggml_context * ctx, ggml_tensor * packed, ggml_tensor * rows) { return ggml_cpy(ctx, packed, rows); });
+    try_op(backend, "transpose_while_unpacking", [](ggml_context * ctx, ggml_tensor * packed, ggml_tensor * rows) {
+        return ggml_cpy(ctx, packed, ggml_transpose(ctx, rows));
+    });
+    try_op(backend, "half_tiles", [](ggml_context * ctx, ggml_tensor *, ggml_tensor * rows) {
+        ggml_tensor * two = ggml_new_tensor_2d(ctx, GGML_TYPE_QLUTATTN_K4_128x128, 128, 256);
+        return ggml_cpy(ctx, rows, ggml_view_2d(ctx, two, 128, 128, two->nb[1], 64 * two->nb[1]));
+    });
+    try_op(backend, "unpack_half_tiles", [](ggml_context * ctx, ggml_tensor *, ggml_tensor * rows) {
+        ggml_tensor * two = ggml_new_tensor_2d(ctx, GGML_TYPE_QLUTATTN_K4_128x128, 128, 256);
+        return ggml_cpy(ctx, ggml_view_2d(ctx, two, 128, 128, two->nb[1], 64 * two->nb[1]), rows);
+    });
     try_op(backend, "flash_attn_ext", [](ggml_context * ctx, ggml_tensor * packed, ggml_tensor * rows) {
         return ggml_flash_attn_ext(ctx, rows, packed, packed, nullptr, 1.0f, 0.0f, 0.0f);
     });

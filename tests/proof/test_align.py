@@ -80,6 +80,15 @@ def test_the_bit_of_a_tile_further_on_is_named(tmp_path: Path) -> None:
     assert "the scale of lane 127" in verdicts(tmp_path, case)[0].wrong[0]
 
 
+@pytest.mark.parametrize("side", "kv")
+def test_one_wrong_unpacked_value_is_seen(side: str, tmp_path: Path) -> None:
+    case = dump_case(tiles=2)
+    values = case[f"{side}u"]
+    values[0, 1, 130, 7] = np.nextafter(values[0, 1, 130, 7], values.dtype.type(np.inf))
+    (wrong,) = verdicts(tmp_path, case)[0].wrong
+    assert "1 unpacked values differ from numpy's, the first at batch 0, column 1, token 130, channel 7" in wrong
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, None])
 def test_one_wrong_result_is_seen(value: float | None, tmp_path: Path) -> None:
     case = dump_case()
@@ -116,6 +125,8 @@ def test_a_row_that_sees_nothing_must_be_zeros(tmp_path: Path) -> None:
     [
         ({"kp": None}, "no tensor 'kp'"),
         ({"out": None}, "no tensor 'out'"),
+        ({"vu": None}, "no tensor 'vu'"),
+        ({"ku": np.zeros((1, 2, 128, 64), np.float32)}, "ku has the shape"),
         ({"v": None}, "no tensor 'v'"),
         ({"vp": np.zeros(100, np.int8)}, "vp has 100 bytes"),
         ({"type_k": "qlutattn_v2_128x128"}, "is not a type for K"),
@@ -146,7 +157,7 @@ def test_files_that_are_no_dump_are_said_to_be_none(tmp_path: Path) -> None:
         with pytest.raises(ExpectedError):
             list(read(path))
     writer = gguf.GGUFWriter(path, "x")
-    writer.add_uint32("qlutattn.dump.version", 2)
+    writer.add_uint32("qlutattn.dump.version", 3)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()

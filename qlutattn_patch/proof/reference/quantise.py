@@ -66,13 +66,17 @@ def unpack(data: Bytes, kind: Kind, batch: int, columns: int) -> Tiles:
     return from_bytes(data.reshape(batch, columns, -1, kind.tile_bytes), kind.code)
 
 
-def heads(values: Double, side: str, n_head_kv: int) -> Double:
-    """Tile values [batch, column, tile, lane, depth] as [batch, kv head, token, channel]."""
+def columns(values: Double, side: str) -> Double:
+    """Tile values [batch, column, tile, lane, depth] as [batch, column, token, element]."""
     if side == "v":
         values = values.swapaxes(-1, -2)
-    batch, columns, count = values.shape[:3]  # [batch, column, tile, token, element]
-    rows = values.transpose(0, 2, 3, 1, 4).reshape(batch, count * SIZE, n_head_kv, columns * SIZE // n_head_kv)
-    return rows.transpose(0, 2, 1, 3)
+    return values.reshape(*values.shape[:2], -1, SIZE)
+
+
+def heads(values: Double, side: str, n_head_kv: int) -> Double:
+    """Tile values [batch, column, tile, lane, depth] as [batch, kv head, token, channel]."""
+    tokens = columns(values, side).transpose(0, 2, 1, 3)  # [batch, token, column, element]
+    return tokens.reshape(*tokens.shape[:2], n_head_kv, -1).transpose(0, 2, 1, 3)
 
 
 def _sum(values: Single) -> Single:

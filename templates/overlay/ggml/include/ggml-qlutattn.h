@@ -44,8 +44,8 @@ GGML_API struct ggml_tensor * ggml_flash_attn_ext_mixed(
         float                 logit_softcap);
 // clang-format on
 
-// Whether a graph node may run on a device: nodes without packed tensors may; packed tensors go through ggml_cpy from f16 or f32,
-// views, and ggml_flash_attn_ext_mixed, on the CPU. Logs what it refuses, and why.
+// Whether a graph node may run on a device: nodes without packed tensors may; packed tensors go through ggml_cpy of whole tiles from and to
+// f16 or f32, views, and ggml_flash_attn_ext_mixed, on the CPU. Logs what it refuses, and why.
 GGML_API bool ggml_qlutattn_supports_op(const struct ggml_tensor * op, bool is_cpu);
 
 #ifdef __cplusplus

@@ -14,12 +14,24 @@ static const struct ggml_tensor * packed_source(const struct ggml_tensor * op) {
     return NULL;
 }
 
-// f16 or f32 rows into whole tiles
-static bool is_pack(const struct ggml_tensor * op) {
+static bool is_float(const struct ggml_tensor * t) {
+    return t->type == GGML_TYPE_F16 || t->type == GGML_TYPE_F32;
+}
+
+// [TILE, n*TILE, n_cols, n_batch], and no view that starts within a tile
+static bool is_whole_tiles(const struct ggml_tensor * t) {
+    const size_t tile_bytes = ggml_type_size(t->type) * GGML_QLUTATTN_TILE;
+    return ggml_is_qlutattn(t->type) && t->ne[0] == GGML_QLUTATTN_TILE && t->ne[1] % GGML_QLUTATTN_TILE == 0 && t->nb[1] == ggml_type_size(t->type) &&
+           t->nb[2] % tile_bytes == 0 && t->nb[3] % tile_bytes == 0 && t->view_offs % tile_bytes == 0;
+}
+
+// f16 or f32 rows into whole tiles, or the reverse
+static bool is_pack_or_unpack(const struct ggml_tensor * op) {
     const struct ggml_tensor * src = op->src[0];
-    return (op->op == GGML_OP_CPY || op->op == GGML_OP_DUP) && src && ggml_is_qlutattn(op->type) &&
-           (src->type == GGML_TYPE_F16 || src->type == GGML_TYPE_F32) && ggml_are_same_shape(src, op) && op->ne[0] == GGML_QLUTATTN_TILE &&
-           op->ne[1] % GGML_QLUTATTN_TILE == 0 && op->nb[1] == ggml_type_size(op->type);
+    if ((op->op != GGML_OP_CPY && op->op != GGML_OP_DUP) || !src || !ggml_are_same_shape(src, op)) {
+        return false;
+    }
+    return (is_float(src) && is_whole_tiles(op)) || (is_whole_tiles(src) && is_float(op) && op->nb[0] == ggml_type_size(op->type));
 }
 
 // the same bytes elsewhere
@@ -43,12 +55,12 @@ bool ggml_qlutattn_supports_op(const struct ggml_tensor * op, bool is_cpu) {
     if (!is_cpu) {
         return false; // not logged: the scheduler asks every backend, and finds the CPU
     }
-    if (is_attention || is_view(op) || is_pack(op) || is_copy(op)) {
+    if (is_attention || is_view(op) || is_pack_or_unpack(op) || is_copy(op)) {
         return true;
     }
     GGML_LOG_ERROR(
-        "qlutattn: %s cannot use the %s tensor '%s': packed caches are written by ggml_cpy from f16 or f32 rows, %d at a time, and read by "
-        "ggml_flash_attn_ext_mixed, nothing else\n",
+        "qlutattn: %s cannot use the %s tensor '%s': packed caches are written by ggml_cpy from f16 or f32 rows, %d at a time from the start of a "
+        "tile, and read by ggml_flash_attn_ext_mixed, or by ggml_cpy of whole tiles to f16 or f32 rows, nothing else\n",
         ggml_op_desc(op), ggml_type_name(packed->type), packed->name, GGML_QLUTATTN_TILE);
     return false;
 #else

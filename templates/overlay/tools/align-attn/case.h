@@ -91,6 +91,8 @@ struct align_case {
 
     ggml_type   type_k() const { return k ? k->type : GGML_TYPE_F16; }
     ggml_type   type_v() const { return v ? v->type : GGML_TYPE_F16; }
+    ggml_type   unpacked_k() const { return src_f32 ? GGML_TYPE_F32 : GGML_TYPE_F16; } // what tiles are unpacked to
+    ggml_type   unpacked_v() const { return src_f32 ? GGML_TYPE_F16 : GGML_TYPE_F32; }
     std::string label_k() const { return k ? k->label : "k16"; }
     std::string label_v() const { return v ? v->label : "v16"; }
     float       scale() const;

@@ -173,6 +173,23 @@ std::string check_lane(const double * x, const tile_format & format, const uint8
     return "";
 }
 
+std::string name_of_tile(const align_case & c, bool is_k, size_t i) {
+    return std::string(is_k ? "K" : "V") + ": tile " + std::to_string(i % c.n_tiles) + ", column " + std::to_string(i / c.n_tiles % c.n_cols()) +
+           ", batch " + std::to_string(i / c.n_tiles / c.n_cols());
+}
+
+// whether an unpacked value is the one that a code stands for, rounded to its type; f16 beyond the largest number is that number
+bool is_rounded(double want, float found, ggml_type type) {
+    if (std::isnan(want)) {
+        return std::isnan(found);
+    }
+    if (type == GGML_TYPE_F32) {
+        return found == (float) want;
+    }
+    const double limited = std::min(std::max(want, -65504.0), 65504.0);
+    return std::fabs(found - limited) <= half_step(limited) * 1.001;
+}
+
 } // namespace
 
 double fit_lane(const double * r, const tile_format & format, int * codes) {
@@ -200,8 +217,29 @@ std::string check_pack(const align_case & c, bool is_k, const packed_side & side
             const tile_codes & t     = side.tiles[i];
             const std::string  wrong = check_lane(x, *side.format, t.code[lane], t.scale[lane], t.offset[lane]);
             if (!wrong.empty()) {
-                return std::string("pack ") + (is_k ? "K" : "V") + ": tile " + std::to_string(tile) + ", column " + std::to_string(column) +
-                       ", batch " + std::to_string(batch) + ", lane " + std::to_string(lane) + ": " + wrong;
+                return "pack " + name_of_tile(c, is_k, i) + ", lane " + std::to_string(lane) + ": " + wrong;
+            }
+        }
+    }
+    return "";
+}
+
+std::string check_unpack(const align_case & c, bool is_k, const packed_side & side, const std::vector<float> & values) {
+    const ggml_type type  = is_k ? c.unpacked_k() : c.unpacked_v();
+    const float *   found = values.data();
+    for (size_t i = 0; i < side.tiles.size(); ++i) {
+        const tile_codes & t = side.tiles[i];
+        for (int token = 0; token < TILE; ++token) {
+            for (int channel = 0; channel < TILE; ++channel) {
+                const int    lane  = is_k ? token : channel;
+                const int    depth = is_k ? channel : token;
+                const double want  = t.scale[lane] * side.format->level(t.code[lane][depth]) + t.offset[lane];
+                const float  x     = *found++;
+                if (!is_rounded(want, x, type)) {
+                    char text[120];
+                    snprintf(text, sizeof(text), ", token %d, channel %d: %.9g instead of %.9g", token, channel, (double) x, want);
+                    return "unpack " + name_of_tile(c, is_k, i) + text;
+                }
             }
         }
     }

@@ -27,3 +27,6 @@ double fit_lane(const double * r, const tile_format & format, int * codes);
 // Checks scales, offsets and codes against their source, lane by lane, in float64.
 // Returns an empty string, or a description of the first error.
 std::string check_pack(const align_case & c, bool is_k, const packed_side & side, const std::vector<float> & source);
+
+// Checks unpacked tiles, [TILE, n_packed, n_cols, n_batch], against the values that the codes stand for, in the same way.
+std::string check_unpack(const align_case & c, bool is_k, const packed_side & side, const std::vector<float> & values);

@@ -6,7 +6,7 @@
 
 #include <cstring>
 #include <stdexcept>
-#include <utility>
+#include <tuple>
 
 device::device() : backend(start_cpu_backend()) {
     find_cpu_function(backend.get(), "ggml_backend_set_n_threads", set_n_threads);
@@ -122,10 +122,36 @@ std::vector<uint8_t> load_tiles(const ggml_tensor * t, arena & memory) {
     return bytes;
 }
 
+// the values of unpacked tiles; reading them expects that they changed
+std::vector<float> load_values(const ggml_tensor * t, arena & memory) {
+    std::vector<float> values;
+    for (int64_t b = 0; b < t->ne[3]; ++b) {
+        for (int64_t column = 0; column < t->ne[2]; ++column) {
+            for (int64_t token = 0; token < t->ne[1]; ++token) {
+                uint8_t * at = (uint8_t *) t->data + token * t->nb[1] + column * t->nb[2] + b * t->nb[3];
+                memory.expect(at, TILE * t->nb[0]);
+                for (int64_t i = 0; i < TILE; ++i) {
+                    float x;
+                    if (t->type == GGML_TYPE_F16) {
+                        ggml_fp16_t h;
+                        memcpy(&h, at + i * sizeof(h), sizeof(h));
+                        x = ggml_fp16_to_fp32(h);
+                    } else {
+                        memcpy(&x, at + i * sizeof(x), sizeof(x));
+                    }
+                    values.push_back(x);
+                }
+            }
+        }
+    }
+    return values;
+}
+
 // The tensors and graphs of a case; a tensor that the case does not have is null.
 struct mixed_graph {
     ggml_context_ptr ctx;
     ggml_cgraph *    pack;
+    ggml_cgraph *    unpack;
     ggml_cgraph *    attend;
 
     ggml_tensor * q;
@@ -135,6 +161,8 @@ struct mixed_graph {
     ggml_tensor * vsrc;
     ggml_tensor * kp;   // packed segment
     ggml_tensor * vp;
+    ggml_tensor * ku;   // the packed segment, unpacked again
+    ggml_tensor * vu;
     ggml_tensor * mask;
     ggml_tensor * maskp;
     ggml_tensor * sinks;
@@ -152,7 +180,8 @@ mixed_graph build_mixed(const align_case & c, const case_data & data) {
     const bool      with_f16 = c.n_f16 > 0 || c.empty;
     const bool      masked   = !data.mask.empty();
     const ggml_type src_type = c.src_f32 ? GGML_TYPE_F32 : GGML_TYPE_F16;
-    const int64_t   rows     = c.n_q + (c.mask_heads ? 3 : 0); // unused rows hold NaN
+    const layout    lay_to   = c.lay_src == layout::transposed ? layout::plain : c.lay_src; // rows must be contiguous
+    const int64_t   rows     = c.n_q + (c.mask_heads ? 3 : 0);                              // unused rows hold NaN
 
     const auto new_mask = [&](int64_t n_kv) {
         return ggml_new_tensor_4d(ctx, GGML_TYPE_F16, n_kv, rows, data.mask_heads, data.mask_batches);
@@ -165,14 +194,18 @@ mixed_graph build_mixed(const align_case & c, const case_data & data) {
     g.vsrc  = packed && c.v ? place(ctx, src_type, c.lay_src, TILE, c.n_packed(), c.n_cols(), c.n_batch) : nullptr;
     g.kp    = with_kp ? place_packed(ctx, c, c.type_k()) : nullptr;
     g.vp    = with_kp ? place_packed(ctx, c, c.type_v()) : nullptr;
+    g.ku    = g.ksrc ? place(ctx, c.unpacked_k(), lay_to, TILE, c.n_packed(), c.n_cols(), c.n_batch) : nullptr;
+    g.vu    = g.vsrc ? place(ctx, c.unpacked_v(), lay_to, TILE, c.n_packed(), c.n_cols(), c.n_batch) : nullptr;
     g.mask  = masked && with_f16 ? new_mask(c.n_f16) : nullptr;
     g.maskp = masked && with_kp ? new_mask(c.n_packed()) : nullptr;
     g.sinks = c.sinks ? ggml_new_tensor_1d(ctx, GGML_TYPE_F32, c.n_head()) : nullptr;
 
-    g.pack = ggml_new_graph_custom(ctx, 16, false);
-    for (auto [src, dst] : { std::make_pair(g.ksrc, g.kp), std::make_pair(g.vsrc, g.vp) }) {
+    g.pack   = ggml_new_graph_custom(ctx, 16, false);
+    g.unpack = ggml_new_graph_custom(ctx, 16, false);
+    for (auto [src, packed, values] : { std::make_tuple(g.ksrc, g.kp, g.ku), std::make_tuple(g.vsrc, g.vp, g.vu) }) {
         if (src) {
-            ggml_build_forward_expand(g.pack, ggml_cpy(ctx, src, dst));
+            ggml_build_forward_expand(g.pack, ggml_cpy(ctx, src, packed));
+            ggml_build_forward_expand(g.unpack, ggml_cpy(ctx, packed, values));
         }
     }
     g.attend = ggml_new_graph_custom(ctx, 16, false);
@@ -205,7 +238,7 @@ void store_inputs(const mixed_graph & g, const align_case & c, const case_data &
 
 // the first node of the graphs that the backend does not support, or null
 ggml_tensor * find_unsupported(ggml_backend_t backend, const mixed_graph & g) {
-    for (ggml_cgraph * graph : { g.pack, g.attend }) {
+    for (ggml_cgraph * graph : { g.pack, g.unpack, g.attend }) {
         for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) {
             if (!ggml_backend_supports_op(backend, ggml_graph_node(graph, i))) {
                 return ggml_graph_node(graph, i);
@@ -233,6 +266,10 @@ device_result device::run_mixed(const align_case & c, const case_data & data, in
         result.kp = g.ksrc ? load_tiles(g.kp, memory) : std::vector<uint8_t>();
         result.vp = g.vsrc ? load_tiles(g.vp, memory) : std::vector<uint8_t>();
         memory.compare("pack", result.faults);
+        compute(g.unpack, n_threads);
+        result.ku = g.ksrc ? load_values(g.ku, memory) : std::vector<float>();
+        result.vu = g.vsrc ? load_values(g.vu, memory) : std::vector<float>();
+        memory.compare("unpack", result.faults);
     }
     compute(g.attend, n_threads);
     const float * x = (const float *) g.out->data;

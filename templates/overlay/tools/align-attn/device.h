@@ -10,6 +10,8 @@ struct device_result {
     std::vector<float>       out;    // [head_dim, n_head, n_q, n_batch], innermost first
     std::vector<uint8_t>     kp;     // the tiles: batch, column, tile
     std::vector<uint8_t>     vp;
+    std::vector<float>       ku;     // the tiles, unpacked: [TILE, n_packed, n_cols, n_batch], innermost first; empty where a side is f16
+    std::vector<float>       vu;
     std::vector<std::string> faults; // memory that changed and must not, and nodes that the backend refused
 };
 

@@ -23,7 +23,8 @@ static std::vector<std::string> features_of(const align_case & c) {
 }
 
 static size_t size_of(const align_case & c, const case_data & d) {
-    return 4 * (2 * d.q.size() + (d.kp.size() + d.vp.size())) + 2 * (d.k.size() + d.v.size() + d.mask.size()) + (size_t) c.n_packed() * c.n_embd();
+    return 4 * (2 * d.q.size() + 2 * (d.kp.size() + d.vp.size())) + 2 * (d.k.size() + d.v.size() + d.mask.size()) +
+           (size_t) c.n_packed() * c.n_embd();
 }
 
 void dump::add(const verdict & v, const case_data & data, const device_result & run) {
@@ -60,6 +61,14 @@ struct writer {
         std::vector<ggml_fp16_t> h(values.size());
         ggml_fp32_to_fp16_row(values.data(), h.data(), (int64_t) values.size());
         add(name, GGML_TYPE_F16, ne, h.data());
+    }
+
+    void add_values(const std::string & name, ggml_type type, const std::vector<int64_t> & ne, const std::vector<float> & values) {
+        if (type == GGML_TYPE_F32) {
+            add(name, type, ne, values.data());
+        } else {
+            add_f16(name, ne, values);
+        }
     }
 };
 
@@ -114,18 +123,16 @@ void add_case(writer & w, const std::string & i, const verdict & v, const case_d
         const std::vector<int64_t> shape = { TILE, c.n_packed(), c.n_cols(), c.n_batch };
         const std::vector<float>   k     = by_width(c, d.kp, c.n_packed(), TILE);
         const std::vector<float>   x     = by_width(c, d.vp, c.n_packed(), TILE);
-        if (c.src_f32) {
-            w.add(t + "ksrc", GGML_TYPE_F32, shape, k.data());
-            w.add(t + "vsrc", GGML_TYPE_F32, shape, x.data());
-        } else {
-            w.add_f16(t + "ksrc", shape, k);
-            w.add_f16(t + "vsrc", shape, x);
-        }
+        const ggml_type            type  = c.src_f32 ? GGML_TYPE_F32 : GGML_TYPE_F16;
+        w.add_values(t + "ksrc", type, shape, k);
+        w.add_values(t + "vsrc", type, shape, x);
         if (c.k) {
             w.add(t + "kp", GGML_TYPE_I8, { (int64_t) run.kp.size() }, run.kp.data());
+            w.add_values(t + "ku", c.unpacked_k(), shape, run.ku);
         }
         if (c.v) {
             w.add(t + "vp", GGML_TYPE_I8, { (int64_t) run.vp.size() }, run.vp.data());
+            w.add_values(t + "vu", c.unpacked_v(), shape, run.vu);
         }
         if (!d.mask.empty()) {
             w.add_f16(t + "maskp", { c.n_packed(), c.n_q, d.mask_heads, d.mask_batches }, mask_part(c, d, 0, c.n_packed()));
@@ -143,7 +150,7 @@ bool dump::write(const std::string & path) const {
     writer w;
     w.gguf.reset(gguf_init_empty());
     w.ctx.reset(ggml_init({ size + entries.size() * 16 * (ggml_tensor_overhead() + 64) + 1024 * 1024, nullptr, false }));
-    gguf_set_val_u32(w.gguf.get(), "qlutattn.dump.version", 1);
+    gguf_set_val_u32(w.gguf.get(), "qlutattn.dump.version", 2);
     gguf_set_val_u32(w.gguf.get(), "qlutattn.dump.n_cases", (uint32_t) entries.size());
     for (size_t i = 0; i < entries.size(); ++i) {
         add_case(w, std::to_string(i), entries[i].v, entries[i].data, entries[i].run);

@@ -118,7 +118,8 @@ verdict judge(device & dev, const align_case & c, const case_data & data, int n_
 
     const packed_side k = decode(c, c.k, run.kp);
     const packed_side w = decode(c, c.v, run.vp);
-    for (const std::string & wrong : { check_pack(c, true, k, data.kp), check_pack(c, false, w, data.vp) }) {
+    for (const std::string & wrong :
+         { check_pack(c, true, k, data.kp), check_pack(c, false, w, data.vp), check_unpack(c, true, k, run.ku), check_unpack(c, false, w, run.vu) }) {
         if (!wrong.empty()) {
             v.faults.push_back(wrong);
         }
