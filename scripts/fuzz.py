@@ -51,9 +51,11 @@ TARGETS = {
             "src/llama-kv-cache-mixed.cpp",
             "src/llama-kv-cache-mixed-check.cpp",
             "src/llama-kv-cache-mixed-iswa.cpp",
+            "src/llama-kv-mixed-block.cpp",
             "src/llama-kv-mixed-cells.cpp",
             "src/llama-kv-mixed-io.cpp",
             "src/llama-kv-mixed-state.cpp",
+            "src/llama-memory-hybrid-mixed.cpp",
         ),
     ),
 }

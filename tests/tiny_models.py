@@ -134,16 +134,29 @@ def write_model(path: Path, shape: Shape | None = None, seed: int = 0) -> Path:
     return path
 
 
+class Drawer:
+    """Draws the weights of a model and gives them to its writer."""
+
+    def __init__(self, writer: gguf.GGUFWriter, rng: np.random.Generator) -> None:
+        self.writer = writer
+        self.rng = rng
+
+    def matrix(self, name: str, n_out: int, n_in: int, gain: float = 1.0) -> None:
+        data: npt.NDArray[np.float32] = self.rng.standard_normal((n_out, n_in), dtype=np.float32)
+        self.writer.add_tensor(f"{name}.weight", data * np.float32(gain / np.sqrt(n_in)))
+
+    def norm(self, name: str, size: int, gain: float = 1.0) -> None:
+        self.constant(f"{name}.weight", (size,), gain)
+
+    def constant(self, name: str, shape: tuple[int, ...], value: float) -> None:
+        self.writer.add_tensor(name, np.full(shape, value, dtype=np.float32))
+
+
 def add_weights(writer: gguf.GGUFWriter, shape: Shape, n_vocab: int, rng: np.random.Generator) -> None:
     """Draw the weights."""
 
-    def matrix(name: str, n_out: int, n_in: int, gain: float = 1.0) -> None:
-        data: npt.NDArray[np.float32] = rng.standard_normal((n_out, n_in), dtype=np.float32)
-        writer.add_tensor(f"{name}.weight", data * np.float32(gain / np.sqrt(n_in)))
-
-    def norm(name: str, size: int, gain: float = 1.0) -> None:
-        writer.add_tensor(f"{name}.weight", np.full(size, gain, dtype=np.float32))
-
+    draw = Drawer(writer, rng)
+    matrix, norm = draw.matrix, draw.norm
     q_size, kv_size = shape.n_head * shape.head_dim, shape.n_head_kv * shape.head_dim
     # q . k / sqrt(head_dim) has this standard deviation
     spread = 2.0

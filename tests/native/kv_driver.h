@@ -74,6 +74,7 @@ static llama_context_params params_of(ggml_type type_k, ggml_type type_v) {
     res.type_k               = type_k;
     res.type_v               = type_v;
     res.kv_unified           = option("unified", 0);
+    res.n_rs_seq             = option("rs", 0);
     res.swa_full             = option("swa_full", 0);
     res.kv_window            = option("window", 64);
     res.kv_sink              = option("sink", 16);

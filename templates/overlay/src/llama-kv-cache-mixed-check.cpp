@@ -17,6 +17,11 @@ static bool is_type_of_side(ggml_type type, char side) {
     return type == GGML_TYPE_F16 || (ggml_is_qlutattn(type) && ggml_type_name(type)[strlen("qlutattn_")] == side);
 }
 
+// hybrid models with a cache of keys for an indexer, or with one that is compressed for it
+static bool has_index(llm_arch arch) {
+    return arch == LLM_ARCH_DEEPSEEK4 || arch == LLM_ARCH_GLM5_NEXT || arch == LLM_ARCH_QWEN4EXP;
+}
+
 // one sentence, or an empty string if the context can have a mixed cache
 static std::string refusal_reason(const llama_model & model, const llama_context_params & params) {
     const auto & hparams = model.hparams;
@@ -31,8 +36,8 @@ static std::string refusal_reason(const llama_model & model, const llama_context
     if (params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_DISABLED) {
         return "packed caches need flash attention: leave out -fa off";
     }
-    if (llm_arch_is_recurrent(model.arch) || llm_arch_is_hybrid(model.arch)) {
-        return "recurrent and hybrid models keep a state that cannot be packed: use f16, q8_0 or q4_0";
+    if (has_index(model.arch)) {
+        return "models that attend to keys which an index picks one by one cannot have packed caches: use f16, q8_0 or q4_0";
     }
     if (hparams.is_mla()) {
         return "models with latent attention (MLA) keep one row per token that cannot be packed: use f16, q8_0 or q4_0";
@@ -52,7 +57,8 @@ static std::string refusal_reason(const llama_model & model, const llama_context
 
     bool has_layer = false;
     for (uint32_t il = 0; il < hparams.n_layer(); il++) {
-        if (!hparams.has_kv(il) || hparams.is_swa(il)) {
+        const bool has_keys = hparams.has_kv(il) && hparams.n_head_kv(il) > 0; // layers of hybrid models can have none
+        if (!has_keys || hparams.is_swa(il)) {
             continue;
         }
         has_layer = true;
@@ -76,6 +82,12 @@ static std::string refusal_reason(const llama_model & model, const llama_context
 
 bool llama_kv_cache_mixed_check(const llama_model & model, llama_context_params & params) {
     if (!llama_kv_cache_is_mixed(params.type_k, params.type_v)) {
+        return true;
+    }
+    if (llm_arch_is_recurrent(model.arch)) {
+        LLAMA_LOG_INFO("%s: a recurrent model has no keys and values to pack: -ctk and -ctv have no effect\n", __func__);
+        params.type_k = GGML_TYPE_F16;
+        params.type_v = GGML_TYPE_F16;
         return true;
     }
     const std::string reason = refusal_reason(model, params);

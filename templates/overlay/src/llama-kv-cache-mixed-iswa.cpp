@@ -1,15 +1,13 @@
 #include "llama-kv-cache-mixed-iswa.h"
 
-#include "ggml-backend.h"
 #include "llama-cparams.h"
 #include "llama-hparams.h"
 #include "llama-impl.h"
+#include "llama-kv-mixed-block.h"
 #include "llama-kv-mixed-state.h"
 #include "llama-model.h"
 
 #include <algorithm>
-#include <cstring>
-#include <stdexcept>
 
 llama_kv_cache_mixed_iswa::llama_kv_cache_mixed_iswa(const llama_model & model, const llama_memory_params & params, const llama_cparams & cparams,
                                                      const layer_filter_cb & filter) :
@@ -112,97 +110,12 @@ std::map<ggml_backend_buffer_type_t, size_t> llama_kv_cache_mixed_iswa::memory_b
 //
 
 static constexpr uint32_t SWA_STATE_MAGIC = 0x504b4c51; // QLKP
-static constexpr uint64_t SWA_STATE_CHUNK = 1 << 20;    // bytes
-
-namespace {
-
-class write_to_memory : public llama_io_write_i {
-  public:
-    std::vector<uint8_t> data;
-
-    void write(const void * src, size_t size) override { data.insert(data.end(), (const uint8_t *) src, (const uint8_t *) src + size); }
-
-    void write_tensor(ggml_tensor * tensor, size_t offset, size_t size) override {
-        data.resize(data.size() + size);
-        ggml_backend_tensor_get(tensor, data.data() + data.size() - size, offset, size);
-    }
-
-    size_t n_bytes() override { return data.size(); }
-};
-
-class read_from_memory : public llama_io_read_i {
-  public:
-    explicit read_from_memory(const std::vector<uint8_t> & data) : data(data) {}
-
-    void read(void * dst, size_t size) override { memcpy(dst, take(size), size); }
-
-    void read_tensor(ggml_tensor * tensor, size_t offset, size_t size) override { ggml_backend_tensor_set(tensor, take(size), offset, size); }
-
-    size_t n_bytes() override { return n_read; }
-
-  private:
-    const std::vector<uint8_t> & data;
-    size_t                       n_read = 0;
-
-    const uint8_t * take(size_t size) {
-        if (size > data.size() - n_read) {
-            throw std::runtime_error("the state of the sliding-window layers ends too early");
-        }
-        n_read += size;
-        return data.data() + n_read - size;
-    }
-};
-
-} // namespace
-
-static void write_swa_state(llama_io_write_i & io, const llama_memory_i & swa, llama_seq_id seq_id, llama_state_seq_flags flags) {
-    write_to_memory state;
-    swa.state_write(state, seq_id, flags);
-
-    llama_kv_mixed_writer out(io, SWA_STATE_MAGIC);
-    const uint64_t        size = state.data.size();
-    out.write(&size, sizeof(size));
-    for (uint64_t i = 0; i < size; i += SWA_STATE_CHUNK) {
-        out.write(state.data.data() + i, std::min(SWA_STATE_CHUNK, size - i));
-    }
-    out.write_checksum();
-}
-
-static std::vector<uint8_t> read_swa_state(llama_io_read_i & io) {
-    llama_kv_mixed_reader in(io, SWA_STATE_MAGIC);
-    uint64_t              size;
-    in.read(&size, sizeof(size));
-
-    // in chunks, so that a wrong size does not allocate more memory than there is data
-    std::vector<uint8_t> res;
-    while (res.size() < size) {
-        const uint64_t n = std::min(SWA_STATE_CHUNK, size - res.size());
-        res.resize(res.size() + n);
-        in.read(res.data() + res.size() - n, n);
-    }
-    in.check_checksum();
-    return res;
-}
-
-// load a state into its cache, which is as before if that throws
-static void load_swa_state(llama_memory_i & swa, const std::vector<uint8_t> & data, llama_seq_id seq_id, llama_state_seq_flags flags) {
-    write_to_memory before;
-    swa.state_write(before, seq_id, flags);
-    try {
-        read_from_memory in(data);
-        swa.state_read(in, seq_id, flags);
-    } catch (...) {
-        read_from_memory in(before.data);
-        swa.state_read(in, seq_id, flags);
-        throw;
-    }
-}
 
 void llama_kv_cache_mixed_iswa::state_write(llama_io_write_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) const {
     if ((flags & LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY) == 0) {
         base->state_write(io, seq_id, flags);
     }
-    write_swa_state(io, *swa, seq_id, flags);
+    llama_kv_mixed_write_block(io, SWA_STATE_MAGIC, *swa, seq_id, flags);
 }
 
 void llama_kv_cache_mixed_iswa::state_read(llama_io_read_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) {
@@ -210,10 +123,11 @@ void llama_kv_cache_mixed_iswa::state_read(llama_io_read_i & io, llama_seq_id se
     if ((flags & LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY) == 0) {
         state = std::make_unique<llama_kv_mixed_state>(*base, io, seq_id);
     }
-    load_swa_state(*swa, read_swa_state(io), seq_id, flags);
-    if (state) {
-        state->load(*base);
-    }
+    llama_kv_mixed_load_block(*swa, llama_kv_mixed_read_block(io, SWA_STATE_MAGIC), seq_id, flags, [&]() {
+        if (state) {
+            state->load(*base);
+        }
+    });
 }
 
 //

@@ -105,7 +105,7 @@ llama_kv_cache_mixed::side llama_kv_cache_mixed::new_side(const char * name, uin
 
 void llama_kv_cache_mixed::add_layers(const layer_filter_cb & filter) {
     const ggml_init_params params = {
-        /*.mem_size   =*/4 * hparams.n_layer() * ggml_tensor_overhead(),
+        /*.mem_size   =*/4 * hparams.n_layer_all * ggml_tensor_overhead(),
         /*.mem_buffer =*/nullptr,
         /*.no_alloc   =*/true,
     };
@@ -113,7 +113,7 @@ void llama_kv_cache_mixed::add_layers(const layer_filter_cb & filter) {
     if (!ctx) {
         throw std::runtime_error("failed to create the ggml context of the KV cache");
     }
-    for (uint32_t il = 0; il < hparams.n_layer(); il++) {
+    for (uint32_t il = 0; il < hparams.n_layer_all; il++) {
         if (!hparams.has_kv(il) || (filter && !filter(il))) {
             continue;
         }
