@@ -12,7 +12,7 @@ import numpy as np
 from qlutattn_patch.proof.reference.attention import Packed, Problem, Segment, attend, each_head
 from qlutattn_patch.proof.reference.quantise import columns, pack, unpack
 from qlutattn_patch.proof.reference.tile import SIZE, Kind, Tiles
-from qlutattn_patch.proof.reference.tolerance import STEPS
+from qlutattn_patch.proof.reference.tolerance import STEPS, head_slices
 
 
 def rounded_product(tiles: Tiles, x: np.ndarray, kernel: str, depth: slice, lanes: slice) -> np.ndarray:
@@ -31,11 +31,10 @@ def one(tiles: Tiles, *at: int) -> Tiles:
 
 def int8_attention(problem: Problem) -> np.ndarray:
     """The mixed attention with K and V products of packed tiles rounded as the kernels do."""
-    batch, n_head, n_q, channels = problem.q.shape
-    out = np.zeros((batch, n_q, n_head, channels))
-    width = min(channels, SIZE)
+    batch, n_head, n_q = problem.q.shape[:3]
+    out = np.zeros((batch, n_q, n_head, problem.head_dim_v))
     for b, h, rows in each_head(problem):
-        first = problem.kv_head(h) * channels
+        kv = problem.kv_head(h)
         scores = rows.scores.copy()
         starts = np.cumsum([0, *(segment.keys.shape[2] for segment in problem.segments)])
         for start, segment in zip(starts, problem.segments, strict=False):
@@ -43,27 +42,25 @@ def int8_attention(problem: Problem) -> np.ndarray:
                 continue
             assert problem.softcap == 0
             for tile in range(segment.keys.shape[2] // SIZE):
-                for at in range(0, channels, width):
-                    inside = slice((first + at) % SIZE, (first + at) % SIZE + width)
-                    x = problem.q[b, h][:, at : at + width]
-                    k = one(segment.packed_k.tiles, b, (first + at) // SIZE, tile)
+                for column, inside, channels in head_slices(kv, problem.q.shape[3]):
+                    x = problem.q[b, h][:, channels]
+                    k = one(segment.packed_k.tiles, b, column, tile)
                     exact = x @ k.values()[:, inside].T
                     close = rounded_product(k, x, segment.packed_k.kernel, inside, slice(0, SIZE))
                     scores[:, start + tile * SIZE :][:, :SIZE] += problem.scale * (close - exact)
         top = scores.max(axis=1, keepdims=True)
         p = np.where(rows.visible, np.exp(scores - np.where(np.isfinite(top), top, 0)), 0)
-        total = np.zeros((n_q, channels))
+        total = np.zeros((n_q, problem.head_dim_v))
         for start, segment in zip(starts, problem.segments, strict=False):
             count = segment.keys.shape[2]
             if segment.packed_v is None:
-                total += p[:, start : start + count] @ segment.values[b, problem.kv_head(h)]
+                total += p[:, start : start + count] @ segment.values[b, kv]
                 continue
             for tile in range(count // SIZE):
                 x = p[:, start + tile * SIZE :][:, :SIZE]
-                for at in range(0, channels, width):
-                    lanes = slice((first + at) % SIZE, (first + at) % SIZE + width)
-                    v = one(segment.packed_v.tiles, b, (first + at) // SIZE, tile)
-                    total[:, at : at + width] += rounded_product(v, x, segment.packed_v.kernel, slice(0, SIZE), lanes)
+                for column, lanes, channels in head_slices(kv, problem.head_dim_v):
+                    v = one(segment.packed_v.tiles, b, column, tile)
+                    total[:, channels] += rounded_product(v, x, segment.packed_v.kernel, slice(0, SIZE), lanes)
         weight = p.sum(axis=1, keepdims=True)
         out[b, :, h] = total / np.where(weight == 0, 1, weight)
     return out
@@ -75,9 +72,11 @@ def causal(n_q: int, n_tokens: int, shift: int) -> np.ndarray:
 
 
 def to_columns(rows: np.ndarray) -> np.ndarray:
-    """Sources [batch, column, token, 128] from [batch, kv head, token, channel]."""
+    """Sources [batch, column, token, 128] from [batch, kv head, token, channel]; zeros fill up the last column."""
     batch, heads, tokens, channels = rows.shape
-    return rows.transpose(0, 2, 1, 3).reshape(batch, tokens, heads * channels // SIZE, SIZE).transpose(0, 2, 1, 3)
+    flat = rows.transpose(0, 2, 1, 3).reshape(batch, tokens, heads * channels)
+    flat = np.pad(flat, ((0, 0), (0, 0), (0, -flat.shape[2] % SIZE)))
+    return flat.reshape(batch, tokens, -1, SIZE).transpose(0, 2, 1, 3)
 
 
 def packed(kind: Kind, source: np.ndarray) -> Tiles:
@@ -90,6 +89,7 @@ def problem(
     type_v: str,
     *,
     head_dim: int = 128,
+    head_dim_v: int | None = None,
     n_q: int = 2,
     n_head: int = 2,
     n_head_kv: int = 2,
@@ -103,12 +103,16 @@ def problem(
     **more: Any,
 ) -> Problem:
     """A random problem with a window and tiles."""
-    shape = (1, n_head_kv, tiles * SIZE, head_dim)
-    k = packed(Kind.of(type_k), to_columns((k_size * rng.standard_normal(shape)).astype(np.float16)))
-    v = packed(Kind.of(type_v), to_columns(rng.standard_normal(shape).astype(np.float16)))
-    window = rng.standard_normal((2, 1, n_head_kv, n_window, head_dim)).astype(np.float16).astype(np.float64)
+    sizes = head_dim, head_dim_v or head_dim
+    shapes = [(1, n_head_kv, tiles * SIZE, size) for size in sizes]
+    k = packed(Kind.of(type_k), to_columns((k_size * rng.standard_normal(shapes[0])).astype(np.float16)))
+    v = packed(Kind.of(type_v), to_columns(rng.standard_normal(shapes[1]).astype(np.float16)))
+    window = [
+        rng.standard_normal((1, n_head_kv, n_window, size)).astype(np.float16).astype(np.float64) for size in sizes
+    ]
     segments = [Segment(k_size * window[0], window[1], mask)] if n_window else []
-    segments.append(Segment.of_tiles(Packed(k, kernels[0]), Packed(v, kernels[1]), n_head_kv, maskp))
+    sides = Packed(k, kernels[0], sizes[0]), Packed(v, kernels[1], sizes[1])
+    segments.append(Segment.of_tiles(*sides, n_head_kv, maskp))
     if q is None:
         q = rng.standard_normal((1, n_head, n_q, head_dim)).astype(np.float32).astype(np.float64)
     return Problem(q, tuple(segments), head_dim**-0.5, n_head_kv, **more)
@@ -141,6 +145,7 @@ def dump_case(
     *,
     f16: str = "",
     head_dim: int = 128,
+    head_dim_v: int | None = None,
     tiles: int = 1,
     window: int = 5,
     extras: bool = False,
@@ -153,8 +158,9 @@ def dump_case(
     types = f"qlutattn_k{k}_128x128", f"qlutattn_v{v}_128x128"
     kinds = [Kind.of(name) for name in types]
     n_q, n_head, n_kv = 3, 4, 2
+    sizes = head_dim, head_dim_v or head_dim
     case: dict[str, Any] = {
-        "id": f"k{k}v{v}-d{head_dim}-t{tiles}-w{window}" + ("-extras" if extras else ""),
+        "id": f"k{k}v{v}-d{sizes[0]}v{sizes[1]}-t{tiles}-w{window}" + ("-extras" if extras else ""),
         "type_k": types[0],
         "type_v": types[1],
         "kernel_k": "lut",
@@ -163,18 +169,20 @@ def dump_case(
         "max_bias": 8.0 if extras else 0.0,
         "logit_softcap": 4.0 if extras else 0.0,
         "n_head_kv": n_kv,
-        "head_dim": head_dim,
+        "head_dim": sizes[0],
+        "head_dim_v": sizes[1],
         "q": rng.standard_normal((1, n_head, n_q, head_dim)).astype(np.float32),
     }
     segments = []
     if window:
-        case["k"], case["v"] = rng.standard_normal((2, 1, n_kv, window, head_dim)).astype(np.float16)
+        case["k"], case["v"] = (rng.standard_normal((1, n_kv, window, size)).astype(np.float16) for size in sizes)
         segments.append(Segment(case["k"].astype(float), case["v"].astype(float)))
     if tiles:
-        sources = rng.standard_normal((2, 1, n_kv, tiles * 128, head_dim)).astype(np.float16 if v == 1 else np.float32)
+        kind_of_source = np.float16 if v == 1 else np.float32
+        sources = [rng.standard_normal((1, n_kv, tiles * 128, size)).astype(kind_of_source) for size in sizes]
         if extras:
             case["maskp"] = causal(n_q, tiles * 128, 100).astype(np.float16)
-            sources[1, 0, 1, 3, 3] = np.nan
+            sources[1][0, 1, 3, 3] = np.nan
         sides = _pack_into(case, kinds, sources, f16)
         mask = case["maskp"].astype(float) if extras else None
         segments.append(Segment.of_tiles(*sides, n_kv, mask))
@@ -193,7 +201,7 @@ def dump_case(
     return case
 
 
-def _pack_into(case: dict[str, Any], kinds: list[Kind], sources: np.ndarray, f16: str) -> list[Any]:
+def _pack_into(case: dict[str, Any], kinds: list[Kind], sources: list[np.ndarray], f16: str) -> list[Any]:
     """Put K and V of the packed segment into a case, as sources and as tiles; the sides of that segment."""
     case["ksrc"], case["vsrc"] = (to_columns(source) for source in sources)
     sides: list[Any] = []
@@ -204,7 +212,7 @@ def _pack_into(case: dict[str, Any], kinds: list[Kind], sources: np.ndarray, f16
             continue
         data = pack(case[f"{name}src"], kind)
         case[f"{name}p"] = data.reshape(-1).view(np.int8)
-        tiles = unpack(data, kind, 1, case["ksrc"].shape[1])
+        tiles = unpack(data, kind, 1, case[f"{name}src"].shape[1])
         case[f"{name}u"] = columns(tiles.values(), name).astype(np.float32 if name == "k" else np.float16)
-        sides.append(Packed(tiles, case[f"kernel_{name}"]))
+        sides.append(Packed(tiles, case[f"kernel_{name}"], source.shape[3]))
     return sides

@@ -33,6 +33,7 @@ class Case(Record, frozen=True, kw_only=True):
     n_kv_f16: Annotated[_Size, doc("keys in f16")] = UNSET
     heads_per_group: Annotated[_Size, doc("query heads per kv head")] = UNSET
     head_dim: Annotated[_Size, doc("the head size")] = UNSET
+    head_dim_v: Annotated[_Size, doc("the head size of values")] = UNSET
     kernel: Annotated[str | UnsetType, doc("the kernels that ran")] = UNSET
     nmse_codes: Annotated[_Measure, doc("squared error against attention on the decoded values, normalised")] = UNSET
     nmse_f32: Annotated[_Measure, doc("the same against attention on the original values")] = UNSET

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from qlutattn_patch.proof.reference.attention import Packed, Problem, Segment
 from qlutattn_patch.proof.reference.quantise import columns, pack, unpack
-from qlutattn_patch.proof.reference.tile import Code, Kind, Tiles, from_bytes
+from qlutattn_patch.proof.reference.tile import SIZE, Code, Kind, Tiles, from_bytes
 from qlutattn_patch.proof.reference.tolerance import STEPS, arithmetic, judged
 from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.templates.formats import QuantType
 
 VERSION = 2
+HEAD_SIZES = range(64, 641, 64)
 T = TypeVar("T", str, int, float)
 
 
@@ -37,6 +38,7 @@ class DumpCase:
     softcap: float
     n_head_kv: int
     head_dim: int
+    head_dim_v: int
     tensors: Mapping[str, NDArray[Any]]
 
 
@@ -96,6 +98,7 @@ def read(path: Path) -> Iterator[DumpCase]:
             softcap=fields.get(f"case.{i}.logit_softcap", float),
             n_head_kv=fields.get(f"case.{i}.n_head_kv", int),
             head_dim=fields.get(f"case.{i}.head_dim", int),
+            head_dim_v=fields.get(f"case.{i}.head_dim_v", int),
             tensors={
                 name.removeprefix(start): _as_stored(name.removeprefix(start), data)
                 for name, data in tensors.items()
@@ -135,8 +138,9 @@ def _problem(case: DumpCase, added_kinds: Mapping[str, Kind], verdict: Verdict) 
     sides = _sides(case, added_kinds)
     have = case.tensors
     q = _double(_need(case, "q"))
-    if q.shape[3] != case.head_dim or case.head_dim not in (64, 128, 256) or q.shape[1] % case.n_head_kv:
-        raise ValueError(f"q has the shape {q.shape} for {case.n_head_kv} kv heads of {case.head_dim}")
+    sizes = (case.head_dim, case.head_dim_v)
+    if q.shape[3] != case.head_dim or any(size not in HEAD_SIZES for size in sizes) or q.shape[1] % case.n_head_kv:
+        raise ValueError(f"q has the shape {q.shape} for {case.n_head_kv} kv heads of {sizes[0]} and {sizes[1]}")
     segments = []
     if "k" in have or "v" in have:
         keys, values = _double(_need(case, "k")), _double(_need(case, "v"))
@@ -144,8 +148,8 @@ def _problem(case: DumpCase, added_kinds: Mapping[str, Kind], verdict: Verdict) 
     if "kp" in have or "vp" in have:
         segments.append(_packed_segment(case, sides, q.shape, verdict))
     for segment in segments:
-        expected = (q.shape[0], case.n_head_kv, segment.keys.shape[2], case.head_dim)
-        if (segment.keys.shape, segment.values.shape) != (expected, expected):
+        rows = (q.shape[0], case.n_head_kv, segment.keys.shape[2])
+        if (segment.keys.shape, segment.values.shape) != ((*rows, sizes[0]), (*rows, sizes[1])):
             raise ValueError(f"k and v have the shapes {segment.keys.shape} and {segment.values.shape}")
     sinks = _double(have["sinks"]) if "sinks" in have else None
     if sinks is not None and sinks.shape != (q.shape[1],):
@@ -161,17 +165,21 @@ class _Side:
     type: str
     kernel: str
     kind: Kind | None
+    head_dim: int
 
 
 def _sides(case: DumpCase, added_kinds: Mapping[str, Kind]) -> list[_Side]:
     sides = []
-    for name, type_name, kernel in (("k", case.type_k, case.kernel_k), ("v", case.type_v, case.kernel_v)):
+    for name, type_name, kernel, head_dim in (
+        ("k", case.type_k, case.kernel_k, case.head_dim),
+        ("v", case.type_v, case.kernel_v, case.head_dim_v),
+    ):
         kind = None if type_name == "f16" else Kind.of(type_name, added_kinds)
         if kind is not None and kind.side != name:
             raise ValueError(f"{type_name} is not a type for {name.upper()}")
         if kind is not None and arithmetic(kernel) not in STEPS:
             raise ValueError(f"the kernel '{kernel}' is unknown")
-        sides.append(_Side(name, type_name, kernel, kind))
+        sides.append(_Side(name, type_name, kernel, kind, head_dim))
     return sides
 
 
@@ -183,12 +191,12 @@ def _packed_segment(case: DumpCase, sides: list[_Side], q_shape: tuple[int, ...]
 
 def _packed_side(case: DumpCase, side: _Side, verdict: Verdict) -> Packed | NDArray[np.float64]:
     source = _need(case, f"{side.name}src")
+    n_embd = case.n_head_kv * side.head_dim
+    if source.shape[1] != -(-n_embd // SIZE):
+        raise ValueError(f"{side.name}src has {source.shape[1]} columns for {n_embd} channels")
     if side.kind is None:
-        batch, columns, tokens, width = source.shape
-        rows = _double(source).transpose(0, 2, 1, 3).reshape(batch, tokens, case.n_head_kv, -1)
-        if columns * width != case.n_head_kv * case.head_dim:
-            raise ValueError(f"{side.name}src has {columns * width} channels")
-        return rows.transpose(0, 2, 1, 3)
+        rows = _double(source).transpose(0, 2, 1, 3).reshape(source.shape[0], source.shape[2], -1)[..., :n_embd]
+        return rows.reshape(*rows.shape[:2], case.n_head_kv, side.head_dim).transpose(0, 2, 1, 3)
     expected = pack(source, side.kind)
     found = _need(case, f"{side.name}p")
     if found.size != expected.size:
@@ -197,7 +205,7 @@ def _packed_side(case: DumpCase, side: _Side, verdict: Verdict) -> Packed | NDAr
     verdict.tiles = {**verdict.tiles, side.type: expected.size // side.kind.tile_bytes}
     _compare_tiles(found, expected, side.kind, side.type, verdict)
     _compare_values(_need(case, f"{side.name}u"), unpack(expected, side.kind, *source.shape[:2]), side, verdict)
-    return Packed(unpack(found, side.kind, *source.shape[:2]), side.kernel)
+    return Packed(unpack(found, side.kind, *source.shape[:2]), side.kernel, side.head_dim)
 
 
 def _compare_tiles(

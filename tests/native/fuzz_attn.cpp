@@ -17,14 +17,14 @@ struct outlook {
     bool  sees_any = false;
     bool  is_nan   = false; // sees a poisoned K lane
     bool  is_tame  = true;  // else anything may come of it
-    float low[256];
-    float high[256];
-    bool  wild[256]     = { false }; // sees an infinite or NaN value
-    bool  poisoned[256] = { false }; // sees a tile with a poisoned V lane
+    float low[MAX_HEAD];
+    float high[MAX_HEAD];
+    bool  wild[MAX_HEAD]     = { false }; // sees an infinite or NaN value
+    bool  poisoned[MAX_HEAD] = { false }; // sees a tile with a poisoned V lane
 
     outlook() {
-        std::fill_n(low, 256, INFINITY);
-        std::fill_n(high, 256, -INFINITY);
+        std::fill_n(low, MAX_HEAD, INFINITY);
+        std::fill_n(high, MAX_HEAD, -INFINITY);
     }
 
     void take(int c, float value, float radius) {
@@ -67,8 +67,8 @@ struct facts {
         } else {
             for (int64_t token = 0; token < s.packed.n; token++) {
                 float size = 0.0f;
-                for (int c = 0; c < s.head_dim; c += TILE) {
-                    const auto [offset, radius] = lane(*p.kp, token / TILE, (ikv * s.head_dim + c) / TILE, i3, token % TILE);
+                for (int c = 0; c < s.head_dim_k; c += TILE / 2) { // by halves: one of whole tiles counts twice
+                    const auto [offset, radius] = lane(*p.kp, token / TILE, (ikv * s.head_dim_k + c) / TILE, i3, token % TILE);
                     size += std::fabs(offset) + radius;
                 }
                 kp_size.push_back(size);
@@ -79,7 +79,7 @@ struct facts {
             return;
         }
         for (int64_t tile = 0; tile < s.packed.n / TILE; tile++) {
-            for (int64_t c = ikv * s.head_dim; c < (ikv + 1) * s.head_dim; c++) {
+            for (int64_t c = ikv * s.head_dim_v; c < (ikv + 1) * s.head_dim_v; c++) {
                 const auto [offset, radius] = lane(*p.vp, tile, c / TILE, i3, c % TILE);
                 v_offset.push_back(offset);
                 v_radius.push_back(radius);
@@ -130,8 +130,8 @@ static outlook expect(const problem & p, const facts & about, int64_t iq, int64_
         if (o.see(mask_value(m, token, iq, ih, i3))) {
             o.is_tame &= std::isfinite(about.k_size[token]);
             key = std::max(key, about.k_size[token]);
-            for (int c = 0; c < s.head_dim; c++) {
-                o.take(c, about.values[token * s.head_dim + c], 0.0f);
+            for (int c = 0; c < s.head_dim_v; c++) {
+                o.take(c, about.values[token * s.head_dim_v + c], 0.0f);
             }
         }
     }
@@ -146,16 +146,16 @@ static outlook expect(const problem & p, const facts & about, int64_t iq, int64_
                 o.is_nan |= std::isnan(about.kp_size[token]);
                 o.is_tame &= !std::isinf(about.kp_size[token]);
                 key = std::max(key, about.kp_size[token]);
-                for (int c = 0; c < s.head_dim && !about.vp_values.empty(); c++) {
-                    o.take(c, about.vp_values[token * s.head_dim + c], 0.0f);
+                for (int c = 0; c < s.head_dim_v && !about.vp_values.empty(); c++) {
+                    o.take(c, about.vp_values[token * s.head_dim_v + c], 0.0f);
                 }
             }
         }
-        for (int c = 0; c < s.head_dim && seen && about.vp_values.empty(); c++) {
+        for (int c = 0; c < s.head_dim_v && seen && about.vp_values.empty(); c++) {
             // a tile's weights are rounded to integers with a step of about 1/64 of the largest of them, or less: 128 halves of
             // that are the largest weight once more
-            const float radius = about.v_radius[tile * s.head_dim + c];
-            o.take(c, about.v_offset[tile * s.head_dim + c], 2.0f * radius);
+            const float radius = about.v_radius[tile * s.head_dim_v + c];
+            o.take(c, about.v_offset[tile * s.head_dim_v + c], 2.0f * radius);
             o.poisoned[c] |= std::isnan(radius);
         }
     }
@@ -164,7 +164,7 @@ static outlook expect(const problem & p, const facts & about, int64_t iq, int64_
 
 // the result of query iq of head ih is what its outlook allows
 static void check_row(const problem & p, const outlook & o, int64_t iq, int64_t ih, int64_t i3) {
-    for (int c = 0; c < p.s.head_dim; c++) {
+    for (int c = 0; c < p.s.head_dim_v; c++) {
         const float y     = *p.result->at<float>(c, ih, iq, i3);
         const float slack = 1e-4f * std::max(std::fabs(o.low[c]), std::fabs(o.high[c]));
         const auto  wrong = [&](const char * why) {
@@ -196,12 +196,12 @@ void problem::check_rows() const {
                     float   key;           // the largest
                     outlook o      = expect(*this, about, iq, ih, i3, key);
                     float   length = 0.0f; // of q: sum of magnitudes
-                    for (int c = 0; c < s.head_dim; c++) {
+                    for (int c = 0; c < s.head_dim_k; c++) {
                         length += std::fabs(*q->at<float>(c, iq, ih, i3));
                     }
                     // no score overflows, nor the sum of q times the levels of a lane, which its scale multiplies; false for NaN
                     o.is_tame &= length * std::max(key, 1.0f) < 1e28f;
-                    for (int c = 0; c < s.head_dim && sinks; c++) {
+                    for (int c = 0; c < s.head_dim_v && sinks; c++) {
                         o.take(c, 0.0f, 0.0f);
                     }
                     check_row(*this, o, iq, ih, i3);

@@ -13,6 +13,7 @@
 #include <vector>
 
 static constexpr int         TILE           = GGML_QLUTATTN_TILE;
+static constexpr int         MAX_HEAD       = 640;
 static constexpr ggml_fp16_t MINUS_INFINITY = 0xfc00;
 static constexpr int64_t     MOST_PRODUCTS  = 1 << 21; // of q and k in a case, so that it takes some ten milliseconds
 static constexpr int64_t     MOST_TILES     = 6;       // of K, and as many of V
@@ -83,7 +84,8 @@ struct packing {
 };
 
 struct settings {
-    int       head_dim;
+    int       head_dim_k;
+    int       head_dim_v;
     int       n_head_kv;
     int       group;
     int       n_q;
@@ -105,7 +107,7 @@ struct settings {
     int       sinks; // none, plain, large
 
     int n_head() const { return n_head_kv * group; }
-    int n_cols() const { return n_head_kv * head_dim / TILE; }
+    int n_cols(bool is_k) const { return (n_head_kv * (is_k ? head_dim_k : head_dim_v) + TILE - 1) / TILE; }
 };
 
 // which dimensions may lie inside which: not at all, all but the first, all
@@ -178,16 +180,16 @@ static segment choose_segment(choices & in, int n) {
 
 static settings choose(choices & in) {
     settings s;
-    s.head_dim  = 64 << in.below(3);
-    s.n_head_kv = in.between(1, 4);
-    s.group     = in.maybe() ? in.between(1, 4) : in.between(1, 20);
-    s.n_q       = in.maybe() ? in.between(1, 3) : in.between(1, 40);
-    s.n_batch   = in.between(1, 2);
-    s.n_threads = in.below(4) == 0 ? 3 : 2;
-    s.window    = choose_segment(in, in.maybe() ? in.between(0, 600) : in.between(0, 20));
-    s.packed    = choose_segment(in, in.between(0, 6) * TILE);
-    s.k         = choose_packing(in, true);
-    s.v         = choose_packing(in, false);
+    s.head_dim_k = s.head_dim_v = 64 << in.below(3);
+    s.n_head_kv                 = in.between(1, 4);
+    s.group                     = in.maybe() ? in.between(1, 4) : in.between(1, 20);
+    s.n_q                       = in.maybe() ? in.between(1, 3) : in.between(1, 40);
+    s.n_batch                   = in.between(1, 2);
+    s.n_threads                 = in.below(4) == 0 ? 3 : 2;
+    s.window                    = choose_segment(in, in.maybe() ? in.between(0, 600) : in.between(0, 20));
+    s.packed                    = choose_segment(in, in.between(0, 6) * TILE);
+    s.k                         = choose_packing(in, true);
+    s.v                         = choose_packing(in, false);
     s.v.is_f16 &= !s.k.is_f16; // one of the two at most
     s.q_data   = (data_kind) in.below(DATA_KINDS);
     s.k_data   = (data_kind) in.below(DATA_KINDS);
@@ -199,22 +201,35 @@ static settings choose(choices & in) {
     static const float scales[] = { 1.0f, -0.5f, 0.0f, 100.0f };
     static const float caps[]   = { 0.0f, 0.0f, 30.0f, 0.5f };
     const int          scale    = in.below(8);
-    s.scale                     = scale < 4 ? scales[scale] : 1.0f / sqrtf(s.head_dim);
+    s.scale                     = scale < 4 ? scales[scale] : 1.0f / sqrtf(s.head_dim_k);
     s.softcap                   = caps[in.below(4)];
     const bool has_masks        = (s.window.n == 0 || s.window.mask != MASK_NONE) && (s.packed.n == 0 || s.packed.mask != MASK_NONE);
     s.max_bias                  = in.below(3) == 0 && has_masks ? in.between(1, 16) : 0.0f;
     s.sinks                     = in.below(3);
 
-    // whole tiles, and few enough of everything
-    if (s.head_dim == 64) {
+    // any other head sizes; the choices come last, so that inputs from before there were any still mean the same
+    const int others = in.below(8);
+    if (others == 1 || others == 2) {
+        s.head_dim_k = 64 * in.between(1, 10);
+        s.head_dim_v = others == 1 ? s.head_dim_k : 64 * in.between(1, 10);
+    } else if (s.head_dim_k == 64) {
         s.n_head_kv += s.n_head_kv % 2;
     }
-    if (s.packed.n / TILE * s.n_cols() * s.n_batch > MOST_TILES) {
-        s.n_head_kv = s.head_dim == 64 ? 2 : 1;
-        s.n_batch   = s.packed.n / TILE * s.n_cols() * s.n_batch > MOST_TILES ? 1 : s.n_batch;
+
+    // few enough of everything
+    const auto n_tiles = [&] {
+        return s.packed.n / TILE * std::max(s.n_cols(true), s.n_cols(false)) * s.n_batch;
+    };
+    if (n_tiles() > MOST_TILES) {
+        s.n_head_kv = s.head_dim_k == 64 ? 2 : 1;
+        s.n_batch   = n_tiles() > MOST_TILES ? 1 : s.n_batch;
+    }
+    while (n_tiles() > MOST_TILES && s.packed.n > TILE) {
+        s.packed.n -= TILE;
     }
     const auto too_much = [&] {
-        return (int64_t) s.n_q * s.n_head() * s.n_batch * (s.window.n + s.packed.n) * s.head_dim > MOST_PRODUCTS;
+        const int64_t head_dim = std::max(s.head_dim_k, s.head_dim_v);
+        return (int64_t) s.n_q * s.n_head() * s.n_batch * (s.window.n + s.packed.n) * head_dim > MOST_PRODUCTS;
     };
     while (too_much() && s.n_q > 1 && s.n_q >= s.group) {
         s.n_q--;

@@ -26,9 +26,9 @@ static settings now; // for the message
                 p.is_raw ? "of any bytes" :
                            ggml_type_name(p.source));
     };
-    fprintf(stderr, "\n  head size %d, kv heads %d, group %d, queries %d, batch %d, threads %d, window %d (mask %d), packed %d (mask %d)",
-            now.head_dim, now.n_head_kv, now.group, now.n_q, now.n_batch, now.n_threads, now.window.n, now.window.mask, now.packed.n,
-            now.packed.mask);
+    fprintf(stderr, "\n  head sizes %d and %d, kv heads %d, group %d, queries %d, batch %d, threads %d, window %d (mask %d), packed %d (mask %d)",
+            now.head_dim_k, now.head_dim_v, now.n_head_kv, now.group, now.n_q, now.n_batch, now.n_threads, now.window.n, now.window.mask,
+            now.packed.n, now.packed.mask);
     told("K", now.k);
     told("V", now.v);
     fprintf(stderr, ", scale %g, max_bias %g, softcap %g, sinks %d\n", now.scale, now.max_bias, now.softcap, now.sinks);
@@ -226,20 +226,20 @@ struct problem {
         return b;
     }
 
-    block_ptr make_packed(const packing & how, block_ptr & source) {
+    block_ptr make_packed(const packing & how, bool is_k, block_ptr & source) {
         if (how.is_f16) {
-            block_ptr b = tensor(GGML_TYPE_F16, s.head_dim, s.packed.n, s.n_head_kv, s.n_batch, how.f16_layout);
+            block_ptr b = tensor(GGML_TYPE_F16, is_k ? s.head_dim_k : s.head_dim_v, s.packed.n, s.n_head_kv, s.n_batch, how.f16_layout);
             fill(*b, random, how.data);
             input(b);
             return b;
         }
-        block_ptr b = tensor(how.type, TILE, s.packed.n, s.n_cols(), s.n_batch, how.packed_layout);
+        block_ptr b = tensor(how.type, TILE, s.packed.n, s.n_cols(is_k), s.n_batch, how.packed_layout);
         if (how.is_raw) {
             fill_tiles(*b, random, how.poison);
             input(b);
             return b;
         }
-        source = tensor(how.source, TILE, s.packed.n, s.n_cols(), s.n_batch, how.source_layout);
+        source = tensor(how.source, TILE, s.packed.n, s.n_cols(is_k), s.n_batch, how.source_layout);
         fill(*source, random, how.data);
         input(source);
 
@@ -249,7 +249,7 @@ struct problem {
         const size_t *                 nb     = source->t->nb;
         std::vector<uint8_t>           tile(config.tile_bytes());
         for (int64_t i3 = 0; i3 < s.n_batch; i3++) {
-            for (int64_t i2 = 0; i2 < s.n_cols(); i2++) {
+            for (int64_t i2 = 0; i2 < s.n_cols(is_k); i2++) {
                 for (int64_t i1 = 0; i1 < s.packed.n; i1 += TILE) {
                     qlutattn_pack_source from = {};
                     from.type                 = how.source;
@@ -265,12 +265,12 @@ struct problem {
     }
 
     void make() {
-        q = tensor(GGML_TYPE_F32, s.head_dim, s.n_q, s.n_head(), s.n_batch, s.q_layout);
+        q = tensor(GGML_TYPE_F32, s.head_dim_k, s.n_q, s.n_head(), s.n_batch, s.q_layout);
         fill(*q, random, s.q_data);
         input(q);
         if (s.window.n > 0 || !s.window.is_null) {
-            k = tensor(GGML_TYPE_F16, s.head_dim, s.window.n, s.n_head_kv, s.n_batch, s.k_layout);
-            v = tensor(GGML_TYPE_F16, s.head_dim, s.window.n, s.n_head_kv, s.n_batch, s.v_layout);
+            k = tensor(GGML_TYPE_F16, s.head_dim_k, s.window.n, s.n_head_kv, s.n_batch, s.k_layout);
+            v = tensor(GGML_TYPE_F16, s.head_dim_v, s.window.n, s.n_head_kv, s.n_batch, s.v_layout);
             fill(*k, random, s.k_data);
             fill(*v, random, s.v_data);
             input(k);
@@ -278,8 +278,8 @@ struct problem {
         }
         mask = make_mask(s.window);
         if (s.packed.n > 0 || !s.packed.is_null) {
-            kp = make_packed(s.k, k_source);
-            vp = make_packed(s.v, v_source);
+            kp = make_packed(s.k, true, k_source);
+            vp = make_packed(s.v, false, v_source);
         }
         maskp = make_mask(s.packed);
         if (s.sinks) {
@@ -296,7 +296,7 @@ struct problem {
             return source ? ggml_cpy(ctx, source->t, b->t) : data(b);
         };
         ggml_tensor * out = ggml_flash_attn_ext_mixed(ctx, q->t, data(k), data(v), data(mask), pack(k_source, kp), pack(v_source, vp), data(maskp),
-                                                      data(sinks), s.n_head_kv, s.scale, s.max_bias, s.softcap);
+                                                      data(sinks), s.n_head_kv, s.head_dim_v, s.scale, s.max_bias, s.softcap);
         result            = std::make_unique<block>(out, layout());
         graph             = ggml_new_graph(ctx);
         ggml_build_forward_expand(graph, out);

@@ -37,6 +37,7 @@ def test_a_right_dump_passes(tmp_path: Path) -> None:
     cases += [dump_case(head_dim=d, tiles=2, extras=True, seed=d) for d in (64, 128, 256)]
     cases += [dump_case(v=1, f16="k", head_dim=d, tiles=2, seed=d) for d in (64, 128, 256)]
     cases += [dump_case(v=1, f16="v", extras=True, seed=3)]
+    cases += [dump_case(head_dim=k, head_dim_v=v, tiles=2, seed=k) for k, v in ((192, 192), (320, 64), (576, 512))]
     cases += [dump_case(tiles=0, seed=1), dump_case(window=0, seed=2)]
     found = verdicts(tmp_path, *cases)
     assert [verdict.id for verdict in found] == [case["id"] for case in cases]
@@ -133,6 +134,7 @@ def test_a_row_that_sees_nothing_must_be_zeros(tmp_path: Path) -> None:
         ({"type_v": "q8_0"}, "not a QLUTATTN type"),
         ({"kernel_k": "avx"}, "kernel 'avx'"),
         ({"head_dim": 64}, "q has the shape"),
+        ({"head_dim_v": 96}, "q has the shape"),
         ({"out": np.zeros((1, 3, 4, 64), np.float32)}, "out has the shape"),
         ({"sinks": np.zeros(3, np.float32)}, "3 sinks"),
         ({"maskp": np.zeros((1, 1, 2, 128), np.float16)}, "maskp has the shape"),
@@ -157,11 +159,11 @@ def test_files_that_are_no_dump_are_said_to_be_none(tmp_path: Path) -> None:
         with pytest.raises(ExpectedError):
             list(read(path))
     writer = gguf.GGUFWriter(path, "x")
-    writer.add_uint32("qlutattn.dump.version", 3)
+    writer.add_uint32("qlutattn.dump.version", 1)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
-    with pytest.raises(ExpectedError, match="version 2"):
+    with pytest.raises(ExpectedError, match="version 1;"):
         list(read(path))
     case = dump_case()
     del case["scale"]

@@ -15,10 +15,11 @@ from qlutattn_patch.proof.reference.tile import Double, Tiles
 
 @dataclass(frozen=True)
 class Packed:
-    """What keys or values were decoded from, and the kernel ("lut", "dot7-avx2", …) that reads it."""
+    """What keys or values of this head size were decoded from, and the kernel ("lut", "dot7-avx2", …) that reads it."""
 
     tiles: Tiles
     kernel: str
+    head_dim: int
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,11 @@ class Segment:
     @classmethod
     def of_tiles(cls, k: Packed | Double, v: Packed | Double, n_head_kv: int, mask: Double | None = None) -> Segment:
         """The segment decoded from packed tiles; one side may be plain keys or values."""
-        keys = heads(k.tiles.values(), "k", n_head_kv) if isinstance(k, Packed) else k
+        keys = heads(k.tiles.values(), "k", n_head_kv, k.head_dim) if isinstance(k, Packed) else k
         packed_k = k if isinstance(k, Packed) else None
         if not isinstance(v, Packed):
             return cls(keys, v, mask, packed_k)
-        values, sizes = (heads(each, "v", n_head_kv) for each in (v.tiles.values(), v.tiles.sizes()))
+        values, sizes = (heads(each, "v", n_head_kv, v.head_dim) for each in (v.tiles.values(), v.tiles.sizes()))
         return cls(keys, values, mask, packed_k, v, sizes)
 
 
@@ -54,6 +55,11 @@ class Problem:
     max_bias: float = 0.0
     softcap: float = 0.0
     sinks: Double | None = None
+
+    @property
+    def head_dim_v(self) -> int:
+        """The channels of the values, and of the result."""
+        return int(self.segments[0].values.shape[3] if self.segments else self.q.shape[3])
 
     def kv_head(self, head: int) -> int:
         return head // int(self.q.shape[1] // self.n_head_kv)
@@ -73,8 +79,8 @@ class HeadRows:
 
 def attend(problem: Problem) -> Double:
     """The result, [batch, query, head, channel]."""
-    batch, n_head, n_q, channels = problem.q.shape
-    out = np.zeros((batch, n_q, n_head, channels))
+    batch, n_head, n_q = problem.q.shape[:3]
+    out = np.zeros((batch, n_q, n_head, problem.head_dim_v))
     for b, h, rows in each_head(problem):
         out[b, :, h] = rows.out
     return out
@@ -112,7 +118,7 @@ def _head_rows(problem: Problem, b: int, h: int) -> HeadRows:
     kv = problem.kv_head(h)
     q = problem.q[b, h]
     scores, visible = [np.zeros((len(q), 0))], [np.zeros((len(q), 0), np.bool_)]
-    values = [np.zeros((0, q.shape[1]))]
+    values = [np.zeros((0, problem.head_dim_v))]
     for segment in problem.segments:
         added = bias(problem, segment, b, h)
         scores.append(_capped(q @ segment.keys[b, kv].T, problem) + added)
@@ -121,7 +127,7 @@ def _head_rows(problem: Problem, b: int, h: int) -> HeadRows:
     if problem.sinks is not None:
         scores.append(np.full((len(q), 1), problem.sinks[h]))
         visible.append(np.ones((len(q), 1), np.bool_))
-        values.append(np.zeros((1, q.shape[1])))
+        values.append(np.zeros((1, problem.head_dim_v)))
     return _softmax(np.concatenate(scores, 1), np.concatenate(visible, 1), np.concatenate(values, 0))
 
 

@@ -73,10 +73,11 @@ def columns(values: Double, side: str) -> Double:
     return values.reshape(*values.shape[:2], -1, SIZE)
 
 
-def heads(values: Double, side: str, n_head_kv: int) -> Double:
-    """Tile values [batch, column, tile, lane, depth] as [batch, kv head, token, channel]."""
+def heads(values: Double, side: str, n_head_kv: int, head_dim: int) -> Double:
+    """Tile values [batch, column, tile, lane, depth] as [batch, kv head, token, channel], without what no head has."""
     tokens = columns(values, side).transpose(0, 2, 1, 3)  # [batch, token, column, element]
-    return tokens.reshape(*tokens.shape[:2], n_head_kv, -1).transpose(0, 2, 1, 3)
+    channels = tokens.reshape(*tokens.shape[:2], -1)[..., : n_head_kv * head_dim]
+    return channels.reshape(*tokens.shape[:2], n_head_kv, head_dim).transpose(0, 2, 1, 3)
 
 
 def _sum(values: Single) -> Single:

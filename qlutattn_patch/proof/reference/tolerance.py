@@ -19,8 +19,8 @@ EQUAL = 1e-5  # magnitudes this close round to the same integer
 
 def judged(problem: Problem) -> tuple[Double, Double]:
     """The result and its tolerance, both [batch, query, head, channel]."""
-    batch, n_head, n_q, channels = problem.q.shape
-    out, allowed = np.zeros((2, batch, n_q, n_head, channels))
+    batch, n_head, n_q = problem.q.shape[:3]
+    out, allowed = np.zeros((2, batch, n_q, n_head, problem.head_dim_v))
     for b, h, rows in each_head(problem):
         out[b, :, h] = rows.out
         allowed[b, :, h] = _tolerance(problem, b, h, rows)
@@ -106,7 +106,7 @@ def _score_variance(problem: Problem, b: int, h: int) -> Double:
 
 def _tile_variance(problem: Problem, packed: Packed, q: Double, b: int, h: int) -> Double:
     total = np.zeros((len(q), packed.tiles.codes.shape[2] * SIZE))
-    for column, part, channels in _head_slices(problem, h):
+    for column, part, channels in head_slices(problem.kv_head(h), packed.head_dim):
         steps = step(q[:, channels], packed.kernel)
         lanes = lane_variance(_column(packed.tiles, b, column), part).reshape(-1)
         total += np.square(steps)[:, None] * lanes
@@ -115,13 +115,13 @@ def _tile_variance(problem: Problem, packed: Packed, q: Double, b: int, h: int) 
 
 def _value_variance(problem: Problem, b: int, h: int, p: Double) -> Double:
     """The variance of the result [query, channel] from the tables of V."""
-    total = np.zeros((len(p), problem.q.shape[3]))
+    total = np.zeros((len(p), problem.head_dim_v))
     start = 0
     for segment in problem.segments:
         end = start + segment.keys.shape[2]
         if segment.packed_v is not None and end > start:
             steps = step(p[:, start:end].reshape(len(p), -1, SIZE), segment.packed_v.kernel)
-            for column, part, channels in _head_slices(problem, h):
+            for column, part, channels in head_slices(problem.kv_head(h), problem.head_dim_v):
                 lanes = lane_variance(_column(segment.packed_v.tiles, b, column), slice(0, SIZE))
                 total[:, channels] += np.square(steps) @ lanes[:, part]
         start = end
@@ -136,7 +136,7 @@ def _score_size(problem: Problem, segment: Segment, b: int, h: int) -> Double:
         plain: Double = q @ keys.T
         return plain
     total = np.zeros((len(q), keys.shape[0]))
-    for column, _, channels in _head_slices(problem, h):
+    for column, _, channels in head_slices(problem.kv_head(h), segment.packed_k.head_dim):
         k = _column(segment.packed_k.tiles, b, column)
         lanes = 2 * k.scale.astype(np.float64) + np.abs(k.offset.astype(np.float64))
         total += q[:, channels].sum(axis=1, keepdims=True) * lanes.reshape(-1)
@@ -151,7 +151,7 @@ def _value_sizes(problem: Problem, b: int, h: int) -> Double:
         for segment in problem.segments
     ]
     if problem.sinks is not None:
-        sizes.append(np.zeros((1, problem.q.shape[3])))
+        sizes.append(np.zeros((1, problem.head_dim_v)))
     every: Double = np.nan_to_num(np.concatenate(sizes), posinf=0.0)
     return every
 
@@ -161,11 +161,12 @@ def _column(tiles: Tiles, b: int, column: int) -> Tiles:
     return Tiles(tiles.code, tiles.codes[at], tiles.scale[at], tiles.offset[at])
 
 
-def _head_slices(problem: Problem, h: int) -> Iterator[tuple[int, slice, slice]]:
-    """The location of a head's kv head: column of tiles, slice of that tile's 128 elements, channels of the head."""
-    channels = problem.q.shape[3]
-    first = problem.kv_head(h) * channels
-    for at in range(first, first + channels, min(channels, SIZE)):
-        width = min(channels, SIZE)
-        inside = at % SIZE
-        yield at // SIZE, slice(inside, inside + width), slice(at - first, at - first + width)
+def head_slices(kv_head: int, head_dim: int) -> Iterator[tuple[int, slice, slice]]:
+    """The location of a kv head: column of tiles, slice of that column's 128 channels, channels of the head."""
+    first, end = kv_head * head_dim, (kv_head + 1) * head_dim
+    at = first
+    while at < end:
+        column, inside = divmod(at, SIZE)
+        width = min(SIZE - inside, end - at)
+        yield column, slice(inside, inside + width), slice(at - first, at - first + width)
+        at += width

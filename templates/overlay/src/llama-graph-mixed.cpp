@@ -235,7 +235,7 @@ ggml_tensor * llm_graph_input_attn_kv_mixed::build_attn(ggml_context * ctx, ggml
     }
     ggml_tensor * res = ggml_flash_attn_ext_mixed(ctx, q, view_f16(ctx, layer.k.f16, layer.head_dim, n_f16, s0, n_stream),
                                                   view_f16(ctx, layer.v.f16, layer.head_dim, n_f16, s0, n_stream), mask_f16, kp, vp, mask_packed,
-                                                  sinks, layer.n_head_kv, kq_scale, hparams.f_max_alibi_bias,
+                                                  sinks, layer.n_head_kv, layer.head_dim, kq_scale, hparams.f_max_alibi_bias,
                                                   hparams.attn_soft_cap ? hparams.f_attn_logit_softcapping : 0.0f);
 
     res = rotate(ctx, ggml_reshape_2d(ctx, res, res->ne[0] * n_head, n_tokens), rot_v);

@@ -54,12 +54,12 @@ def two_batches(rng: np.random.Generator, head_dim: int, mask_heads: int) -> Pro
     q = rng.standard_normal((2, 8, 3, head_dim))
     tiled = to_columns(rng.standard_normal((2, 2, 128, head_dim)).astype(np.float32))
     window = rng.standard_normal((2, 2, 2, 7, head_dim))
-    k, v = Packed(packed(Kind.of(K), tiled), "lut"), Packed(packed(Kind.of(V), tiled[::-1]), "lut")
+    k, v = Packed(packed(Kind.of(K), tiled), "lut", head_dim), Packed(packed(Kind.of(V), tiled[::-1]), "lut", head_dim)
     segments = (Segment(window[0], window[1], mask(7)), Segment.of_tiles(k, v, 2, mask(128)))
     return Problem(q, segments, 0.3, 2, max_bias=4.0, softcap=2.0, sinks=rng.standard_normal(8))
 
 
-@pytest.mark.parametrize(("head_dim", "mask_heads"), [(64, 1), (128, 2), (256, 8)])
+@pytest.mark.parametrize(("head_dim", "mask_heads"), [(64, 1), (128, 2), (256, 8), (192, 2)])
 @pytest.mark.parametrize("sinks", [False, True])
 def test_as_the_loops_have_it(head_dim: int, mask_heads: int, sinks: bool) -> None:
     p = two_batches(np.random.default_rng(head_dim), head_dim, mask_heads)
@@ -108,7 +108,7 @@ def poisoned(side: str, at: tuple[int, int]) -> Problem:
     rng = np.random.default_rng(7)
     sources = rng.standard_normal((2, 1, 2, 256, 64)).astype(np.float32)
     sources["kv".index(side), 0, 1, at[0], at[1]] = np.nan
-    k, v = (Packed(packed(Kind.of(t), to_columns(s)), "lut") for t, s in zip((K, V), sources, strict=True))
+    k, v = (Packed(packed(Kind.of(t), to_columns(s)), "lut", 64) for t, s in zip((K, V), sources, strict=True))
     maskp = np.full((1, 1, 4, 256), -np.inf)
     for row, count in enumerate((0, 1, 128, 129)):
         maskp[..., row, :count] = 0

@@ -115,7 +115,7 @@ def test_values_come_back_where_they_were(side: str, bits: int, head_dim: int) -
     tiled = tiled.reshape(batch, 4, 2, 128, 128)
     kind = Kind(side, CODES[bits])
     source = (tiled if side == "k" else tiled.swapaxes(-1, -2)).reshape(batch, 4, tokens, 128).astype(np.float16)
-    found = heads(unpack(pack(source, kind), kind, batch, 4).values(), side, n_heads)
+    found = heads(unpack(pack(source, kind), kind, batch, 4).values(), side, n_heads, head_dim)
     assert found.shape == (batch, n_heads, tokens, head_dim)
     for _ in range(200):
         b, h, t, d = (int(rng.integers(n)) for n in found.shape)

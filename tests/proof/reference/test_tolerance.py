@@ -22,7 +22,7 @@ def ratios(p: Problem) -> np.ndarray:
 
 @pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize(("k", "v"), [(1, 1), (2, 2), (4, 4), (1, 4), (4, 1)])
-@pytest.mark.parametrize("head_dim", [64, 128, 256])
+@pytest.mark.parametrize("head_dim", [64, 128, 192, 256, 320])
 def test_a_sixth_is_what_rounding_takes(k: int, v: int, head_dim: int, kernels: tuple[str, str]) -> None:
     rng = np.random.default_rng(k)
     types = f"qlutattn_k{k}_128x128", f"qlutattn_v{v}_128x128"
@@ -104,7 +104,7 @@ def test_cancelling_offsets_are_allowed_their_float32() -> None:
     v.offset[...] = -(v.scale * np.float16(92 / 64))
     v.codes[...] = 14
     tiles = Tiles(v.code, v.codes, v.scale, v.offset)
-    segment = Segment.of_tiles(packed_k, Packed(tiles, "lut"), 2, p.segments[1].mask)
+    segment = Segment.of_tiles(packed_k, Packed(tiles, "lut", 128), 2, p.segments[1].mask)
     expected, allowed = judged(Problem(p.q, (segment,), p.scale, 2))
     assert np.abs(expected).max() < 2e-3
     assert (allowed >= 2e-5 * np.abs(v.offset.astype(np.float64)).min()).all()

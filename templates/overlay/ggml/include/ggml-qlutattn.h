@@ -16,17 +16,22 @@ GGML_API bool ggml_is_qlutattn(enum ggml_type type);
 
 // Attention over two segments of keys and values under one softmax: f16 tokens (a window of recent ones), then packed tiles.
 //
-//   q       [head_dim, n_q,      n_head,    n_batch]   f32
-//   k, v    [head_dim, n_kv,     n_head_kv, n_batch]   f16, or both NULL when there is no f16 segment
-//   kp, vp  [TILE,     n_packed, n_head_kv*head_dim/TILE, n_batch]  GGML_TYPE_QLUTATTN_K*, _V*, or both NULL, TILE is GGML_QLUTATTN_TILE;
+//   q       [head_dim_k, n_q,      n_head,    n_batch]   f32
+//   k       [head_dim_k, n_kv,     n_head_kv, n_batch]   f16
+//   v       [head_dim_v, n_kv,     n_head_kv, n_batch]   f16; k and v are both NULL when there is no f16 segment
+//   kp      [TILE,       n_packed, n_columns, n_batch]   GGML_TYPE_QLUTATTN_K*, TILE is GGML_QLUTATTN_TILE
+//   vp      [TILE,       n_packed, n_columns, n_batch]   GGML_TYPE_QLUTATTN_V*; both NULL when there is no packed segment;
 //           n_packed is a multiple of TILE, and may be 0, as n_kv may; one of the two may be f16, as k and v are
 //   mask    [n_kv,     >= n_q, n_head or a divisor, n_batch or a divisor]   f16, contiguous, or NULL: the f16 segment
 //   maskp   [n_packed, >= n_q, ...]                    likewise: the packed segment
 //   sinks   [n_head] f32, or NULL: one more logit per head in the softmax's denominator
-//   result  [head_dim, n_head, n_q, n_batch]   f32
+//   result  [head_dim_v, n_head, n_q, n_batch]   f32
+//
+// The head sizes are multiples of 64, from 64 to 640. In packed tensors heads follow each other without gaps: n_columns is n_head_kv*head_dim/TILE,
+// rounded up, and channel c of kv head h is channel h*head_dim + c of a row of tiles. Only half of the last column may be unused.
 //
 // score = scale*(q.k), softcapped when logit_softcap is not 0, plus the ALiBi slope (1 when max_bias is 0) times the mask.
-// head_dim is 64, 128 or 256; n_head is a multiple of n_head_kv. A row with no visible key gives zeros.
+// n_head is a multiple of n_head_kv. A row with no visible key gives zeros.
 // clang-format off
 GGML_API struct ggml_tensor * ggml_flash_attn_ext_mixed(
         struct ggml_context * ctx,
@@ -39,6 +44,7 @@ GGML_API struct ggml_tensor * ggml_flash_attn_ext_mixed(
         struct ggml_tensor  * maskp,
         struct ggml_tensor  * sinks,
         int64_t               n_head_kv,
+        int64_t               head_dim_v,
         float                 scale,
         float                 max_bias,
         float                 logit_softcap);

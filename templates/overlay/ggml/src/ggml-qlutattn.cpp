@@ -16,22 +16,27 @@ static void check_mask(const struct ggml_tensor * mask, const struct ggml_tensor
     }
 }
 
-static void check_f16(const struct ggml_tensor * t, const struct ggml_tensor * q, int64_t n_kv, int64_t n_head_kv) {
+static void check_f16(const struct ggml_tensor * t, const struct ggml_tensor * q, int64_t n_kv, int64_t n_head_kv, int64_t head_dim) {
     GGML_ASSERT(t->type == GGML_TYPE_F16);
     GGML_ASSERT(t->nb[0] == sizeof(ggml_fp16_t));
-    GGML_ASSERT(t->ne[0] == q->ne[0] && t->ne[1] == n_kv && t->ne[2] == n_head_kv && t->ne[3] == q->ne[3]);
+    GGML_ASSERT(t->ne[0] == head_dim && t->ne[1] == n_kv && t->ne[2] == n_head_kv && t->ne[3] == q->ne[3]);
 }
 
 // one side of the packed segment
-static void check_packed(const struct ggml_tensor * t, const struct ggml_tensor * q, int64_t n_packed, int64_t n_head_kv) {
+static void check_packed(const struct ggml_tensor * t, const struct ggml_tensor * q, int64_t n_packed, int64_t n_head_kv, int64_t head_dim) {
     if (t->type == GGML_TYPE_F16) {
-        check_f16(t, q, n_packed, n_head_kv);
+        check_f16(t, q, n_packed, n_head_kv, head_dim);
         return;
     }
+    const int64_t n_columns = (n_head_kv * head_dim + GGML_QLUTATTN_TILE - 1) / GGML_QLUTATTN_TILE;
     GGML_ASSERT(ggml_is_qlutattn(t->type));
     GGML_ASSERT(t->nb[1] == t->nb[0] && t->nb[0] == ggml_type_size(t->type)); // a tile is contiguous
     GGML_ASSERT(t->ne[0] == GGML_QLUTATTN_TILE && t->ne[1] == n_packed && n_packed % GGML_QLUTATTN_TILE == 0);
-    GGML_ASSERT(t->ne[2] * GGML_QLUTATTN_TILE == n_head_kv * q->ne[0] && t->ne[3] == q->ne[3]);
+    GGML_ASSERT(t->ne[2] == n_columns && t->ne[3] == q->ne[3]);
+}
+
+static bool is_head_size(int64_t head_dim) {
+    return head_dim % 64 == 0 && head_dim >= 64 && head_dim <= 640;
 }
 
 // clang-format off
@@ -46,6 +51,7 @@ struct ggml_tensor * ggml_flash_attn_ext_mixed(
         struct ggml_tensor  * maskp,
         struct ggml_tensor  * sinks,
         int64_t               n_head_kv,
+        int64_t               head_dim_v,
         float                 scale,
         float                 max_bias,
         float                 logit_softcap) {
@@ -54,17 +60,17 @@ struct ggml_tensor * ggml_flash_attn_ext_mixed(
     const int64_t n_packed = kp ? kp->ne[1] : 0;
 
     GGML_ASSERT(q->type == GGML_TYPE_F32 && q->nb[0] == sizeof(float));
-    GGML_ASSERT((q->ne[0] == 64 || q->ne[0] == 128 || q->ne[0] == 256) && "head size must be 64, 128 or 256");
+    GGML_ASSERT(is_head_size(q->ne[0]) && is_head_size(head_dim_v) && "head sizes must be multiples of 64, from 64 to 640");
     GGML_ASSERT(n_head_kv > 0 && q->ne[2] % n_head_kv == 0);
     GGML_ASSERT((k == NULL) == (v == NULL) && (kp == NULL) == (vp == NULL));
 
     if (k) {
-        check_f16(k, q, n_kv, n_head_kv);
-        check_f16(v, q, n_kv, n_head_kv);
+        check_f16(k, q, n_kv, n_head_kv, q->ne[0]);
+        check_f16(v, q, n_kv, n_head_kv, head_dim_v);
     }
     if (kp) {
-        check_packed(kp, q, n_packed, n_head_kv);
-        check_packed(vp, q, n_packed, n_head_kv);
+        check_packed(kp, q, n_packed, n_head_kv, q->ne[0]);
+        check_packed(vp, q, n_packed, n_head_kv, head_dim_v);
     }
     check_mask(mask, q, n_kv);
     check_mask(maskp, q, n_packed);
@@ -75,7 +81,7 @@ struct ggml_tensor * ggml_flash_attn_ext_mixed(
         GGML_ASSERT((n_kv == 0 || mask) && (n_packed == 0 || maskp));
     }
 
-    const int64_t        ne[4]  = { q->ne[0], q->ne[2], q->ne[1], q->ne[3] };
+    const int64_t        ne[4]  = { head_dim_v, q->ne[2], q->ne[1], q->ne[3] };
     struct ggml_tensor * result = ggml_new_tensor(ctx, GGML_TYPE_F32, 4, ne);
 
     const float params[] = { scale, max_bias, logit_softcap };

@@ -3,6 +3,7 @@
 #include "formats.h"
 #include "ggml.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -47,20 +48,35 @@ enum class layout {
     transposed,
 };
 
+// head sizes
+struct head_dims {
+    int k;
+    int v;
+};
+
+// K or V of a case, which have head sizes of their own
+struct side_shape {
+    int head_dim;
+    int n_head_kv;
+
+    int64_t n_embd() const { return (int64_t) n_head_kv * head_dim; }
+    int64_t n_cols() const { return (n_embd() + TILE - 1) / TILE; } // the last column may be half empty
+};
+
 struct align_case {
     std::string id;
 
     const tile_format * k = usual_format(true); // NULL: this side of the packed segment is f16
     const tile_format * v = usual_format(false);
 
-    int n_tiles   = 1; // packed tokens / TILE
-    int n_f16     = 0; // tokens in the f16 segment
-    int n_q       = 1;
-    int group     = 1; // query heads per kv head
-    int n_head_kv = 1;
-    int head_dim  = 128;
-    int n_batch   = 1;
-    int n_threads = 1;
+    int       n_tiles   = 1; // packed tokens / TILE
+    int       n_f16     = 0; // tokens in the f16 segment
+    int       n_q       = 1;
+    int       group     = 1; // query heads per kv head
+    int       n_head_kv = 1;
+    head_dims dims      = { 128, 128 };
+    int       n_batch   = 1;
+    int       n_threads = 1;
 
     mask_kind mask       = mask_kind::none;
     bool      mask_heads = false; // a mask per head and batch, with unused rows
@@ -84,10 +100,11 @@ struct align_case {
     int64_t n_packed() const { return TILE * (int64_t) n_tiles; }
     int64_t n_kv() const { return n_packed() + n_f16; }
     int64_t n_head() const { return (int64_t) n_head_kv * group; }
-    int64_t n_embd() const { return (int64_t) n_head_kv * head_dim; }
-    int64_t n_cols() const { return n_embd() / TILE; }
     int64_t n_rows() const { return n_batch * n_head() * n_q; }
-    int64_t cost() const { return n_rows() * n_kv() * head_dim; } // multiplications of q.k
+    int64_t cost() const { return n_rows() * n_kv() * std::max(dims.k, dims.v); } // multiplications of q.k, or of weights and V
+
+    side_shape side_k() const { return { dims.k, n_head_kv }; }
+    side_shape side_v() const { return { dims.v, n_head_kv }; }
 
     ggml_type   type_k() const { return k ? k->type : GGML_TYPE_F16; }
     ggml_type   type_v() const { return v ? v->type : GGML_TYPE_F16; }

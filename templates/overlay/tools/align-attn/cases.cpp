@@ -20,14 +20,32 @@ const char * name_of(mask_kind kind) {
 }
 
 float align_case::scale() const {
-    const float unit = (negative ? -1.0f : 1.0f) / std::sqrt((float) head_dim);
+    const float unit = (negative ? -1.0f : 1.0f) / std::sqrt((float) dims.k);
     return data == data_kind::tiny ? 16.0f * unit : unit;
 }
+
+static const std::vector<head_dims> EQUAL_DIMS = {
+    { 64,  64  },
+    { 128, 128 },
+    { 256, 256 }
+};
+
+// of one and a half tiles and more; different for K and V; and those of latent attention
+static const std::vector<head_dims> OTHER_DIMS = {
+    { 192, 192 },
+    { 320, 320 },
+    { 512, 512 },
+    { 576, 512 },
+    { 128, 64  },
+    { 64,  128 },
+    { 192, 128 }
+};
 
 static std::string make_id(const align_case & c) {
     std::string id = c.label_k() + c.label_v();
     id += "-t" + std::to_string(c.n_tiles) + "-w" + std::to_string(c.n_f16) + "-q" + std::to_string(c.n_q);
-    id += "-g" + std::to_string(c.group) + "-h" + std::to_string(c.n_head_kv) + "-d" + std::to_string(c.head_dim);
+    id += "-g" + std::to_string(c.group) + "-h" + std::to_string(c.n_head_kv) + "-d" + std::to_string(c.dims.k);
+    id += c.dims.v != c.dims.k ? "v" + std::to_string(c.dims.v) : "";
     id += c.data == data_kind::onehot ? "" : std::string("-") + name_of(c.mask);
     id += c.mask_heads ? "-mh" : "";
     id += c.alibi ? "-alibi" : "";
@@ -62,7 +80,7 @@ static void add_onehot(std::vector<align_case> & cases) {
             c.k = k;
             c.v = v;
             for (int d : { 64, 128, 256 }) {
-                c.head_dim  = d;
+                c.dims      = { d, d };
                 c.n_head_kv = d == 64 ? 2 : 1;
                 c.n_tiles   = 1;
                 c.n_q       = 256;
@@ -87,7 +105,7 @@ static void add_onehot(std::vector<align_case> & cases) {
             }
         }
     }
-    c.head_dim  = 128;
+    c.dims      = { 128, 128 };
     c.n_head_kv = 2;
     c.n_tiles   = 2;
     c.n_q       = 512;
@@ -119,8 +137,8 @@ static void add_poison(std::vector<align_case> & cases) {
                 c.n_tiles       = 1 + n % 2;
                 c.n_f16         = n_f16[n % 3];
                 c.n_q           = n_qs[n % 4];
-                c.head_dim      = dims[(n / 2) % 3];
-                c.n_head_kv     = c.head_dim == 64 ? 2 : 1;
+                c.dims          = { dims[(n / 2) % 3], dims[(n / 2) % 3] };
+                c.n_head_kv     = c.dims.k == 64 ? 2 : 1;
                 c.group         = n % 5 == 0 ? 4 : 1;
                 c.mask          = n % 3 == 1 ? mask_kind::none : mask_kind::holes;
                 c.poison_masked = n % 6 == 0;
@@ -144,7 +162,7 @@ static void add_one_sided(std::vector<align_case> & cases) {
                 align_case c;
                 c.k         = packs_k ? k : nullptr;
                 c.v         = packs_k ? nullptr : v;
-                c.head_dim  = head_dim;
+                c.dims      = { head_dim, head_dim };
                 c.n_head_kv = 2;
                 c.n_tiles   = 2;
                 c.n_f16     = n % 2 == 0 ? 127 : 0;
@@ -209,14 +227,50 @@ static void add_special(std::vector<align_case> & cases) {
     cases.push_back(c);
 }
 
+// tiles that two heads share, heads that begin within a tile, and a last column that is half empty
+static void add_other_dims(std::vector<align_case> & cases) {
+    int n = 0;
+    for (const auto & [k, v] : format_pairs()) {
+        for (const head_dims & dims : OTHER_DIMS) {
+            align_case c;
+            c.k         = k;
+            c.v         = v;
+            c.dims      = dims;
+            c.n_tiles   = 2;
+            c.n_head_kv = 1 + n % 3;
+            c.group     = n % 2 == 0 ? 4 : 1;
+            c.n_q       = n % 4 == 1 ? 33 : 1;
+            c.n_f16     = n % 5 == 0 ? 127 : 0;
+            c.n_threads = 1 + n % 2;
+            cases.push_back(c);
+            c.data    = data_kind::onehot;
+            c.sinks   = true;
+            c.n_q     = 256;
+            c.group   = 2;
+            c.n_f16   = 0;
+            c.n_tiles = 1;
+            cases.push_back(c);
+            c.data          = data_kind::gauss;
+            c.poison        = n % 2 == 0 ? poison_kind::nan_k : poison_kind::nan_v;
+            c.poison_masked = n % 3 == 0;
+            c.n_q           = 5;
+            c.n_f16         = 7;
+            cases.push_back(c);
+            n++;
+        }
+    }
+}
+
 std::vector<align_case> make_cases() {
     std::vector<align_case> cases;
-    add_cover(cases, 1, 35000000);
-    add_cover(cases, 2, 10000000);
+    add_cover(cases, 1, 35000000, EQUAL_DIMS);
+    add_cover(cases, 2, 10000000, EQUAL_DIMS);
+    add_cover(cases, 3, 10000000, OTHER_DIMS);
     add_onehot(cases);
     add_one_sided(cases);
     add_poison(cases);
     add_special(cases);
+    add_other_dims(cases);
 
     std::set<std::string> seen;
     for (align_case & c : cases) {

@@ -40,13 +40,13 @@ void read_tile(const uint8_t * bytes, const tile_format & format, tile_codes & t
     }
 }
 
-packed_side decode(const align_case & c, const tile_format * format, const std::vector<uint8_t> & bytes) {
+packed_side decode(const align_case & c, const tile_format * format, const side_shape & shape, const std::vector<uint8_t> & bytes) {
     packed_side side;
     side.format = format;
     if (!format) {
         return side; // nothing was packed
     }
-    side.tiles.resize(c.n_batch * c.n_cols() * c.n_tiles);
+    side.tiles.resize(c.n_batch * shape.n_cols() * c.n_tiles);
     for (size_t i = 0; i < side.tiles.size(); ++i) {
         read_tile(bytes.data() + i * format->tile_bytes(), *format, side.tiles[i]);
     }
@@ -174,8 +174,9 @@ std::string check_lane(const double * x, const tile_format & format, const uint8
 }
 
 std::string name_of_tile(const align_case & c, bool is_k, size_t i) {
-    return std::string(is_k ? "K" : "V") + ": tile " + std::to_string(i % c.n_tiles) + ", column " + std::to_string(i / c.n_tiles % c.n_cols()) +
-           ", batch " + std::to_string(i / c.n_tiles / c.n_cols());
+    const int64_t n_cols = (is_k ? c.side_k() : c.side_v()).n_cols();
+    return std::string(is_k ? "K" : "V") + ": tile " + std::to_string(i % c.n_tiles) + ", column " + std::to_string(i / c.n_tiles % n_cols) +
+           ", batch " + std::to_string(i / c.n_tiles / n_cols);
 }
 
 // whether an unpacked value is the one that a code stands for, rounded to its type; f16 beyond the largest number is that number
@@ -203,16 +204,18 @@ double fit_lane(const double * r, const tile_format & format, int * codes) {
 }
 
 std::string check_pack(const align_case & c, bool is_k, const packed_side & side, const std::vector<float> & source) {
+    const side_shape shape = is_k ? c.side_k() : c.side_v();
     for (size_t i = 0; i < side.tiles.size(); ++i) {
         const int64_t tile   = (int64_t) i % c.n_tiles;
-        const int64_t column = (int64_t) i / c.n_tiles % c.n_cols();
-        const int64_t batch  = (int64_t) i / c.n_tiles / c.n_cols();
+        const int64_t column = (int64_t) i / c.n_tiles % shape.n_cols();
+        const int64_t batch  = (int64_t) i / c.n_tiles / shape.n_cols();
         for (int lane = 0; lane < TILE; ++lane) {
             double x[TILE];
             for (int depth = 0; depth < TILE; ++depth) {
                 const int64_t token   = tile * TILE + (is_k ? lane : depth);
                 const int64_t channel = column * TILE + (is_k ? depth : lane);
-                x[depth]              = source[(batch * c.n_packed() + token) * c.n_embd() + channel];
+                const bool    unused  = channel >= shape.n_embd(); // zeros fill up the last column
+                x[depth]              = unused ? 0.0 : source[(batch * c.n_packed() + token) * shape.n_embd() + channel];
             }
             const tile_codes & t     = side.tiles[i];
             const std::string  wrong = check_lane(x, *side.format, t.code[lane], t.scale[lane], t.offset[lane]);

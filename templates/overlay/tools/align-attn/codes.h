@@ -19,7 +19,7 @@ struct packed_side {
     std::vector<tile_codes> tiles;
 };
 
-packed_side decode(const align_case & c, const tile_format * format, const std::vector<uint8_t> & bytes);
+packed_side decode(const align_case & c, const tile_format * format, const side_shape & shape, const std::vector<uint8_t> & bytes);
 
 // The least-squares scale of a lane's values by the steps of docs/formats.md, in float64, and the codes that follow from it.
 double fit_lane(const double * r, const tile_format & format, int * codes);

@@ -20,7 +20,7 @@ template <typename T> parameter values(T align_case::*field, const std::vector<T
             } };
 }
 
-std::vector<parameter> make_parameters() {
+std::vector<parameter> make_parameters(const std::vector<head_dims> & dims) {
     using c = align_case;
     return {
         { (int) (formats_of(true).size() * formats_of(false).size()),
@@ -36,8 +36,7 @@ std::vector<parameter> make_parameters() {
         ),
         values(&c::group, { 1, 4, 8 }
         ),
-        values(&c::head_dim, { 64, 128, 256 }
-        ),
+        values(&c::dims, dims),
         values(&c::n_head_kv, { 1, 2 }
         ),
         values(&c::n_batch, { 1, 2 }
@@ -78,16 +77,17 @@ bool possible(const align_case & c, int64_t max_cost) {
     if (c.empty && c.n_tiles > 0 && c.n_f16 > 0) {
         return false; // both segments are there: nothing is empty
     }
-    return c.n_embd() % TILE == 0 && c.cost() <= max_cost && c.n_batch * c.n_kv() * c.n_embd() <= MAX_VALUES;
+    const int64_t n_embd = std::max(c.side_k().n_embd(), c.side_v().n_embd());
+    return c.cost() <= max_cost && c.n_batch * c.n_kv() * n_embd <= MAX_VALUES;
 }
 
 struct cover {
-    std::vector<parameter>                     params = make_parameters();
+    std::vector<parameter>                     params;
     std::vector<std::vector<std::vector<int>>> open; // open[a][b][va*n_b + vb] for a < b: 1 while the two have not met
     rng                                        random;
     int64_t                                    max_cost;
 
-    cover(uint64_t seed, int64_t max_cost) : random(seed), max_cost(max_cost) {
+    cover(uint64_t seed, int64_t max_cost, const std::vector<head_dims> & dims) : params(make_parameters(dims)), random(seed), max_cost(max_cost) {
         open.resize(params.size(), std::vector<std::vector<int>>(params.size()));
         for (size_t a = 0; a < params.size(); ++a) {
             for (size_t b = a + 1; b < params.size(); ++b) {
@@ -187,6 +187,6 @@ struct cover {
 
 } // namespace
 
-void add_cover(std::vector<align_case> & cases, uint64_t seed, int64_t max_cost) {
-    cover(seed, max_cost).run(cases);
+void add_cover(std::vector<align_case> & cases, uint64_t seed, int64_t max_cost, const std::vector<head_dims> & dims) {
+    cover(seed, max_cost, dims).run(cases);
 }

@@ -58,11 +58,12 @@ static float clamp_large(float x) {
 }
 
 static void fill_kv(const align_case & c, rng & random, case_data & d) {
-    const int64_t n_embd = c.n_embd();
-    const bool    no_k   = c.k && !c.k->has_offset; // without an offset only zeros have no spread
-    const bool    no_v   = c.v && !c.v->has_offset;
+    const int64_t n_embd_k = c.side_k().n_embd();
+    const int64_t n_embd_v = c.side_v().n_embd();
+    const bool    no_k     = c.k && !c.k->has_offset; // without an offset only zeros have no spread
+    const bool    no_v     = c.v && !c.v->has_offset;
     for (int64_t b = 0; b < c.n_batch; ++b) {
-        std::vector<float> v_const(n_embd);
+        std::vector<float> v_const(n_embd_v);
         for (float & x : v_const) {
             x = to_f16(random.gauss());
         }
@@ -70,11 +71,15 @@ static void fill_kv(const align_case & c, rng & random, case_data & d) {
             const bool  packed  = t < c.n_packed();
             const bool  f16     = !packed || !c.src_f32;
             const float k_const = to_f16(random.gauss());
-            for (int64_t i = 0; i < n_embd; ++i) {
-                float k = c.data == data_kind::constant ? k_const * !(packed && no_k) : clamp_large(random.gauss() * k_size(c.data, i));
-                float v = c.data == data_kind::constant ? v_const[i] * !(packed && no_v) : clamp_large(random.gauss() * v_size(c.data, i));
-                (packed ? d.kp : d.k).push_back(f16 ? to_f16(k) : k);
-                (packed ? d.vp : d.v).push_back(f16 ? to_f16(v) : v);
+            for (int64_t i = 0; i < std::max(n_embd_k, n_embd_v); ++i) {
+                if (i < n_embd_k) {
+                    const float k = c.data == data_kind::constant ? k_const * !(packed && no_k) : clamp_large(random.gauss() * k_size(c.data, i));
+                    (packed ? d.kp : d.k).push_back(f16 ? to_f16(k) : k);
+                }
+                if (i < n_embd_v) {
+                    const float v = c.data == data_kind::constant ? v_const[i] * !(packed && no_v) : clamp_large(random.gauss() * v_size(c.data, i));
+                    (packed ? d.vp : d.v).push_back(f16 ? to_f16(v) : v);
+                }
             }
         }
     }
@@ -95,11 +100,12 @@ static void fill_poison(const align_case & c, rng & random, case_data & d) {
     const int64_t n      = f16 ? c.n_f16 : c.n_packed();
     const int64_t token  = f16 ? random.below((uint32_t) n) : n - TILE + random.below(TILE);
 
-    std::vector<float> & where               = f16 ? (in_v ? d.v : d.k) : (in_v ? d.vp : d.kp);
-    float *              row                 = where.data() + ((c.n_batch - 1) * n + token) * c.n_embd();
-    row[random.below((uint32_t) c.n_embd())] = bad;
-    row[random.below((uint32_t) c.n_embd())] = -bad;
-    d.poison_token                           = f16 ? c.n_packed() + token : token;
+    const uint32_t       n_embd = (in_v ? c.side_v() : c.side_k()).n_embd();
+    std::vector<float> & where  = f16 ? (in_v ? d.v : d.k) : (in_v ? d.vp : d.kp);
+    float *              row    = where.data() + ((c.n_batch - 1) * n + token) * n_embd;
+    row[random.below(n_embd)]   = bad;
+    row[random.below(n_embd)]   = -bad;
+    d.poison_token              = f16 ? c.n_packed() + token : token;
 }
 
 // At most one +-1 for each nibble of the K type; which depth of the nibble follows from the row.
@@ -109,7 +115,7 @@ static void fill_onehot_q(const align_case & c, rng & random, case_data & d) {
         for (int64_t i = 0; i < c.n_q; ++i) {
             const bool    weights = c.n_q >= 256 ? i >= c.n_q / 2 : i % 2 == 1; // this row looks at V: all scores are 0
             const int64_t which   = h % c.group + i / TILE + (c.n_q < 256 ? i : 0);
-            for (int64_t x = 0; x < c.head_dim; ++x) {
+            for (int64_t x = 0; x < c.dims.k; ++x) {
                 const float sign = random.below(2) == 0 ? -1.0f : 1.0f;
                 d.q.push_back(!weights && x % per_nibble == (which + x / per_nibble) % per_nibble ? sign : 0.0f);
             }
@@ -178,7 +184,7 @@ case_data make_data(const align_case & c) {
             continue;
         }
         for (int64_t i = 0; i < c.n_head() * c.n_q; ++i) {
-            for (int64_t x = 0; x < c.head_dim; ++x) {
+            for (int64_t x = 0; x < c.dims.k; ++x) {
                 d.q.push_back(random.gauss() * q_size(c.data, x));
             }
         }

@@ -4,10 +4,10 @@
 
 // The inputs of a case as plain arrays, before they get a layout. Innermost first:
 struct case_data {
-    std::vector<float> q;    // [head_dim, n_q, n_head, n_batch]
-    std::vector<float> k;    // [n_embd, n_f16, n_batch], exact in f16
+    std::vector<float> q;    // [head_dim_k, n_q, n_head, n_batch]
+    std::vector<float> k;    // [n_embd of K, n_f16, n_batch], exact in f16
     std::vector<float> v;    // likewise
-    std::vector<float> kp;   // [n_embd, n_packed, n_batch], exact in f16 unless the source is f32
+    std::vector<float> kp;   // [n_embd of K, n_packed, n_batch], exact in f16 unless the source is f32
     std::vector<float> vp;   // likewise
     std::vector<float> mask; // [n_kv, n_q, mask_heads, mask_batches], the packed tokens first; empty: no mask
 

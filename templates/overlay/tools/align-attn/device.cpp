@@ -54,9 +54,9 @@ ggml_tensor * place(ggml_context * ctx, ggml_type type, layout lay, int64_t ne0,
 }
 
 // one side of the packed segment
-ggml_tensor * place_packed(ggml_context * ctx, const align_case & c, ggml_type type) {
-    return type == GGML_TYPE_F16 ? place(ctx, type, c.lay_f16, c.head_dim, c.n_packed(), c.n_head_kv, c.n_batch) :
-                                   place(ctx, type, c.lay_packed, TILE, c.n_packed(), c.n_cols(), c.n_batch);
+ggml_tensor * place_packed(ggml_context * ctx, const align_case & c, ggml_type type, const side_shape & side) {
+    return type == GGML_TYPE_F16 ? place(ctx, type, c.lay_f16, side.head_dim, c.n_packed(), c.n_head_kv, c.n_batch) :
+                                   place(ctx, type, c.lay_packed, TILE, c.n_packed(), side.n_cols(), c.n_batch);
 }
 
 void store(ggml_tensor * t, int64_t i0, int64_t i1, int64_t i2, int64_t i3, float x) {
@@ -69,14 +69,15 @@ void store(ggml_tensor * t, int64_t i0, int64_t i1, int64_t i2, int64_t i3, floa
     }
 }
 
-// values: [n_embd, n_tokens, n_batch]; t: [width, n_tokens, n_embd/width, n_batch]
-void store_tokens(ggml_tensor * t, const std::vector<float> & values, int64_t n_tokens, int64_t first, float scale = 1.0f) {
+// values: [n_embd, n_tokens, n_batch]; t: [width, n_tokens, n_embd/width rounded up, n_batch]
+void store_tokens(ggml_tensor * t, const side_shape & side, const std::vector<float> & values, int64_t n_tokens, int64_t first, float scale = 1.0f) {
     const int64_t width  = t->ne[0];
-    const int64_t n_embd = width * t->ne[2];
+    const int64_t n_embd = side.n_embd();
     for (int64_t b = 0; b < t->ne[3]; ++b) {
         for (int64_t token = 0; token < n_tokens; ++token) {
-            for (int64_t i = 0; i < n_embd; ++i) {
-                store(t, i % width, first + token, i / width, b, scale * values[(b * n_tokens + token) * n_embd + i]);
+            for (int64_t i = 0; i < width * t->ne[2]; ++i) {
+                const float x = i < n_embd ? scale * values[(b * n_tokens + token) * n_embd + i] : 0.0f;
+                store(t, i % width, first + token, i / width, b, x);
             }
         }
     }
@@ -187,15 +188,15 @@ mixed_graph build_mixed(const align_case & c, const case_data & data) {
         return ggml_new_tensor_4d(ctx, GGML_TYPE_F16, n_kv, rows, data.mask_heads, data.mask_batches);
     };
 
-    g.q     = place(ctx, GGML_TYPE_F32, c.lay_q, c.head_dim, c.n_q, c.n_head(), c.n_batch);
-    g.k     = with_f16 ? place(ctx, GGML_TYPE_F16, c.lay_f16, c.head_dim, c.n_f16, c.n_head_kv, c.n_batch) : nullptr;
-    g.v     = with_f16 ? place(ctx, GGML_TYPE_F16, c.lay_f16, c.head_dim, c.n_f16, c.n_head_kv, c.n_batch) : nullptr;
-    g.ksrc  = packed && c.k ? place(ctx, src_type, c.lay_src, TILE, c.n_packed(), c.n_cols(), c.n_batch) : nullptr;
-    g.vsrc  = packed && c.v ? place(ctx, src_type, c.lay_src, TILE, c.n_packed(), c.n_cols(), c.n_batch) : nullptr;
-    g.kp    = with_kp ? place_packed(ctx, c, c.type_k()) : nullptr;
-    g.vp    = with_kp ? place_packed(ctx, c, c.type_v()) : nullptr;
-    g.ku    = g.ksrc ? place(ctx, c.unpacked_k(), lay_to, TILE, c.n_packed(), c.n_cols(), c.n_batch) : nullptr;
-    g.vu    = g.vsrc ? place(ctx, c.unpacked_v(), lay_to, TILE, c.n_packed(), c.n_cols(), c.n_batch) : nullptr;
+    g.q     = place(ctx, GGML_TYPE_F32, c.lay_q, c.dims.k, c.n_q, c.n_head(), c.n_batch);
+    g.k     = with_f16 ? place(ctx, GGML_TYPE_F16, c.lay_f16, c.dims.k, c.n_f16, c.n_head_kv, c.n_batch) : nullptr;
+    g.v     = with_f16 ? place(ctx, GGML_TYPE_F16, c.lay_f16, c.dims.v, c.n_f16, c.n_head_kv, c.n_batch) : nullptr;
+    g.ksrc  = packed && c.k ? place(ctx, src_type, c.lay_src, TILE, c.n_packed(), c.side_k().n_cols(), c.n_batch) : nullptr;
+    g.vsrc  = packed && c.v ? place(ctx, src_type, c.lay_src, TILE, c.n_packed(), c.side_v().n_cols(), c.n_batch) : nullptr;
+    g.kp    = with_kp ? place_packed(ctx, c, c.type_k(), c.side_k()) : nullptr;
+    g.vp    = with_kp ? place_packed(ctx, c, c.type_v(), c.side_v()) : nullptr;
+    g.ku    = g.ksrc ? place(ctx, c.unpacked_k(), lay_to, TILE, c.n_packed(), c.side_k().n_cols(), c.n_batch) : nullptr;
+    g.vu    = g.vsrc ? place(ctx, c.unpacked_v(), lay_to, TILE, c.n_packed(), c.side_v().n_cols(), c.n_batch) : nullptr;
     g.mask  = masked && with_f16 ? new_mask(c.n_f16) : nullptr;
     g.maskp = masked && with_kp ? new_mask(c.n_packed()) : nullptr;
     g.sinks = c.sinks ? ggml_new_tensor_1d(ctx, GGML_TYPE_F32, c.n_head()) : nullptr;
@@ -209,8 +210,8 @@ mixed_graph build_mixed(const align_case & c, const case_data & data) {
         }
     }
     g.attend = ggml_new_graph_custom(ctx, 16, false);
-    g.out =
-        ggml_flash_attn_ext_mixed(ctx, g.q, g.k, g.v, g.mask, g.kp, g.vp, g.maskp, g.sinks, c.n_head_kv, c.scale(), c.max_bias(), c.logit_softcap());
+    g.out    = ggml_flash_attn_ext_mixed(ctx, g.q, g.k, g.v, g.mask, g.kp, g.vp, g.maskp, g.sinks, c.n_head_kv, c.dims.v, c.scale(), c.max_bias(),
+                                         c.logit_softcap());
     ggml_build_forward_expand(g.attend, g.out);
     return g;
 }
@@ -218,12 +219,12 @@ mixed_graph build_mixed(const align_case & c, const case_data & data) {
 void store_inputs(const mixed_graph & g, const align_case & c, const case_data & data) {
     store_q(g.q, data.q);
     if (g.k) {
-        store_tokens(g.k, data.k, c.n_f16, 0);
-        store_tokens(g.v, data.v, c.n_f16, 0);
+        store_tokens(g.k, c.side_k(), data.k, c.n_f16, 0);
+        store_tokens(g.v, c.side_v(), data.v, c.n_f16, 0);
     }
     if (c.n_tiles > 0) {
-        store_tokens(g.ksrc ? g.ksrc : g.kp, data.kp, c.n_packed(), 0);
-        store_tokens(g.vsrc ? g.vsrc : g.vp, data.vp, c.n_packed(), 0);
+        store_tokens(g.ksrc ? g.ksrc : g.kp, c.side_k(), data.kp, c.n_packed(), 0);
+        store_tokens(g.vsrc ? g.vsrc : g.vp, c.side_v(), data.vp, c.n_packed(), 0);
     }
     if (g.mask) {
         store_mask(g.mask, data, c.n_q, c.n_kv(), c.n_packed());
@@ -287,9 +288,9 @@ std::vector<float> device::run_upstream(const align_case & c, const case_data & 
     // With fewer queries than its block size, upstream accumulates in V's type: f16 is too coarse for long sequences.
     const ggml_type type_v = c.n_q < 64 && c.n_kv() > 512 ? GGML_TYPE_F32 : GGML_TYPE_F16;
 
-    ggml_tensor * q     = ggml_new_tensor_4d(ctx, GGML_TYPE_F32, c.head_dim, c.n_q, c.n_head(), c.n_batch);
-    ggml_tensor * k     = ggml_new_tensor_4d(ctx, GGML_TYPE_F16, c.head_dim, c.n_kv(), c.n_head_kv, c.n_batch);
-    ggml_tensor * v     = ggml_new_tensor_4d(ctx, type_v, c.head_dim, c.n_kv(), c.n_head_kv, c.n_batch);
+    ggml_tensor * q     = ggml_new_tensor_4d(ctx, GGML_TYPE_F32, c.dims.k, c.n_q, c.n_head(), c.n_batch);
+    ggml_tensor * k     = ggml_new_tensor_4d(ctx, GGML_TYPE_F16, c.dims.k, c.n_kv(), c.n_head_kv, c.n_batch);
+    ggml_tensor * v     = ggml_new_tensor_4d(ctx, type_v, c.dims.v, c.n_kv(), c.n_head_kv, c.n_batch);
     ggml_tensor * sinks = c.sinks ? ggml_new_tensor_1d(ctx, GGML_TYPE_F32, c.n_head()) : nullptr;
     ggml_tensor * mask  = nullptr;
     if (!data.mask.empty()) {
@@ -303,10 +304,10 @@ std::vector<float> device::run_upstream(const align_case & c, const case_data & 
 
     ggml_backend_buffer_ptr buffer(ggml_backend_alloc_ctx_tensors(ctx, backend.get()));
     store_q(q, data.q);
-    store_tokens(k, data.kp, c.n_packed(), 0);
-    store_tokens(k, data.k, c.n_f16, c.n_packed());
-    store_tokens(v, data.vp, c.n_packed(), 0, v_scale);
-    store_tokens(v, data.v, c.n_f16, c.n_packed(), v_scale);
+    store_tokens(k, c.side_k(), data.kp, c.n_packed(), 0);
+    store_tokens(k, c.side_k(), data.k, c.n_f16, c.n_packed());
+    store_tokens(v, c.side_v(), data.vp, c.n_packed(), 0, v_scale);
+    store_tokens(v, c.side_v(), data.v, c.n_f16, c.n_packed(), v_scale);
     if (!data.mask.empty()) {
         store_mask(mask, data, c.n_q, c.n_kv(), 0);
     } else if (mask) {

@@ -7,7 +7,7 @@
 
 // What the CPU backend computed for a case.
 struct device_result {
-    std::vector<float>       out;    // [head_dim, n_head, n_q, n_batch], innermost first
+    std::vector<float>       out;    // [head_dim_v, n_head, n_q, n_batch], innermost first
     std::vector<uint8_t>     kp;     // the tiles: batch, column, tile
     std::vector<uint8_t>     vp;
     std::vector<float>       ku;     // the tiles, unpacked: [TILE, n_packed, n_cols, n_batch], innermost first; empty where a side is f16

@@ -12,19 +12,21 @@ static constexpr size_t MAX_BYTES = 90 * 1024 * 1024;
 // What a case covers: it is kept if some of this is not covered by the cases before it.
 static std::vector<std::string> features_of(const align_case & c) {
     const std::string pair = c.label_k() + c.label_v();
+    const std::string dims = "-d" + std::to_string(c.dims.k) + "v" + std::to_string(c.dims.v);
     const std::string what = c.poison == poison_kind::none ? name_of(c.data) : name_of(c.poison);
     const std::string bits = c.poison == poison_kind::nan_v || c.poison == poison_kind::inf_v ? c.label_v() : c.label_k();
     return { pair,
              what + bits,
              what + "-" + c.label_v(),
-             pair + "-d" + std::to_string(c.head_dim),
+             c.label_k() + dims,
+             c.label_v() + dims,
              "b" + std::to_string(c.n_batch),
              what + (c.src_f32 ? "-f32" : "-f16") };
 }
 
 static size_t size_of(const align_case & c, const case_data & d) {
-    return 4 * (2 * d.q.size() + 2 * (d.kp.size() + d.vp.size())) + 2 * (d.k.size() + d.v.size() + d.mask.size()) +
-           (size_t) c.n_packed() * c.n_embd();
+    const size_t tiles = (size_t) c.n_packed() * (c.side_k().n_embd() + c.side_v().n_embd()) / 2;
+    return 4 * (2 * d.q.size() + 2 * (d.kp.size() + d.vp.size())) + 2 * (d.k.size() + d.v.size() + d.mask.size()) + tiles;
 }
 
 void dump::add(const verdict & v, const case_data & data, const device_result & run) {
@@ -72,14 +74,16 @@ struct writer {
     }
 };
 
-// [n_embd, n_tokens, n_batch] as [width, n_tokens, n_embd/width, n_batch]
-std::vector<float> by_width(const align_case & c, const std::vector<float> & values, int64_t n_tokens, int64_t width) {
+// [n_embd, n_tokens, n_batch] as [width, n_tokens, n_embd/width rounded up, n_batch], filled up with zeros
+std::vector<float> by_width(const align_case & c, const side_shape & side, const std::vector<float> & values, int64_t n_tokens, int64_t width) {
     std::vector<float> out;
     for (int64_t b = 0; b < c.n_batch; ++b) {
-        for (int64_t column = 0; column < c.n_embd() / width; ++column) {
+        for (int64_t first = 0; first < side.n_embd(); first += width) {
             for (int64_t t = 0; t < n_tokens; ++t) {
-                const float * row = values.data() + (b * n_tokens + t) * c.n_embd() + column * width;
-                out.insert(out.end(), row, row + width);
+                const float * row = values.data() + (b * n_tokens + t) * side.n_embd();
+                const int64_t n   = std::min(width, side.n_embd() - first);
+                out.insert(out.end(), row + first, row + first + n);
+                out.insert(out.end(), width - n, 0.0f);
             }
         }
     }
@@ -109,30 +113,30 @@ void add_case(writer & w, const std::string & i, const verdict & v, const case_d
     gguf_set_val_f32(g, (key + "max_bias").c_str(), c.max_bias());
     gguf_set_val_f32(g, (key + "logit_softcap").c_str(), c.logit_softcap());
     gguf_set_val_u32(g, (key + "n_head_kv").c_str(), (uint32_t) c.n_head_kv);
-    gguf_set_val_u32(g, (key + "head_dim").c_str(), (uint32_t) c.head_dim);
+    gguf_set_val_u32(g, (key + "head_dim").c_str(), (uint32_t) c.dims.k);
+    gguf_set_val_u32(g, (key + "head_dim_v").c_str(), (uint32_t) c.dims.v);
 
-    w.add(t + "q", GGML_TYPE_F32, { c.head_dim, c.n_q, c.n_head(), c.n_batch }, d.q.data());
+    w.add(t + "q", GGML_TYPE_F32, { c.dims.k, c.n_q, c.n_head(), c.n_batch }, d.q.data());
     if (c.n_f16 > 0) {
-        w.add_f16(t + "k", { c.head_dim, c.n_f16, c.n_head_kv, c.n_batch }, by_width(c, d.k, c.n_f16, c.head_dim));
-        w.add_f16(t + "v", { c.head_dim, c.n_f16, c.n_head_kv, c.n_batch }, by_width(c, d.v, c.n_f16, c.head_dim));
+        w.add_f16(t + "k", { c.dims.k, c.n_f16, c.n_head_kv, c.n_batch }, by_width(c, c.side_k(), d.k, c.n_f16, c.dims.k));
+        w.add_f16(t + "v", { c.dims.v, c.n_f16, c.n_head_kv, c.n_batch }, by_width(c, c.side_v(), d.v, c.n_f16, c.dims.v));
         if (!d.mask.empty()) {
             w.add_f16(t + "mask", { c.n_f16, c.n_q, d.mask_heads, d.mask_batches }, mask_part(c, d, c.n_packed(), c.n_f16));
         }
     }
     if (c.n_tiles > 0) {
-        const std::vector<int64_t> shape = { TILE, c.n_packed(), c.n_cols(), c.n_batch };
-        const std::vector<float>   k     = by_width(c, d.kp, c.n_packed(), TILE);
-        const std::vector<float>   x     = by_width(c, d.vp, c.n_packed(), TILE);
-        const ggml_type            type  = c.src_f32 ? GGML_TYPE_F32 : GGML_TYPE_F16;
-        w.add_values(t + "ksrc", type, shape, k);
-        w.add_values(t + "vsrc", type, shape, x);
+        const std::vector<int64_t> shape_k = { TILE, c.n_packed(), c.side_k().n_cols(), c.n_batch };
+        const std::vector<int64_t> shape_v = { TILE, c.n_packed(), c.side_v().n_cols(), c.n_batch };
+        const ggml_type            type    = c.src_f32 ? GGML_TYPE_F32 : GGML_TYPE_F16;
+        w.add_values(t + "ksrc", type, shape_k, by_width(c, c.side_k(), d.kp, c.n_packed(), TILE));
+        w.add_values(t + "vsrc", type, shape_v, by_width(c, c.side_v(), d.vp, c.n_packed(), TILE));
         if (c.k) {
             w.add(t + "kp", GGML_TYPE_I8, { (int64_t) run.kp.size() }, run.kp.data());
-            w.add_values(t + "ku", c.unpacked_k(), shape, run.ku);
+            w.add_values(t + "ku", c.unpacked_k(), shape_k, run.ku);
         }
         if (c.v) {
             w.add(t + "vp", GGML_TYPE_I8, { (int64_t) run.vp.size() }, run.vp.data());
-            w.add_values(t + "vu", c.unpacked_v(), shape, run.vu);
+            w.add_values(t + "vu", c.unpacked_v(), shape_v, run.vu);
         }
         if (!d.mask.empty()) {
             w.add_f16(t + "maskp", { c.n_packed(), c.n_q, d.mask_heads, d.mask_batches }, mask_part(c, d, 0, c.n_packed()));
@@ -141,7 +145,7 @@ void add_case(writer & w, const std::string & i, const verdict & v, const case_d
     if (c.sinks) {
         w.add(t + "sinks", GGML_TYPE_F32, { c.n_head() }, d.sinks.data());
     }
-    w.add(t + "out", GGML_TYPE_F32, { c.head_dim, c.n_head(), c.n_q, c.n_batch }, run.out.data());
+    w.add(t + "out", GGML_TYPE_F32, { c.dims.v, c.n_head(), c.n_q, c.n_batch }, run.out.data());
 }
 
 } // namespace

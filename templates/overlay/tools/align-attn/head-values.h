@@ -2,26 +2,29 @@
 
 #include "reference.h"
 
+// A run of a kv head's channels in one column of tiles. A head begins where the one before it ends.
+struct head_part {
+    int64_t column;
+    int64_t in_tile;       // the first channel there,
+    int64_t in_head;       // and in the head
+    int64_t n;
+    bool    is_half_empty; // the other half of the column belongs to no head
+};
+
 // Everything that belongs to one kv head of one batch, packed tokens first.
 struct head_values {
-    std::vector<double> k;       // [n_kv][head_dim]
-    std::vector<double> v;       // likewise
+    std::vector<head_part> k_parts;
+    std::vector<head_part> v_parts;
+
+    std::vector<double> k;       // [n_kv][dims.k]
+    std::vector<double> v;       // [n_kv][dims.v]
     std::vector<double> v_size;  // |scale*level| + |offset|: what binary32 rounds, also where the two cancel; |v| in the f16 segment
     std::vector<double> k_size;  // [part][n_kv]: times the sum of |q| of that part: a bound of the terms that make up a score
     std::vector<double> k_noise; // [part][n_packed]: (a) variance of a token's product per squared rounding step of that part of the query,
-                                 //                   (b) variance of the token's lane
-    std::vector<double> v_noise; // [tile][head_dim]: (a) variance of a channel per squared rounding step of that tile's weights,
+                                 //                   (b) variance of the token's lane, times half_empty_factor where it applies
+    std::vector<double> v_noise; // [tile][dims.v]: (a) variance of a channel per squared rounding step of that tile's weights,
                                  //                   (b) variance of the channel's lane
 };
-
-// A kv head of 256 has two parts, each in a tile of its own; others have one.
-inline int64_t part_depth(const align_case & c) {
-    return c.head_dim < TILE ? c.head_dim : TILE;
-}
-
-inline int64_t n_parts(const align_case & c) {
-    return c.head_dim / part_depth(c);
-}
 
 // The original values of a kv head.
 head_values original_values(const align_case & c, const case_data & data, int64_t batch, int64_t head_kv);

@@ -19,7 +19,8 @@ bool write_json(const report & r, const std::string & path) {
         out << separator << "{\"id\": " << json_text(c.id);
         out << ", \"type_k\": " << json_text(ggml_type_name(c.type_k())) << ", \"type_v\": " << json_text(ggml_type_name(c.type_v()));
         out << ", \"n_q\": " << c.n_q << ", \"n_kv_packed\": " << c.n_packed() << ", \"n_kv_f16\": " << c.n_f16;
-        out << ", \"heads_per_group\": " << c.group << ", \"head_dim\": " << c.head_dim << ", \"kernel\": " << json_text(v.kernel());
+        out << ", \"heads_per_group\": " << c.group << ", \"head_dim\": " << c.dims.k << ", \"head_dim_v\": " << c.dims.v
+            << ", \"kernel\": " << json_text(v.kernel());
         out << ", \"nmse_codes\": " << number(v.nmse_codes) << ", \"nmse_f32\": " << number(v.nmse_values);
         out << ", \"nmse_f32_bound\": " << number(v.bound_values) << ", \"nmse_upstream\": " << number(v.nmse_upstream);
         out << ", \"nmse_torch\": " << number(v.nmse_torch) << ", \"max_abs_err\": " << number(v.max_abs_err);

@@ -37,10 +37,10 @@ template <typename A, typename B> double nmse(const std::vector<A> & a, const st
 }
 
 std::string name_of_element(const align_case & c, size_t i) {
-    const size_t d  = i % c.head_dim;
-    const size_t h  = i / c.head_dim % c.n_head();
-    const size_t iq = i / c.head_dim / c.n_head() % c.n_q;
-    const size_t b  = i / c.head_dim / c.n_head() / c.n_q;
+    const size_t d  = i % c.dims.v;
+    const size_t h  = i / c.dims.v % c.n_head();
+    const size_t iq = i / c.dims.v / c.n_head() % c.n_q;
+    const size_t b  = i / c.dims.v / c.n_head() / c.n_q;
     char         text[100];
     snprintf(text, sizeof(text), "batch %zu, query %zu, head %zu, channel %zu", b, iq, h, d);
     return text;
@@ -93,7 +93,7 @@ double bound_of(const align_case & c, const std::vector<float> & out, const refe
 // A row whose keys are all masked is zeros in the mixed op and NaN elsewhere: leave it out of the comparison.
 void ignore_masked_rows(const align_case & c, const reference & ref, std::vector<double> & out) {
     for (size_t i = 0; i < out.size(); ++i) {
-        out[i] = ref.seen[i / c.head_dim] ? out[i] : (double) NAN;
+        out[i] = ref.seen[i / c.dims.v] ? out[i] : (double) NAN;
     }
 }
 
@@ -116,8 +116,8 @@ verdict judge(device & dev, const align_case & c, const case_data & data, int n_
         return v;
     }
 
-    const packed_side k = decode(c, c.k, run.kp);
-    const packed_side w = decode(c, c.v, run.vp);
+    const packed_side k = decode(c, c.k, c.side_k(), run.kp);
+    const packed_side w = decode(c, c.v, c.side_v(), run.vp);
     for (const std::string & wrong :
          { check_pack(c, true, k, data.kp), check_pack(c, false, w, data.vp), check_unpack(c, true, k, run.ku), check_unpack(c, false, w, run.vu) }) {
         if (!wrong.empty()) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <numeric>
 #include <thread>
 
 namespace {
@@ -23,10 +24,10 @@ template <typename T> double squared_step(const T * x, int64_t n, kernel_kind ke
     return step * step;
 }
 
-double squared_norm(const double * x, int64_t n) {
+template <typename T> double squared_norm(const T * x, int64_t n) {
     double sum = 0;
     for (int64_t i = 0; i < n; ++i) {
-        sum += x[i] * x[i];
+        sum += (double) x[i] * (double) x[i];
     }
     return sum;
 }
@@ -42,7 +43,8 @@ struct attention {
 
     attention(const align_case & c, const case_data & data) : c(c), data(data) {}
 
-    int64_t d() const { return c.head_dim; }
+    int64_t dk() const { return c.dims.k; }
+    int64_t dv() const { return c.dims.v; }
 
     // The working memory for a row: one query of a head.
     struct row {
@@ -59,28 +61,28 @@ struct attention {
         double               p_sink;
         double               log_sum; // of exp(score), so that log p = score - log_sum
 
-        std::vector<double> size;     // [head_dim] sum of p * v_size
-        std::vector<double> first;    // [head_dim] sum of w1 * (v - out)^2
-        std::vector<double> second;   // [head_dim] sum of w2 * |v - out|
-        std::vector<double> reach;    // [head_dim] largest |v - out|
-        std::vector<double> weight;   // [head_dim] what the weights of V bring
+        std::vector<double> size;     // [dims.v] sum of p * v_size
+        std::vector<double> first;    // [dims.v] sum of w1 * (v - out)^2
+        std::vector<double> second;   // [dims.v] sum of w2 * |v - out|
+        std::vector<double> reach;    // [dims.v] largest |v - out|
+        std::vector<double> weight;   // [dims.v] what the weights of V bring
         std::vector<double> w1, w2;
 
         explicit row(const align_case & c) :
             score(c.n_kv()),
             p(c.n_kv()),
-            size(c.head_dim),
-            first(c.head_dim),
-            second(c.head_dim),
-            reach(c.head_dim),
-            weight(c.head_dim),
+            size(c.dims.v),
+            first(c.dims.v),
+            second(c.dims.v),
+            reach(c.dims.v),
+            weight(c.dims.v),
             w1(c.n_kv()),
             w2(c.n_kv()) {}
     };
 
     double score_of(const float * q, const double * k) const {
         double sum[4] = { 0, 0, 0, 0 };
-        for (int64_t i = 0; i < d(); i += 4) {
+        for (int64_t i = 0; i < dk(); i += 4) {
             for (int j = 0; j < 4; ++j) {
                 sum[j] += (double) q[i + j] * k[i + j];
             }
@@ -98,7 +100,7 @@ struct attention {
             if (r.mask && r.mask[t] == -INFINITY) {
                 continue;
             }
-            r.score[t] = score_of(r.q, r.head->k.data() + t * d()) + (r.mask ? r.slope * (double) r.mask[t] : 0.0);
+            r.score[t] = score_of(r.q, r.head->k.data() + t * dk()) + (r.mask ? r.slope * (double) r.mask[t] : 0.0);
             nan |= std::isnan(r.score[t]);
             max_score = std::max(max_score, r.score[t]);
             r.tokens.push_back(t);
@@ -114,8 +116,8 @@ struct attention {
         }
         for (int64_t t : r.tokens) {
             r.p[t] /= sum;
-            const double * v = r.head->v.data() + t * d();
-            for (int64_t x = 0; x < d(); ++x) {
+            const double * v = r.head->v.data() + t * dv();
+            for (int64_t x = 0; x < dv(); ++x) {
                 r.out[x] += r.p[t] * v[x];
             }
         }
@@ -129,8 +131,8 @@ struct attention {
         std::fill(r.weight.begin(), r.weight.end(), 0.0);
         for (int64_t tile = 0; tile < c.n_tiles; ++tile) {
             const double   e     = square(r.p.data() + tile * TILE);
-            const double * noise = r.head->v_noise.data() + tile * d();
-            for (int64_t x = 0; e != 0 && x < d(); ++x) {
+            const double * noise = r.head->v_noise.data() + tile * dv();
+            for (int64_t x = 0; e != 0 && x < dv(); ++x) {
                 r.weight[x] += e * noise[x];
             }
         }
@@ -138,21 +140,20 @@ struct attention {
 
     // (a): docs/align.md derives it.
     void add_tolerance(row & r, int64_t at) {
-        double       step[2]     = { 0, 0 };
-        double       size[2]     = { 0, 0 };
-        const double scale       = std::fabs((double) c.scale());
-        double       largest_var = 0;
-        for (int64_t part = 0; part < n_parts(c); ++part) {
-            const float * x = r.q + part * part_depth(c);
-            step[part]      = squared_step(x, part_depth(c), kernel_k);
-            for (int64_t i = 0; i < part_depth(c); ++i) {
-                size[part] += std::fabs((double) x[i]);
-            }
+        const std::vector<head_part> & parts = r.head->k_parts;
+        std::vector<double>            step;
+        std::vector<double>            size;
+        const double                   scale       = std::fabs((double) c.scale());
+        double                         largest_var = 0;
+        for (const head_part & p : parts) {
+            const float * x = r.q + p.in_head;
+            step.push_back(squared_step(x, p.n, kernel_k));
+            size.push_back(std::accumulate(x, x + p.n, 0.0, [](double sum, float y) { return sum + std::fabs((double) y); }));
         }
         for (int64_t t : r.tokens) {
             double var    = 0;
             double summed = 0; // magnitudes that binary32 sums up to the score
-            for (int64_t part = 0; part < n_parts(c); ++part) {
+            for (size_t part = 0; part < parts.size(); ++part) {
                 var += t < c.n_packed() ? step[part] * r.head->k_noise[part * c.n_packed() + t] : 0.0;
                 summed += size[part] * r.head->k_size[part * c.n_kv() + t];
             }
@@ -172,7 +173,7 @@ struct attention {
             r.w2[t] = excess(r.p[t], r.score[t]);
         }
         const double w2_sink = excess(r.p_sink, r.sink); // the sink is one more token, of value 0
-        for (int64_t x = 0; x < d(); ++x) {
+        for (int64_t x = 0; x < dv(); ++x) {
             r.size[x]   = 0;
             r.first[x]  = 0;
             r.second[x] = c.sinks ? w2_sink * std::fabs(r.out[x]) : 0.0;
@@ -182,9 +183,9 @@ struct attention {
             const double   p  = r.p[t];
             const double   w1 = r.w1[t];
             const double   w2 = r.w2[t];
-            const double * v  = r.head->v.data() + t * d();
-            const double * z  = r.head->v_size.data() + t * d();
-            for (int64_t x = 0; x < d(); ++x) {
+            const double * v  = r.head->v.data() + t * dv();
+            const double * z  = r.head->v_size.data() + t * dv();
+            for (int64_t x = 0; x < dv(); ++x) {
                 const double away = std::fabs(v[x] - r.out[x]);
                 r.size[x] += p * z[x];
                 r.first[x] += w1 * away * away;
@@ -193,7 +194,7 @@ struct attention {
             }
         }
         add_v_noise(r, [&](const double * p) { return squared_step(p, TILE, kernel_v); });
-        for (int64_t x = 0; x < d(); ++x) {
+        for (int64_t x = 0; x < dv(); ++x) {
             const double noise = r.first[x] + r.weight[x];
 
             ref.noise[at + x]     = noise;
@@ -210,29 +211,25 @@ struct attention {
                 break;
             }
             double var = 0;
-            for (int64_t part = 0; part < n_parts(c); ++part) {
-                double squares = 0;
-                for (int64_t i = 0; i < part_depth(c); ++i) {
-                    const double x = r.q[part * part_depth(c) + i];
-                    squares += x * x;
-                }
-                var += squares * r.head->k_noise[part * c.n_packed() + t];
+            for (size_t part = 0; part < r.head->k_parts.size(); ++part) {
+                const head_part & p = r.head->k_parts[part];
+                var += squared_norm(r.q + p.in_head, p.n) * r.head->k_noise[part * c.n_packed() + t];
             }
             const double   w1 = scale * scale * var * r.p[t] * r.p[t];
-            const double * v  = r.head->v.data() + t * d();
-            for (int64_t x = 0; x < d(); ++x) {
+            const double * v  = r.head->v.data() + t * dv();
+            for (int64_t x = 0; x < dv(); ++x) {
                 r.first[x] += w1 * (v[x] - r.out[x]) * (v[x] - r.out[x]);
             }
         }
         add_v_noise(r, [](const double * p) { return squared_norm(p, TILE); });
-        for (int64_t x = 0; x < d(); ++x) {
+        for (int64_t x = 0; x < dv(); ++x) {
             ref.k_error[at + x] = r.first[x];
             ref.v_error[at + x] = r.weight[x];
         }
     }
 
     reference run(bool on_codes) {
-        const size_t n = (size_t) (c.n_rows() * d());
+        const size_t n = (size_t) (c.n_rows() * dv());
         ref.out.assign(n, 0.0);
         ref.seen.assign((size_t) c.n_rows(), 0);
         for (std::vector<double> * v : { &ref.tolerance, &ref.noise }) {
@@ -249,11 +246,11 @@ struct attention {
                 const int64_t i  = index % c.n_q;
                 const int64_t h  = index / c.n_q % c.n_head();
                 const int64_t b  = index / c.n_q / c.n_head();
-                const int64_t at = ((b * c.n_q + i) * c.n_head() + h) * d();
+                const int64_t at = ((b * c.n_q + i) * c.n_head() + h) * dv();
                 const int64_t m  = (b % data.mask_batches * data.mask_heads + h % data.mask_heads) * c.n_q + i;
 
                 r.head  = &heads[b * c.n_head_kv + h / c.group];
-                r.q     = data.q.data() + index * d();
+                r.q     = data.q.data() + index * dk();
                 r.mask  = data.mask.empty() ? nullptr : data.mask.data() + m * c.n_kv();
                 r.slope = slope_of(c, h);
                 r.sink  = c.sinks ? (double) data.sinks[h] : (double) -INFINITY;
@@ -261,7 +258,7 @@ struct attention {
                 if (!attend(r)) {
                     continue; // zeros, and no tolerance
                 }
-                ref.seen[at / d()] = 1;
+                ref.seen[at / dv()] = 1;
                 if (on_codes) {
                     add_tolerance(r, at);
                 } else {

@@ -8,7 +8,7 @@
 // The largest |x| is rounded to 63 (lut), 127 (dot) or 64 (dot7).
 enum class kernel_kind { lut, dot, dot7 };
 
-// One value per element of the result, [head_dim, n_head, n_q, n_batch], innermost first.
+// One value per element of the result, [head_dim_v, n_head, n_q, n_batch], innermost first.
 struct reference {
     std::vector<double>  out;
     std::vector<double>  tolerance; // (a) only: docs/align.md, and

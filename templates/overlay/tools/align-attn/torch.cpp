@@ -8,10 +8,10 @@
 #    include <torch/version.h>
 
 // K or V of the whole sequence, repeated for the query heads, with one more zero key where there are sinks.
-static torch::Tensor sequence(const align_case & c, const std::vector<float> & packed, const std::vector<float> & f16) {
+static torch::Tensor sequence(const align_case & c, const std::vector<float> & packed, const std::vector<float> & f16, int head_dim) {
     const auto    options = torch::TensorOptions().dtype(torch::kFloat32);
-    torch::Tensor head    = torch::from_blob((void *) packed.data(), { c.n_batch, c.n_packed(), c.n_head_kv, c.head_dim }, options);
-    torch::Tensor tail    = torch::from_blob((void *) f16.data(), { c.n_batch, c.n_f16, c.n_head_kv, c.head_dim }, options);
+    torch::Tensor head    = torch::from_blob((void *) packed.data(), { c.n_batch, c.n_packed(), c.n_head_kv, head_dim }, options);
+    torch::Tensor tail    = torch::from_blob((void *) f16.data(), { c.n_batch, c.n_f16, c.n_head_kv, head_dim }, options);
     torch::Tensor all     = torch::cat({ head, tail }, 1).to(torch::kFloat64).permute({ 0, 2, 1, 3 }).repeat_interleave(c.group, 1);
     return c.sinks ? torch::constant_pad_nd(all, { 0, 0, 0, 1 }) : all;
 }
@@ -37,10 +37,10 @@ std::vector<double> run_torch(const align_case & c, const case_data & data) {
         return {};
     }
     torch::NoGradGuard no_grad;
-    torch::Tensor q = torch::from_blob((void *) data.q.data(), { c.n_batch, c.n_head(), c.n_q, c.head_dim }, torch::kFloat32).to(torch::kFloat64);
-    torch::Tensor o = at::scaled_dot_product_attention(q, sequence(c, data.kp, data.k), sequence(c, data.vp, data.v), bias(c, data), 0.0, false,
-                                                       (double) c.scale());
-    o               = o.permute({ 0, 2, 1, 3 }).contiguous();
+    torch::Tensor      q = torch::from_blob((void *) data.q.data(), { c.n_batch, c.n_head(), c.n_q, c.dims.k }, torch::kFloat32).to(torch::kFloat64);
+    torch::Tensor      o = at::scaled_dot_product_attention(q, sequence(c, data.kp, data.k, c.dims.k), sequence(c, data.vp, data.v, c.dims.v),
+                                                            bias(c, data), 0.0, false, (double) c.scale());
+    o                    = o.permute({ 0, 2, 1, 3 }).contiguous();
     return std::vector<double>(o.data_ptr<double>(), o.data_ptr<double>() + o.numel());
 }
 

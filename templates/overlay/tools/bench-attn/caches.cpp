@@ -17,14 +17,14 @@ std::vector<float> random_values(uint64_t seed, size_t n) {
 
 caches::caches(machine & m, const geometry & shape, int64_t n_kv) : shape(shape), n_kv(n_kv), m(m) {}
 
-ggml_tensor * caches::new_tensor(ggml_context * ctx, ggml_type type) const {
+ggml_tensor * caches::new_tensor(ggml_context * ctx, ggml_type type, bool is_value) const {
     if (ggml_is_qlutattn(type)) {
-        return ggml_new_tensor_3d(ctx, type, GGML_QLUTATTN_TILE, n_kv, shape.n_embd_kv() / GGML_QLUTATTN_TILE);
+        return ggml_new_tensor_3d(ctx, type, GGML_QLUTATTN_TILE, n_kv, shape.n_columns(is_value));
     }
     if (shape.by_head) {
-        return ggml_new_tensor_3d(ctx, type, shape.head_dim, n_kv, shape.n_head_kv);
+        return ggml_new_tensor_3d(ctx, type, shape.head_size(is_value), n_kv, shape.n_head_kv);
     }
-    return ggml_permute(ctx, ggml_new_tensor_3d(ctx, type, shape.head_dim, shape.n_head_kv, n_kv), 0, 2, 1, 3);
+    return ggml_permute(ctx, ggml_new_tensor_3d(ctx, type, shape.head_size(is_value), shape.n_head_kv, n_kv), 0, 2, 1, 3);
 }
 
 ggml_tensor * caches::conversion(ggml_context * ctx, ggml_tensor * to, bool is_value) {
@@ -59,7 +59,7 @@ ggml_tensor * caches::source(bool is_value) {
     entry & e = sources[is_value];
     if (!e.tensor) {
         e.ctx.reset(ggml_init({ ggml_tensor_overhead(), nullptr, true }));
-        e.tensor = ggml_new_tensor_2d(e.ctx.get(), GGML_TYPE_F16, shape.n_embd_kv(), n_kv);
+        e.tensor = ggml_new_tensor_2d(e.ctx.get(), GGML_TYPE_F16, shape.n_columns(is_value) * GGML_QLUTATTN_TILE, n_kv);
         allocate(e);
         fill(e.tensor, is_value ? 2 : 1);
     }
@@ -70,7 +70,7 @@ ggml_tensor * caches::get(ggml_type type, bool is_value) {
     entry & e = entries[{ type, is_value }];
     if (!e.tensor) {
         e.ctx.reset(ggml_init({ ggml_tensor_overhead() * 8 + ggml_graph_overhead_custom(8, false), nullptr, true }));
-        e.tensor = new_tensor(e.ctx.get(), type);
+        e.tensor = new_tensor(e.ctx.get(), type, is_value);
         allocate(e);
         ggml_cgraph * graph = ggml_new_graph_custom(e.ctx.get(), 8, false);
         ggml_build_forward_expand(graph, conversion(e.ctx.get(), e.tensor, is_value));

@@ -46,7 +46,7 @@ class group {
         const bench_row & first = *rows[0];
         n_q                     = first.n_q();
         if (first.work == work_kind::pack) {
-            copy_target = kv.new_tensor(ctx, GGML_TYPE_F16);
+            copy_target = kv.new_tensor(ctx, GGML_TYPE_F16, false);
         } else {
             q = ggml_new_tensor_3d(ctx, GGML_TYPE_F32, kv.shape.head_dim, kv.shape.n_head, n_q); // permuted below, as llama.cpp has it
         }
@@ -100,7 +100,7 @@ class group {
             vp = part(kv.values(c.type_v), 0, n_packed, floor);
         }
         return ggml_flash_attn_ext_mixed(ctx, queries, k, v, n_f16 > 0 ? mask(kv.n_kv - n_f16, n_f16) : nullptr, kp, vp,
-                                         n_packed > 0 ? mask(0, n_packed) : nullptr, nullptr, shape.n_head_kv, scale, 0, 0);
+                                         n_packed > 0 ? mask(0, n_packed) : nullptr, nullptr, shape.n_head_kv, shape.head_dim_v, scale, 0, 0);
     }
 
     ggml_tensor * part(ggml_tensor * t, int64_t first, int64_t n, sweep & floor) {
@@ -116,7 +116,7 @@ class group {
         floor.spans              = {
             { (const char *) source->data, ggml_nbytes(source) }
         };
-        return kv.conversion(ctx, type == GGML_TYPE_F16 ? copy_target : kv.new_tensor(ctx, type), is_value);
+        return kv.conversion(ctx, type == GGML_TYPE_F16 ? copy_target : kv.new_tensor(ctx, type, is_value), is_value);
     }
 
     // The queries are the newest n_q tokens: each sees the keys in [first, first + n) up to its own position. Rows with the same range share a mask.

@@ -40,7 +40,7 @@ const char * const HELP =
     "  --work LIST     of decode (1 query), prefill (512 queries, causal), pack; default: all\n"
     "  --keys LIST     how many keys, multiples of 128 from 512 to 131072; default: 512,2048,8192,32768,131072, prefill up to 8192\n"
     "  --threads LIST  default: 1 and all\n"
-    "  --heads Q/KV/D  query heads, key/value heads, head size; default: 32/8/128\n"
+    "  --heads Q/KV/D  query heads, key/value heads, head size; default: 32/8/128; 32/8/192/128 if values have another size\n"
     "  --layout NAME   of f16, q8_0 and q4_0 caches: heads (each head's tokens side by side, which suits upstream best; the default), or\n"
     "                  tokens (each token's heads side by side, as llama.cpp has it)\n"
     "  --types LIST    of f16, q8_0, q4_0, K4V2 (bits), K4V4+w512 (the newest 512 tokens as f16), w512 (these alone)\n"
@@ -69,18 +69,21 @@ int64_t number(const std::string & option, const std::string & text, int64_t min
 
 geometry heads(const std::string & text) {
     const std::vector<std::string> parts = split(text, '/');
-    if (parts.size() != 3) {
-        throw usage_error("--heads needs query heads/key-value heads/head size, as 32/8/128, not '" + text + "'");
+    if (parts.size() != 3 && parts.size() != 4) {
+        throw usage_error("--heads needs query heads/key-value heads/head size, as 32/8/128 or, where that of values differs, 32/8/192/128, not '" +
+                          text + "'");
     }
     geometry g;
     g.n_head    = number("--heads", parts[0], 1, 1024);
     g.n_head_kv = number("--heads", parts[1], 1, 1024);
-    g.head_dim  = number("--heads", parts[2], 64, 256);
+    for (const bool is_value : { false, true }) {
+        (is_value ? g.head_dim_v : g.head_dim) = number("--heads", parts[is_value ? parts.size() - 1 : 2], 64, 640);
+    }
     if (g.n_head % g.n_head_kv != 0) {
         throw usage_error("--heads " + text + ": the query heads are no multiple of the key-value heads");
     }
-    if ((g.head_dim != 64 && g.head_dim != 128 && g.head_dim != 256) || g.n_embd_kv() % GGML_QLUTATTN_TILE != 0) {
-        throw usage_error("--heads " + text + ": the head size must be 64, 128 or 256, and key-value heads times head size a multiple of 128");
+    if (g.head_dim % 64 != 0 || g.head_dim_v % 64 != 0) {
+        throw usage_error("--heads " + text + ": head sizes must be multiples of 64, from 64 to 640");
     }
     return g;
 }

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "ggml.h"
+#include "ggml-qlutattn.h"
 
 #include <cstdint>
 #include <string>
@@ -8,12 +8,14 @@
 
 // Sizes of a model's attention. The default is Llama-3-8B's.
 struct geometry {
-    int64_t n_head    = 32;
-    int64_t n_head_kv = 8;
-    int64_t head_dim  = 128;
-    bool    by_head   = true; // stock caches: each head's tokens side by side; else each token's heads, as llama.cpp stores them
+    int64_t n_head     = 32;
+    int64_t n_head_kv  = 8;
+    int64_t head_dim   = 128;
+    int64_t head_dim_v = 128;
+    bool    by_head    = true; // stock caches: each head's tokens side by side; else each token's heads, as llama.cpp stores them
 
-    int64_t n_embd_kv() const { return n_head_kv * head_dim; } // K or V of a token
+    int64_t head_size(bool is_value) const { return is_value ? head_dim_v : head_dim; }
+    int64_t n_columns(bool is_value) const { return (n_head_kv * head_size(is_value) + GGML_QLUTATTN_TILE - 1) / GGML_QLUTATTN_TILE; } // of tiles
 };
 
 enum class work_kind {

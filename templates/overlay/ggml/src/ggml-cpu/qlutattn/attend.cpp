@@ -9,19 +9,36 @@
 
 namespace f32 = qlutattn_f32;
 
-// The tiles of a kv head: two at head size 256, one at 128, half of one at 64.
-struct qlutattn_head_tiles {
-    int     n;          // tiles
-    int     n_channels; // of the head in each
-    int     channel0;   // its first channel in the tile
-    int64_t column;     // of the first tile
+qlutattn_head_tiles qlutattn_get_head_tiles(int head_dim, int64_t ikv) {
+    qlutattn_head_tiles tiles;
+    tiles.n = 0;
+    for (int in_head = 0; in_head < head_dim;) {
+        const int64_t channel    = ikv * head_dim + in_head;
+        const int     channel0   = channel % PACK_SIZE;
+        const int     n_channels = std::min(PACK_SIZE - channel0, head_dim - in_head);
+        tiles.spans[tiles.n++]   = { channel / PACK_SIZE, channel0, n_channels, in_head };
+        in_head += n_channels;
+    }
+    return tiles;
+}
 
-    qlutattn_head_tiles(const qlutattn_query_block & block) :
-        n(std::max(1, block.head_dim / PACK_SIZE)),
-        n_channels(std::min(block.head_dim, PACK_SIZE)),
-        channel0(block.ikv * block.head_dim % PACK_SIZE),
-        column(block.ikv * block.head_dim / PACK_SIZE) {}
-};
+// How many columns of tiles a head lies in. One of whole tiles begins with a tile; else it begins or ends within one, and never both.
+static int n_spans(int head_dim) {
+    return (head_dim + PACK_SIZE - 1) / PACK_SIZE;
+}
+
+size_t qlutattn_block_size(int head_dim_k, int head_dim_v) {
+    return sizeof(qlutattn_query_block) + QLUTATTN_ROWS * (head_dim_v * sizeof(float) + n_spans(head_dim_k) * sizeof(qlutattn_qvec));
+}
+
+qlutattn_query_block & qlutattn_place_block(void * memory, int head_dim_k, int head_dim_v) {
+    qlutattn_query_block & block = *(qlutattn_query_block *) memory;
+    block.head_dim_k             = head_dim_k;
+    block.head_dim_v             = head_dim_v;
+    block.q_qvec                 = (qlutattn_qvec *) (&block + 1);
+    block.out_of_rows            = (float *) (block.q_qvec + n_spans(head_dim_k) * QLUTATTN_ROWS);
+    return block;
+}
 
 // the rows of a query block to which some key of a KV block is visible
 struct qlutattn_visible_rows {
@@ -65,8 +82,8 @@ static qlutattn_visible_rows visible_rows(const qlutattn_query_block & block, co
     return visible;
 }
 
-static const char * tile_at(const ggml_tensor * packed, const qlutattn_query_block & block, const qlutattn_head_tiles & tiles, int i, int64_t token) {
-    return (const char *) packed->data + token * packed->nb[1] + (tiles.column + i) * packed->nb[2] + block.i3 * packed->nb[3];
+static const char * tile_at(const ggml_tensor * packed, const qlutattn_query_block & block, int64_t column, int64_t token) {
+    return (const char *) packed->data + token * packed->nb[1] + column * packed->nb[2] + block.i3 * packed->nb[3];
 }
 
 static const char * token_at(const ggml_tensor * f16, const qlutattn_query_block & block, int64_t token) {
@@ -115,16 +132,16 @@ static void compute_scores(qlutattn_query_block & block, const qlutattn_visible_
     }
     const qlutattn_kernel_config * config = qlutattn_get_kernel_config(k->type);
     if (!config) {
-        qlutattn_compute_scores_f16(token_at(k, block, token), k->nb[1], n, block.head_dim, q, visible.n, scores);
+        qlutattn_compute_scores_f16(token_at(k, block, token), k->nb[1], n, block.head_dim_k, q, visible.n, scores);
         return;
     }
     for (int i = 0; i < visible.n; i++) {
         memset(scores[i], 0, sizeof(block.scores[0]));
     }
-    const qlutattn_head_tiles tiles(block);
-    const qlutattn_span       span = { tiles.channel0, tiles.n_channels, 0, PACK_SIZE };
-    for (int i = 0; i < tiles.n; i++) {
-        accumulate_tile(block, visible, *config, tile_at(k, block, tiles, i, token), span, block.q_qvec[i], scores);
+    for (int i = 0; i < block.k_tiles.n; i++) {
+        const qlutattn_head_tiles::span & at   = block.k_tiles.spans[i];
+        const qlutattn_span               span = { at.channel0, at.n_channels, 0, PACK_SIZE };
+        accumulate_tile(block, visible, *config, tile_at(k, block, at.column, token), span, block.q_qvec + i * QLUTATTN_ROWS, scores);
     }
 }
 
@@ -172,8 +189,9 @@ static void online_softmax(qlutattn_query_block & block, int r, const ggml_fp16_
     const float    max_score = scale_and_mask(block, row, mask, scores, n);
     if (max_score > row.M) {
         const float rescale = expf(row.M - max_score);
-        for (int c = 0; c < block.head_dim; c += f32::WIDTH) {
-            f32::store(block.out[r] + c, f32::mul(f32::load(block.out[r] + c), f32::broadcast(rescale)));
+        float *     out     = block.out(r);
+        for (int c = 0; c < block.head_dim_v; c += f32::WIDTH) {
+            f32::store(out + c, f32::mul(f32::load(out + c), f32::broadcast(rescale)));
         }
         row.S *= rescale;
         row.M = max_score;
@@ -206,20 +224,20 @@ static void accumulate_pv(qlutattn_query_block & block, const qlutattn_visible_r
     float *       out[QLUTATTN_ROWS];
     const float * weights[QLUTATTN_ROWS];
     for (int i = 0; i < visible.n; i++) {
-        out[i]     = block.out[visible.rows[i]];
+        out[i]     = block.out(visible.rows[i]);
         weights[i] = block.scores[visible.rows[i]];
     }
     const qlutattn_kernel_config * config = qlutattn_get_kernel_config(v->type);
     if (!config) {
-        qlutattn_accumulate_pv_f16(token_at(v, block, token), v->nb[1], n, block.head_dim, weights, visible.n, out);
+        qlutattn_accumulate_pv_f16(token_at(v, block, token), v->nb[1], n, block.head_dim_v, weights, visible.n, out);
         return;
     }
-    const qlutattn_head_tiles tiles(block);
-    const qlutattn_span       span = { 0, PACK_SIZE, tiles.channel0, tiles.n_channels };
-    for (int t = 0; t < tiles.n; t++) {
-        accumulate_tile(block, visible, *config, tile_at(v, block, tiles, t, token), span, block.p_qvec, out);
+    for (int t = 0; t < block.v_tiles.n; t++) {
+        const qlutattn_head_tiles::span & at   = block.v_tiles.spans[t];
+        const qlutattn_span               span = { 0, PACK_SIZE, at.channel0, at.n_channels };
+        accumulate_tile(block, visible, *config, tile_at(v, block, at.column, token), span, block.p_qvec, out);
         for (int i = 0; i < visible.n; i++) {
-            out[i] += PACK_SIZE;
+            out[i] += at.n_channels;
         }
     }
 }
@@ -231,11 +249,11 @@ void qlutattn_attend(qlutattn_query_block & block, const qlutattn_segment & segm
     const qlutattn_kernel_config * k_config = qlutattn_get_kernel_config(segment.k->type);
     const qlutattn_kernel_config * v_config = qlutattn_get_kernel_config(segment.v->type);
     if (k_config) {
-        const qlutattn_head_tiles tiles(block);
-        const qlutattn_kernel     kernel = qlutattn_get_kernel(k_config->type);
-        for (int i = 0; i < tiles.n; i++) {
+        const qlutattn_kernel kernel = qlutattn_get_kernel(k_config->type);
+        for (int i = 0; i < block.k_tiles.n; i++) {
+            const qlutattn_head_tiles::span & at = block.k_tiles.spans[i];
             for (int r = 0; r < block.n_rows; r++) {
-                qlutattn_quantize_x(*k_config, kernel, block.rows[r].q + i * PACK_SIZE, tiles.n_channels, block.q_qvec[i][r]);
+                qlutattn_quantize_x(*k_config, kernel, block.rows[r].q + at.in_head, at.n_channels, block.q_qvec[i * QLUTATTN_ROWS + r]);
             }
         }
     }

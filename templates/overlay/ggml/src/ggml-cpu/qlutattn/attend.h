@@ -5,8 +5,9 @@
 
 #include "tbl.h"
 
-constexpr int QLUTATTN_MAX_HEAD = 256; // head sizes: 64, 128, 256
-constexpr int QLUTATTN_KV_BLOCK = PACK_SIZE;
+constexpr int QLUTATTN_MAX_HEAD  = 640; // head sizes are multiples of 64 up to this
+constexpr int QLUTATTN_MAX_SPANS = QLUTATTN_MAX_HEAD / PACK_SIZE;
+constexpr int QLUTATTN_KV_BLOCK  = PACK_SIZE;
 
 // keys and values under one mask
 struct qlutattn_segment {
@@ -16,6 +17,21 @@ struct qlutattn_segment {
 
     int64_t n_tokens() const { return k ? k->ne[1] : 0; }
 };
+
+// The tiles of a kv head, which begins where the one before it ends: a run of its channels, 64 or 128, in each column of tiles that it touches.
+struct qlutattn_head_tiles {
+    struct span {
+        int64_t column;
+        int     channel0; // the first channel in the column
+        int     n_channels;
+        int     in_head;  // the first channel in the head
+    };
+
+    int  n;
+    span spans[QLUTATTN_MAX_SPANS];
+};
+
+qlutattn_head_tiles qlutattn_get_head_tiles(int head_dim, int64_t ikv);
 
 // one query of one head
 struct qlutattn_row {
@@ -29,27 +45,39 @@ struct qlutattn_row {
     float S; // sum so far
 };
 
-// Rows that share a kv head, and all the memory that a thread needs for them.
+// Rows that share a kv head, and all the memory that a thread needs for them: this, and what qlutattn_place_block places behind it.
 struct qlutattn_query_block {
     // what they attend to
-    float   scale;
-    float   softcap;
-    int     head_dim;
-    int64_t ikv;
-    int64_t i3; // batch
+    float               scale;
+    float               softcap;
+    int                 head_dim_k;
+    int                 head_dim_v;
+    int64_t             ikv;
+    int64_t             i3; // batch
+    qlutattn_head_tiles k_tiles;
+    qlutattn_head_tiles v_tiles;
 
     int          n_rows;
     qlutattn_row rows[QLUTATTN_ROWS];
 
-    alignas(64) float out[QLUTATTN_ROWS][QLUTATTN_MAX_HEAD];    // sums of weight * value
+    float *         out_of_rows;                                // sums of weight * value: [row][head_dim_v]
+    qlutattn_qvec * q_qvec;                                     // queries, quantized: [span of k_tiles][QLUTATTN_ROWS]
+
     alignas(64) float scores[QLUTATTN_ROWS][QLUTATTN_KV_BLOCK]; // of a KV block; then the weights exp(score - M)
     alignas(64) float mask[QLUTATTN_KV_BLOCK];
     alignas(64) float lane_scale[PACK_SIZE];
     alignas(64) float lane_offset[PACK_SIZE];
     qlutattn_acc  acc;
-    qlutattn_qvec q_qvec[2][QLUTATTN_ROWS]; // queries, quantized, per tile of a head
-    qlutattn_qvec p_qvec[QLUTATTN_ROWS];    // weights, quantized
+    qlutattn_qvec p_qvec[QLUTATTN_ROWS]; // weights, quantized
+
+    float * out(int r) { return out_of_rows + r * head_dim_v; }
 };
+
+// bytes of a block for these head sizes, a multiple of its alignment
+size_t qlutattn_block_size(int head_dim_k, int head_dim_v);
+
+// a block in memory of that size
+qlutattn_query_block & qlutattn_place_block(void * memory, int head_dim_k, int head_dim_v);
 
 // let the rows of a block attend to tokens first..last of a segment; a packed side is read in whole tiles
 void qlutattn_attend(qlutattn_query_block & block, const qlutattn_segment & segment, int64_t first, int64_t last);

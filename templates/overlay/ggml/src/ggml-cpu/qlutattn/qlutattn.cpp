@@ -29,7 +29,8 @@ struct qlutattn_op {
     float   softcap;
     int64_t n_head_kv;
 
-    int64_t head_dim;
+    int64_t head_dim_k;
+    int64_t head_dim_v;
     int64_t group;       // query heads of a kv head
     int64_t n_rows;      // rows of a kv head
     int64_t n_blocks;    // blocks of rows of a kv head
@@ -42,7 +43,8 @@ struct qlutattn_op {
         memcpy(&max_bias, (const float *) op->op_params + 1, sizeof(float));
         memcpy(&softcap, (const float *) op->op_params + 2, sizeof(float));
         n_head_kv          = ggml_get_op_params_i32(op, 3);
-        head_dim           = q->ne[0];
+        head_dim_k         = q->ne[0];
+        head_dim_v         = op->ne[0];
         group              = q->ne[2] / n_head_kv;
         n_rows             = group * q->ne[1];
         n_blocks           = (n_rows + QLUTATTN_ROWS - 1) / QLUTATTN_ROWS;
@@ -52,13 +54,14 @@ struct qlutattn_op {
 
     bool    is_split() const { return n_kv_splits > 1; }
     int64_t n_items() const { return n_kv_splits * n_blocks * n_head_kv * q->ne[3]; }
-    int64_t state_floats() const { return 2 + head_dim; } // of a row in a partial result
+    size_t  block_size() const { return qlutattn_block_size(head_dim_k, head_dim_v); }
+    int64_t state_floats() const { return 2 + head_dim_v; } // of a row in a partial result
 };
 
 size_t ggml_flash_attn_ext_mixed_work_size(const struct ggml_tensor * node, int n_threads) {
     const qlutattn_op op(node);
     const size_t      partials = op.is_split() ? op.n_items() * op.n_rows * op.state_floats() * sizeof(float) : 0;
-    return sizeof(qlutattn_query_block) * n_threads + alignof(qlutattn_query_block) + partials;
+    return op.block_size() * n_threads + alignof(qlutattn_query_block) + partials;
 }
 
 static float alibi_slope(float max_bias, int64_t n_head, int64_t head) {
@@ -73,30 +76,31 @@ static float alibi_slope(float max_bias, int64_t n_head, int64_t head) {
 
 // make block the rows of a kv head from the first one on, with an empty softmax state
 static void start_block(const qlutattn_op & op, qlutattn_query_block & block, int64_t first, int64_t ikv, int64_t i3) {
-    block.scale    = op.scale;
-    block.softcap  = op.softcap;
-    block.head_dim = op.head_dim;
-    block.ikv      = ikv;
-    block.i3       = i3;
-    block.n_rows   = std::min<int64_t>(QLUTATTN_ROWS, op.n_rows - first);
+    block.scale   = op.scale;
+    block.softcap = op.softcap;
+    block.ikv     = ikv;
+    block.i3      = i3;
+    block.k_tiles = qlutattn_get_head_tiles(op.head_dim_k, ikv);
+    block.v_tiles = qlutattn_get_head_tiles(op.head_dim_v, ikv);
+    block.n_rows  = std::min<int64_t>(QLUTATTN_ROWS, op.n_rows - first);
     for (int r = 0; r < block.n_rows; r++) {
         const int64_t iq = (first + r) / op.group;
         const int64_t ih = ikv * op.group + (first + r) % op.group;
         const float * q  = (const float *) ((const char *) op.q->data + iq * op.q->nb[1] + ih * op.q->nb[2] + i3 * op.q->nb[3]);
         block.rows[r]    = { q, alibi_slope(op.max_bias, op.q->ne[2], ih), iq, ih, -INFINITY, 0.0f };
-        std::fill_n(block.out[r], op.head_dim, 0.0f);
+        std::fill_n(block.out(r), op.head_dim_v, 0.0f);
     }
 }
 
 // merge another softmax state (M, S, other) of the same row
-static void merge_state(qlutattn_row & row, float * out, float M, float S, const float * other, int head_dim) {
+static void merge_state(qlutattn_row & row, float * out, float M, float S, const float * other, int head_dim_v) {
     if (S == 0.0f) {
         return; // no visible key
     }
     const float M_new       = std::max(row.M, M);
     const float scale       = expf(row.M - M_new);
     const float other_scale = expf(M - M_new);
-    for (int c = 0; c < head_dim; c++) {
+    for (int c = 0; c < head_dim_v; c++) {
         out[c] = out[c] * scale + other[c] * other_scale;
     }
     row.S = row.S * scale + S * other_scale;
@@ -107,11 +111,11 @@ static void merge_state(qlutattn_row & row, float * out, float M, float S, const
 static void write_result(const qlutattn_op & op, qlutattn_row & row, float * out, int64_t i3) {
     if (op.sinks) {
         const float zeros[QLUTATTN_MAX_HEAD] = { 0 };
-        merge_state(row, out, ((const float *) op.sinks->data)[row.ih], 1.0f, zeros, op.head_dim);
+        merge_state(row, out, ((const float *) op.sinks->data)[row.ih], 1.0f, zeros, op.head_dim_v);
     }
     float *     result  = (float *) ((char *) op.dst->data + row.ih * op.dst->nb[1] + row.iq * op.dst->nb[2] + i3 * op.dst->nb[3]);
     const float inverse = row.S == 0.0f ? 0.0f : 1.0f / row.S;
-    for (int c = 0; c < op.head_dim; c++) {
+    for (int c = 0; c < op.head_dim_v; c++) {
         result[c] = out[c] * inverse;
     }
 }
@@ -120,9 +124,9 @@ void ggml_compute_forward_flash_attn_ext_mixed(const struct ggml_compute_params 
     const qlutattn_op op(dst);
 
     GGML_ASSERT(params->wsize >= ggml_flash_attn_ext_mixed_work_size(dst, params->nth));
-    qlutattn_query_block * blocks   = (qlutattn_query_block *) GGML_PAD((uintptr_t) params->wdata, alignof(qlutattn_query_block));
-    qlutattn_query_block & block    = blocks[params->ith];
-    float *                partials = (float *) (blocks + params->nth); // [i3][ikv][row][kv_split][M, S, out]
+    char *                 blocks   = (char *) GGML_PAD((uintptr_t) params->wdata, alignof(qlutattn_query_block));
+    qlutattn_query_block & block    = qlutattn_place_block(blocks + params->ith * op.block_size(), op.head_dim_k, op.head_dim_v);
+    float *                partials = (float *) (blocks + params->nth * op.block_size()); // [i3][ikv][row][kv_split][M, S, out]
 
     if (params->ith == 0) {
         ggml_threadpool_chunk_set(params->threadpool, params->nth);
@@ -139,7 +143,7 @@ void ggml_compute_forward_flash_attn_ext_mixed(const struct ggml_compute_params 
             qlutattn_attend(block, op.window, 0, op.window.n_tokens());
             qlutattn_attend(block, op.packed, 0, op.packed.n_tokens());
             for (int r = 0; r < block.n_rows; r++) {
-                write_result(op, block.rows[r], block.out[r], i3);
+                write_result(op, block.rows[r], block.out(r), i3);
             }
             continue;
         }
@@ -154,7 +158,7 @@ void ggml_compute_forward_flash_attn_ext_mixed(const struct ggml_compute_params 
             float * partial = partials + ((head * op.n_rows + r) * op.n_kv_splits + kv_split) * op.state_floats();
             partial[0]      = block.rows[r].M;
             partial[1]      = block.rows[r].S;
-            memcpy(partial + 2, block.out[r], op.head_dim * sizeof(float));
+            memcpy(partial + 2, block.out(r), op.head_dim_v * sizeof(float));
         }
     }
     if (!op.is_split()) {
@@ -171,7 +175,7 @@ void ggml_compute_forward_flash_attn_ext_mixed(const struct ggml_compute_params 
         float         out[QLUTATTN_MAX_HEAD] = { 0 };
         for (int64_t kv_split = 0; kv_split < op.n_kv_splits; kv_split++) {
             const float * partial = partials + (i * op.n_kv_splits + kv_split) * op.state_floats();
-            merge_state(row, out, partial[0], partial[1], partial + 2, op.head_dim);
+            merge_state(row, out, partial[0], partial[1], partial + 2, op.head_dim_v);
         }
         write_result(op, row, out, head / op.n_head_kv);
     }
