@@ -15,8 +15,14 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
-# as they come, with M-RoPE (images have a position in two dimensions), with ALiBi (no positions in keys)
-ARCHITECTURES = ("llama", "qwen3", "gemma3", "qwen3vl", "refact")
+ARCHITECTURES = (
+    "llama",
+    "qwen3",
+    "gemma3",
+    "qwen3vl",  # M-RoPE: tokens of an image have a position in two dimensions
+    "refact",  # ALiBi: no positions in keys
+    "gemma4",  # the last two of six layers use the keys and values of the two before
+)
 
 MERGES = 256
 CORPUS = """\
@@ -44,7 +50,12 @@ class Shape:
     n_embd: int = 256
     n_ff: int = 256
     n_ctx: int = 65536
-    n_swa: int = 64  # of every second layer, gemma3 only; 0 for none
+    n_swa: int = 64  # of every second layer, gemma3 and gemma4 only; 0 for none
+
+    @staticmethod
+    def of(arch: str, head_dim: int) -> Shape:
+        """A small model of an architecture."""
+        return Shape(arch=arch, head_dim=head_dim, n_layer=6 if arch == "gemma4" else 2)
 
 
 def byte_characters() -> list[str]:
@@ -118,13 +129,7 @@ def write_model(path: Path, shape: Shape | None = None, seed: int = 0) -> Path:
     writer.add_rope_dimension_count(shape.head_dim)
     writer.add_rope_freq_base(10000.0)
     writer.add_layer_norm_rms_eps(1e-6)
-    if shape.arch == "gemma3" and shape.n_swa:
-        writer.add_sliding_window(shape.n_swa)
-        writer.add_sliding_window_pattern(2)
-        writer.add_rope_freq_base_swa(10000.0)
-    if shape.arch == "qwen3vl":
-        quarter = shape.head_dim // 8
-        writer.add_rope_dimension_sections([2 * quarter, quarter, quarter, 0])
+    add_extras(writer, shape)
     n_vocab = add_tokenizer(writer)
     add_weights(writer, shape, n_vocab, np.random.default_rng(seed))
     writer.write_header_to_file()
@@ -132,6 +137,26 @@ def write_model(path: Path, shape: Shape | None = None, seed: int = 0) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def add_extras(writer: gguf.GGUFWriter, shape: Shape) -> None:
+    """Write the parameters that only some architectures have."""
+    if shape.arch in ("gemma3", "gemma4") and shape.n_swa:
+        writer.add_sliding_window(shape.n_swa)
+        writer.add_rope_freq_base_swa(10000.0)
+    if shape.arch == "gemma3" and shape.n_swa:
+        writer.add_sliding_window_pattern(2)
+    if shape.arch == "gemma4":
+        writer.add_sliding_window_pattern([layer % 2 == 0 for layer in range(shape.n_layer)])
+        writer.add_key_length_swa(shape.head_dim)
+        writer.add_value_length_swa(shape.head_dim)
+        writer.add_rope_dimension_count_swa(shape.head_dim)
+        writer.add_shared_kv_layers(2)
+        writer.add_embedding_length_per_layer_input(0)
+        writer.add_tensor("rope_freqs.weight", np.ones(shape.head_dim // 2, dtype=np.float32))
+    if shape.arch == "qwen3vl":
+        quarter = shape.head_dim // 8
+        writer.add_rope_dimension_sections([2 * quarter, quarter, quarter, 0])
 
 
 class Drawer:
@@ -160,7 +185,7 @@ def add_weights(writer: gguf.GGUFWriter, shape: Shape, n_vocab: int, rng: np.ran
     q_size, kv_size = shape.n_head * shape.head_dim, shape.n_head_kv * shape.head_dim
     # q . k / sqrt(head_dim) has this standard deviation
     spread = 2.0
-    has_qk_norm = shape.arch in ("qwen3", "gemma3", "qwen3vl")
+    has_qk_norm = shape.arch in ("qwen3", "gemma3", "qwen3vl", "gemma4")
     matrix("token_embd", n_vocab, shape.n_embd, gain=float(np.sqrt(shape.n_embd)) * 0.5)
     norm("output_norm", shape.n_embd)
     matrix("output", n_vocab, shape.n_embd, gain=2.0)
@@ -172,12 +197,15 @@ def add_weights(writer: gguf.GGUFWriter, shape: Shape, n_vocab: int, rng: np.ran
         matrix(f"{block}.attn_v", kv_size, shape.n_embd)
         matrix(f"{block}.attn_output", shape.n_embd, q_size, gain=2.0)
         if has_qk_norm:
-            norm(f"{block}.attn_q_norm", shape.head_dim, spread)
+            # gemma4 does not divide scores by sqrt(head_dim)
+            norm(
+                f"{block}.attn_q_norm", shape.head_dim, spread / (shape.head_dim**0.5 if shape.arch == "gemma4" else 1)
+            )
             norm(f"{block}.attn_k_norm", shape.head_dim)
         norm(f"{block}.ffn_norm", shape.n_embd)
         matrix(f"{block}.ffn_gate", shape.n_ff, shape.n_embd)
         matrix(f"{block}.ffn_up", shape.n_ff, shape.n_embd)
         matrix(f"{block}.ffn_down", shape.n_embd, shape.n_ff, gain=0.5)
-        if shape.arch == "gemma3":
+        if shape.arch in ("gemma3", "gemma4"):
             norm(f"{block}.post_attention_norm", shape.n_embd, 2.0)
             norm(f"{block}.post_ffw_norm", shape.n_embd, 0.5)

@@ -32,6 +32,20 @@ static void scenario_batches(llama_model * model, ggml_type k, ggml_type v) {
     }
 }
 
+// text, then tokens of which each may see all others, as those of an image do; window=2048: all in f16, where masks show to the last digit
+static void scenario_noncausal(llama_model * model, ggml_type k, ggml_type v) {
+    const int n = option("n", 300);
+    logits    found[2];
+    for (bool packed : { false, true }) {
+        auto ctx = packed ? new_context(model, k, v) : new_context(model, GGML_TYPE_F16, GGML_TYPE_F16);
+        check(!decode(ctx.get(), random_tokens(n, 1), 0).empty(), "decoding failed");
+        llama_set_causal_attn(ctx.get(), false);
+        found[packed] = decode(ctx.get(), random_tokens(n, 2), n, 0, true);
+        check(!found[packed].empty(), "decoding failed");
+    }
+    printf("{\"nmse\": %g}\n", nmse(found[1], found[0]));
+}
+
 // generation goes on after a state was saved and restored as if nothing had happened
 static void scenario_restore(llama_model * model, ggml_type k, ggml_type v) {
     const int seq_id = option("seqs", 1) - 1;
@@ -387,17 +401,18 @@ int main(int argc, char ** argv) {
     const ggml_type   v        = type_of(argv[4]);
 
     const std::map<std::string, void (*)(llama_model *, ggml_type, ggml_type)> scenarios = {
-        { "logits",  scenario_logits  },
-        { "batches", scenario_batches },
-        { "restore", scenario_restore },
-        { "damage",  scenario_damage  },
-        { "leak",    scenario_leak    },
-        { "random",  scenario_random  },
-        { "refuse",  scenario_refuse  },
-        { "any",     scenario_any     },
-        { "shift",   scenario_shift   },
-        { "memory",  scenario_memory  },
-        { "images",  scenario_images  },
+        { "logits",    scenario_logits    },
+        { "batches",   scenario_batches   },
+        { "restore",   scenario_restore   },
+        { "damage",    scenario_damage    },
+        { "leak",      scenario_leak      },
+        { "random",    scenario_random    },
+        { "refuse",    scenario_refuse    },
+        { "any",       scenario_any       },
+        { "shift",     scenario_shift     },
+        { "memory",    scenario_memory    },
+        { "images",    scenario_images    },
+        { "noncausal", scenario_noncausal },
     };
     check(scenarios.count(scenario), "no scenario " + scenario);
     scenarios.at(scenario)(model.get(), k, v);

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.compiler, pytest.mark.core]  # what needs more than li
 
 MODELS = [
     *((arch, size) for arch in ("llama", "qwen3", "gemma3") for size in (64, 128, 256)),
-    *((arch, 128) for arch in ("qwen3vl", "refact")),
+    *((arch, 128) for arch in ("qwen3vl", "refact", "gemma4")),
 ]
 
 
@@ -45,9 +45,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], Pa
     """A model of each architecture and head size."""
     folder = tmp_path_factory.mktemp("models")
     return {
-        (arch, size): tiny_models.write_model(
-            folder / f"{arch}-{size}.gguf", tiny_models.Shape(arch=arch, head_dim=size)
-        )
+        (arch, size): tiny_models.write_model(folder / f"{arch}-{size}.gguf", tiny_models.Shape.of(arch, size))
         for arch, size in MODELS
     }
 
@@ -96,8 +94,11 @@ def test_generation_goes_on_after_a_restore(
     assert all(row["worst"] < 1e-3 for row in rows)
 
 
-def test_generation_goes_on_beside_a_sliding_window(program: Path, models: dict[tuple[str, int], Path]) -> None:
-    rows = findings(program, models["gemma3", 128], "restore", "k4v4", seqs=2, exact=0)
+@pytest.mark.parametrize("arch", ["gemma3", "gemma4"])
+def test_generation_goes_on_beside_a_sliding_window(
+    arch: str, program: Path, models: dict[tuple[str, int], Path]
+) -> None:
+    rows = findings(program, models[arch, 128], "restore", "k4v4", seqs=2, exact=0)
     assert all(row["worst"] < 1e-3 for row in rows)
 
 
@@ -122,7 +123,15 @@ def test_parts_of_an_image_see_what_they_see_in_upstreams_cache(
     assert all(row["nmse"] < bound for row in rows), rows
 
 
-@pytest.mark.parametrize("arch", ["llama", "gemma3"])
+@pytest.mark.parametrize("arch", ["llama", "gemma3", "gemma4"])
+def test_tokens_that_see_later_ones_do_so_in_the_same_layers(
+    arch: str, program: Path, models: dict[tuple[str, int], Path]
+) -> None:
+    [found] = findings(program, models[arch, 128], "noncausal", "k4v4", window=2048)
+    assert found["nmse"] < 1e-5
+
+
+@pytest.mark.parametrize("arch", ["llama", "gemma3", "gemma4"])
 def test_a_damaged_state_is_refused_and_changes_nothing(
     arch: str, program: Path, models: dict[tuple[str, int], Path]
 ) -> None:
@@ -131,14 +140,14 @@ def test_a_damaged_state_is_refused_and_changes_nothing(
 
 
 @pytest.mark.parametrize("unified", [0, 1])
-@pytest.mark.parametrize("arch", ["llama", "gemma3", "qwen3vl", "refact"])
+@pytest.mark.parametrize("arch", ["llama", "gemma3", "qwen3vl", "refact", "gemma4"])
 def test_sequences_do_not_leak(arch: str, unified: int, program: Path, models: dict[tuple[str, int], Path]) -> None:
     findings(program, models[arch, 128], "leak", "k4v4", seqs=2, unified=unified)
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("options", [{}, {"seqs": 3}, {"seqs": 3, "unified": 1}], ids=str)
-@pytest.mark.parametrize("arch", ["llama", "gemma3", "qwen3vl", "refact"])
+@pytest.mark.parametrize("arch", ["llama", "gemma3", "qwen3vl", "refact", "gemma4"])
 def test_a_long_random_run_keeps_to_upstreams_cache(
     arch: str, options: dict[str, int], program: Path, models: dict[tuple[str, int], Path]
 ) -> None:

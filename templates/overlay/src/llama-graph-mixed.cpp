@@ -221,8 +221,10 @@ ggml_tensor * llm_graph_input_attn_kv_mixed::build_attn(ggml_context * ctx, ggml
 
     q = rotate(ctx, q, rot_k);
     ggml_build_forward_expand(gf, q);
-    ggml_build_forward_expand(gf, store(ctx, layer.k.f16, rotate(ctx, k, rot_k), self_k_idxs));
-    ggml_build_forward_expand(gf, store(ctx, layer.v.f16, rotate(ctx, v, rot_v), self_k_idxs));
+    if (k) {
+        ggml_build_forward_expand(gf, store(ctx, layer.k.f16, rotate(ctx, k, rot_k), self_k_idxs));
+        ggml_build_forward_expand(gf, store(ctx, layer.v.f16, rotate(ctx, v, rot_v), self_k_idxs));
+    }
 
     const int64_t n_tps = n_tokens / n_stream;
     q                   = ggml_view_4d(ctx, q, q->ne[0], n_tps, n_head, n_stream, q->nb[2], q->nb[1], q->nb[2] * n_tps, 0);

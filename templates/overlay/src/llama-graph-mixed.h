@@ -18,7 +18,7 @@ class llm_graph_input_attn_kv_mixed : public llm_graph_input_attn_kv {
     bool can_reuse(const llm_graph_params & params, const llama_kv_cache_mixed_context * mctx);
 
     // q, k and v as the model made them (after RoPE): rotate, store the keys and values of the ubatch, attend, and rotate back; result
-    // [n_embd_head*n_head, n_tokens]
+    // [n_embd_head*n_head, n_tokens]. k and v are null in layers that use the keys and values of another one.
     ggml_tensor * build_attn(ggml_context * ctx, ggml_cgraph * gf, ggml_tensor * q, ggml_tensor * k, ggml_tensor * v, ggml_tensor * sinks,
                              float kq_scale, int il) const;
 

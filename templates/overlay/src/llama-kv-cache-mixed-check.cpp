@@ -48,9 +48,6 @@ static std::string refusal_reason(const llama_model & model, const llama_context
     if (params.ctx_type != LLAMA_CONTEXT_TYPE_DEFAULT || params.ctx_other) {
         return "a draft context beside another one cannot have packed caches: use f16, q8_0 or q4_0 for it";
     }
-    if (hparams.n_layer_kv_from_start >= 0) {
-        return "models whose layers share keys and values cannot have packed caches: use f16, q8_0 or q4_0";
-    }
     if (params.offload_kqv && !model.devices.empty() && model.n_gpu_layers() > 0) {
         return "packed caches stay on the CPU: add --no-kv-offload (offload_kqv = false), or keep all layers there with -ngl 0";
     }

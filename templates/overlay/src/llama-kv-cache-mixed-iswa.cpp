@@ -10,7 +10,7 @@
 #include <algorithm>
 
 llama_kv_cache_mixed_iswa::llama_kv_cache_mixed_iswa(const llama_model & model, const llama_memory_params & params, const llama_cparams & cparams,
-                                                     const layer_filter_cb & filter) :
+                                                     const layer_filter_cb & filter, const layer_reuse_cb & reuse) :
     unified(cparams.kv_unified) {
     const auto & hparams = model.hparams;
 
@@ -28,11 +28,11 @@ llama_kv_cache_mixed_iswa::llama_kv_cache_mixed_iswa(const llama_model & model, 
     }
 
     LLAMA_LOG_INFO("%s: layers that see all tokens: packed\n", __func__);
-    base = std::make_unique<llama_kv_cache_mixed>(model, params.type_k, params.type_v, cparams, filter_part(false));
+    base = std::make_unique<llama_kv_cache_mixed>(model, params.type_k, params.type_v, cparams, filter_part(false), reuse);
 
     LLAMA_LOG_INFO("%s: layers with a sliding window of %u tokens: f16, %u cells\n", __func__, hparams.n_swa, size_swa);
     swa = std::make_unique<llama_kv_cache>(model, hparams, GGML_TYPE_F16, GGML_TYPE_F16, !cparams.flash_attn, cparams.offload_kqv, unified, size_swa,
-                                           cparams.n_seq_max, 1, hparams.n_swa, hparams.swa_type, nullptr, filter_part(true), nullptr, nullptr);
+                                           cparams.n_seq_max, 1, hparams.n_swa, hparams.swa_type, nullptr, filter_part(true), reuse, nullptr);
 }
 
 llama_memory_context_ptr llama_kv_cache_mixed_iswa::init_batch(llama_batch_allocr & balloc, uint32_t n_ubatch, bool /*embd_all*/) {

@@ -8,7 +8,7 @@
 class llama_kv_cache_mixed_iswa : public llama_memory_i {
   public:
     llama_kv_cache_mixed_iswa(const llama_model & model, const llama_memory_params & params, const llama_cparams & cparams,
-                              const layer_filter_cb & filter);
+                              const layer_filter_cb & filter, const layer_reuse_cb & reuse);
 
     llama_memory_context_ptr init_batch(llama_batch_allocr & balloc, uint32_t n_ubatch, bool embd_all) override;
     llama_memory_context_ptr init_full() override;

@@ -20,11 +20,11 @@ static double mib(size_t size) {
 }
 
 llama_memory_i * llama_kv_cache_mixed_new(const llama_model & model, const llama_memory_params & params, const llama_cparams & cparams,
-                                          const llama_memory_i::layer_filter_cb & filter) {
+                                          const llama_memory_i::layer_filter_cb & filter, const llama_memory_i::layer_reuse_cb & reuse) {
     if (model.hparams.swa_type != LLAMA_SWA_TYPE_NONE) {
-        return new llama_kv_cache_mixed_iswa(model, params, cparams, filter);
+        return new llama_kv_cache_mixed_iswa(model, params, cparams, filter, reuse);
     }
-    return new llama_kv_cache_mixed(model, params.type_k, params.type_v, cparams, filter);
+    return new llama_kv_cache_mixed(model, params.type_k, params.type_v, cparams, filter, reuse);
 }
 
 // Upstreams before 0.3.34 of llama-cpp-python have split_equal without the number of tokens to keep for the end.
@@ -60,7 +60,7 @@ std::vector<llama_ubatch> llama_kv_cache_mixed_split(llama_batch_allocr & balloc
 //
 
 llama_kv_cache_mixed::llama_kv_cache_mixed(const llama_model & model, ggml_type type_k, ggml_type type_v, const llama_cparams & cparams,
-                                           const layer_filter_cb & filter) :
+                                           const layer_filter_cb & filter, const layer_reuse_cb & reuse) :
     hparams(model.hparams),
     no_alloc(model.hparams.no_alloc),
     type_k(type_k),
@@ -72,7 +72,7 @@ llama_kv_cache_mixed::llama_kv_cache_mixed(const llama_model & model, ggml_type 
         stream.f16.resize(layout.n_f16);
         stream.packed.resize(layout.n_tiles * GGML_QLUTATTN_TILE);
     }
-    add_layers(filter);
+    add_layers(filter, reuse);
 
     // as upstream rotates quantised caches: whole heads for K, 64 channels for V
     const bool   same_heads = std::all_of(layers.begin(), layers.end(), [this](const layer & l) { return l.head_dim == layers[0].head_dim; });
@@ -103,7 +103,7 @@ llama_kv_cache_mixed::side llama_kv_cache_mixed::new_side(const char * name, uin
     return res;
 }
 
-void llama_kv_cache_mixed::add_layers(const layer_filter_cb & filter) {
+void llama_kv_cache_mixed::add_layers(const layer_filter_cb & filter, const layer_reuse_cb & reuse) {
     const ggml_init_params params = {
         /*.mem_size   =*/4 * hparams.n_layer_all * ggml_tensor_overhead(),
         /*.mem_buffer =*/nullptr,
@@ -123,7 +123,14 @@ void llama_kv_cache_mixed::add_layers(const layer_filter_cb & filter) {
         res.n_head_kv = hparams.n_head_kv(il);
         res.k         = new_side("k", il, type_k, hparams.n_embd_k_gqa(il));
         res.v         = new_side("v", il, type_v, hparams.n_embd_v_gqa(il));
+        layer_ids[il] = layers.size();
         layers.push_back(res);
+    }
+    for (uint32_t il = 0; reuse && il < hparams.n_layer_all; il++) {
+        const int32_t source = (!filter || filter(il)) ? reuse(il) : -1;
+        if (source >= 0) {
+            layer_ids[il] = layer_ids.at(source);
+        }
     }
     if (layers.empty()) {
         throw std::runtime_error("no layer of this model has keys and values to pack");
@@ -177,15 +184,6 @@ void llama_kv_cache_mixed::print_size() const {
     LLAMA_LOG_INFO("%s: size = %.2f MiB: f16 part %zu bytes, packed part %zu bytes; f16 alone would take %zu bytes (%.1f %% of it)\n", __func__,
                    mib(f16 + packed), f16, packed, full, 100.0 * (f16 + packed) / full);
     LLAMA_LOG_INFO("%s: rotation of K by %d, of V by %d channels\n", __func__, (int) rot_k, (int) rot_v);
-}
-
-const llama_kv_cache_mixed::layer & llama_kv_cache_mixed::get_layer(int32_t il) const {
-    for (const auto & l : layers) {
-        if ((int32_t) l.il == il) {
-            return l;
-        }
-    }
-    throw std::runtime_error(format("layer %d has no packed cache", il));
 }
 
 //

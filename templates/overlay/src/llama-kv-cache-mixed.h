@@ -8,6 +8,7 @@
 #include "llama-kv-mixed-cells.h"
 #include "llama-memory.h"
 
+#include <map>
 #include <vector>
 
 struct llama_cparams;
@@ -20,17 +21,18 @@ bool llama_kv_cache_is_mixed(ggml_type type_k, ggml_type type_v);
 // Whether a context can have a mixed cache; logs the reason if not. Enables flash attention where it is set to auto.
 bool llama_kv_cache_mixed_check(const llama_model & model, llama_context_params & params);
 
-// the cache that llama_model::create_memory makes; sliding-window layers stay in f16, in upstream's own cache
+// The cache that llama_model::create_memory makes; sliding-window layers stay in f16, in upstream's own cache. reuse, if it is set, gives
+// the layer whose keys and values another layer uses, or -1.
 llama_memory_i * llama_kv_cache_mixed_new(const llama_model & model, const llama_memory_params & params, const llama_cparams & cparams,
-                                          const llama_memory_i::layer_filter_cb & filter);
+                                          const llama_memory_i::layer_filter_cb & filter, const llama_memory_i::layer_reuse_cb & reuse);
 
 // split a batch for a cache; empty on failure
 std::vector<llama_ubatch> llama_kv_cache_mixed_split(llama_batch_allocr & balloc, uint32_t n_ubatch, bool unified);
 
 class llama_kv_cache_mixed : public llama_memory_i {
   public:
-    llama_kv_cache_mixed(const llama_model & model, ggml_type type_k, ggml_type type_v, const llama_cparams & cparams,
-                         const layer_filter_cb & filter);
+    llama_kv_cache_mixed(const llama_model & model, ggml_type type_k, ggml_type type_v, const llama_cparams & cparams, const layer_filter_cb & filter,
+                         const layer_reuse_cb & reuse);
 
     // llama_memory_i
 
@@ -91,7 +93,8 @@ class llama_kv_cache_mixed : public llama_memory_i {
         side v;
     };
 
-    const layer & get_layer(int32_t il) const;
+    // of a layer of the model
+    const layer & get_layer(int32_t il) const { return layers[layer_ids.at(il)]; }
 
     // size of the Hadamard matrix that rotates keys (and queries) or values, 0: no rotation
     int64_t n_rot_k() const { return rot_k; }
@@ -107,6 +110,7 @@ class llama_kv_cache_mixed : public llama_memory_i {
     llama_kv_mixed_layout              layout;
     std::vector<llama_kv_mixed_stream> streams;
     std::vector<layer>                 layers;
+    std::map<int32_t, size_t>          layer_ids; // index of a layer of the model; layers that share keys and values have the same
 
     int64_t rot_k = 0;
     int64_t rot_v = 0;
@@ -119,7 +123,7 @@ class llama_kv_cache_mixed : public llama_memory_i {
     ggml_gallocr_ptr galloc;
 
     side new_side(const char * name, uint32_t il, ggml_type type, int64_t n_embd) const;
-    void add_layers(const layer_filter_cb & filter);
+    void add_layers(const layer_filter_cb & filter, const layer_reuse_cb & reuse);
     void allocate();
     void start_backend(int n_threads);
     void print_size() const;

@@ -24,7 +24,7 @@ llama_memory_i * llama_memory_hybrid_mixed_new(const llama_model & model, const 
     };
     const auto n_seq_max = std::max<uint32_t>(1, cparams.n_seq_max);
 
-    auto attn = std::make_unique<llama_kv_cache_mixed>(model, params.type_k, params.type_v, cparams, filter_attn ? filter_attn : is_attn);
+    auto attn = std::make_unique<llama_kv_cache_mixed>(model, params.type_k, params.type_v, cparams, filter_attn ? filter_attn : is_attn, nullptr);
     auto recr = std::make_unique<llama_memory_recurrent>(model, GGML_TYPE_F32, GGML_TYPE_F32, cparams.offload_kqv, n_seq_max, cparams.n_seq_max,
                                                          cparams.n_rs_seq, filter_recr ? filter_recr : is_recr);
 
