@@ -3,6 +3,7 @@
 // Vectors of f32 for everything around the integer kernels: scores, softmax, the f16 segment.
 //
 //   WIDTH, vec              floats of a vector, and the vector
+//   N_REGISTERS             vectors that the processor can hold
 //   load(p), store(p, v)    WIDTH floats
 //   broadcast(x)            x in every lane
 //   add, sub, mul, fma      a+b, a-b, a*b, a*b+c
@@ -27,7 +28,8 @@ namespace qlutattn_f32 {
 
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
 
-constexpr int  WIDTH = 16;
+constexpr int  WIDTH       = 16;
+constexpr int  N_REGISTERS = 32;
 typedef __m512 vec;
 
 // clang-format off
@@ -53,15 +55,17 @@ static inline vec apply_mask(vec m, vec v) {
 }
 
 static inline void reduce_add4(float * p, vec a, vec b, vec c, vec d) {
-    p[0] = reduce_add(a);
-    p[1] = reduce_add(b);
-    p[2] = reduce_add(c);
-    p[3] = reduce_add(d);
+    const vec    ab   = add(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    const vec    cd   = add(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    const vec    abcd = add(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee)); // the four sums in each quarter
+    const __m256 s    = _mm256_add_ps(_mm512_castps512_ps256(abcd), _mm512_extractf32x8_ps(abcd, 1));
+    _mm_storeu_ps(p, _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1)));
 }
 
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 
-constexpr int  WIDTH = 8;
+constexpr int  WIDTH       = 8;
+constexpr int  N_REGISTERS = 16;
 typedef __m256 vec;
 
 // clang-format off
@@ -108,7 +112,8 @@ static inline void reduce_add4(float * p, vec a, vec b, vec c, vec d) {
 
 #elif defined(__ARM_NEON) && defined(__aarch64__)
 
-constexpr int       WIDTH = 4;
+constexpr int       WIDTH       = 4;
+constexpr int       N_REGISTERS = 32;
 typedef float32x4_t vec;
 
 // clang-format off
@@ -144,7 +149,8 @@ static inline void reduce_add4(float * p, vec a, vec b, vec c, vec d) {
 
 #else
 
-constexpr int WIDTH = 8;
+constexpr int WIDTH       = 8;
+constexpr int N_REGISTERS = 16;
 
 struct vec {
     float at[WIDTH];
