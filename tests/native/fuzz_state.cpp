@@ -11,6 +11,7 @@
 #include "gguf.h"
 #include "llama-kv-mixed-state.h"
 #include "llama-memory.h"
+#include "llama-qlutattn.h"
 #include "llama.h"
 
 #include <algorithm>
@@ -175,8 +176,8 @@ struct subject {
         params.type_k               = type_k;
         params.type_v               = type_v;
         params.kv_unified           = unified;
-        params.kv_window            = 16;
-        params.kv_sink              = 4;
+        llama_qlutattn_set_kv_window(16);
+        llama_qlutattn_set_kv_sink(4);
         ctx.reset(llama_init_from_model(model, params));
         if (!ctx) {
             fail("no context");

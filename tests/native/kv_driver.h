@@ -3,6 +3,7 @@
 #pragma once
 
 #include "ggml.h"
+#include "llama-qlutattn.h"
 #include "llama.h"
 
 #include <algorithm>
@@ -76,8 +77,8 @@ static llama_context_params params_of(ggml_type type_k, ggml_type type_v) {
     res.kv_unified           = option("unified", 0);
     res.n_rs_seq             = option("rs", 0);
     res.swa_full             = option("swa_full", 0);
-    res.kv_window            = option("window", 64);
-    res.kv_sink              = option("sink", 16);
+    llama_qlutattn_set_kv_window(option("window", 64));
+    llama_qlutattn_set_kv_sink(option("sink", 16));
     return res;
 }
 

@@ -5,6 +5,7 @@
 #include "llama-impl.h"
 #include "llama-kv-cache-mixed.h"
 #include "llama-model.h"
+#include "llama-qlutattn-settings.h"
 
 #include <cstring>
 #include <string>
@@ -34,7 +35,7 @@ static std::string refusal_reason(const llama_model & model, const llama_context
         return "Grok models run without flash attention, which packed caches need: use f16";
     }
     if (params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_DISABLED) {
-        return "packed caches need flash attention: leave out -fa off";
+        return "packed caches need flash attention: leave out -fa off, or set flash_attn_type to enabled";
     }
     if (has_index(model.arch)) {
         return "models that attend to keys which an index picks one by one cannot have packed caches: use f16, q8_0 or q4_0";
@@ -74,7 +75,7 @@ static std::string refusal_reason(const llama_model & model, const llama_context
     if (!has_layer) {
         return "every layer has a sliding window, which is kept in f16: there is nothing to pack; use f16, q8_0 or q4_0";
     }
-    return "";
+    return llama_qlutattn_settings_error();
 }
 
 bool llama_kv_cache_mixed_check(const llama_model & model, llama_context_params & params) {
