@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from qlutattn_patch.proof.reference.attention import Packed, Problem, Segment, a
 from qlutattn_patch.proof.reference.quantise import columns, pack, unpack
 from qlutattn_patch.proof.reference.tile import SIZE, Kind, Tiles
 from qlutattn_patch.proof.reference.tolerance import STEPS, head_slices
+
+PAIRS = list(itertools.product((1, 2, 4), (1, 2, 4)))  # bits of K and V
 
 
 def rounded_product(tiles: Tiles, x: np.ndarray, kernel: str, depth: slice, lanes: slice) -> np.ndarray:
@@ -42,8 +46,11 @@ def int8_attention(problem: Problem) -> np.ndarray:
                 continue
             assert problem.softcap == 0
             for tile in range(segment.keys.shape[2] // SIZE):
+                q = problem.q[b, h]
+                if segment.shifts is not None and problem.q_shifted is not None and segment.shifts[b, tile] > 0:
+                    q = problem.q_shifted[segment.shifts[b, tile] - 1, b, h]
                 for column, inside, channels in head_slices(kv, problem.q.shape[3]):
-                    x = problem.q[b, h][:, channels]
+                    x = q[:, channels]
                     k = one(segment.packed_k.tiles, b, column, tile)
                     exact = x @ k.values()[:, inside].T
                     close = rounded_product(k, x, segment.packed_k.kernel, inside, slice(0, SIZE))
@@ -149,11 +156,13 @@ def dump_case(
     tiles: int = 1,
     window: int = 5,
     extras: bool = False,
+    shifts: tuple[int, ...] = (),
     seed: int = 0,
 ) -> dict[str, Any]:
     """A case as align_attn would dump it if it were exact.
 
-    `f16` names a side of the packed segment that is f16; `extras` adds a mask, ALiBi, softcap, sinks and a NaN."""
+    `f16` names a side of the packed segment that is f16; `extras` adds a mask, ALiBi, softcap, sinks and a NaN;
+    `shifts` names the queries of each tile."""
     rng = np.random.default_rng(seed + 10 * k + v)
     types = f"qlutattn_k{k}_128x128", f"qlutattn_v{v}_128x128"
     kinds = [Kind.of(name) for name in types]
@@ -174,6 +183,9 @@ def dump_case(
         "q": rng.standard_normal((1, n_head, n_q, head_dim)).astype(np.float32),
     }
     segments = []
+    if shifts:
+        case["q_shifted"] = rng.standard_normal((max(shifts), n_head, n_q, head_dim)).astype(np.float32)
+        case["tile_shift"] = np.array(shifts, np.int32)[None]
     if window:
         case["k"], case["v"] = (rng.standard_normal((1, n_kv, window, size)).astype(np.float16) for size in sizes)
         segments.append(Segment(case["k"].astype(float), case["v"].astype(float)))
@@ -184,21 +196,25 @@ def dump_case(
             case["maskp"] = causal(n_q, tiles * 128, 100).astype(np.float16)
             sources[1][0, 1, 3, 3] = np.nan
         sides = _pack_into(case, kinds, sources, f16)
-        mask = case["maskp"].astype(float) if extras else None
-        segments.append(Segment.of_tiles(*sides, n_kv, mask))
+        segment = Segment.of_tiles(*sides, n_kv, case["maskp"].astype(float) if extras else None)
+        segments.append(replace(segment, shifts=case.get("tile_shift")))
     if extras:
         case["sinks"] = rng.standard_normal(n_head).astype(np.float32)
-    problem = Problem(
+    case["out"] = attend(_problem_of(case, tuple(segments))).astype(np.float32)
+    return case
+
+
+def _problem_of(case: dict[str, Any], segments: tuple[Segment, ...]) -> Problem:
+    return Problem(
         case["q"].astype(float),
-        tuple(segments),
+        segments,
         case["scale"],
-        n_kv,
+        case["n_head_kv"],
         case["max_bias"],
         case["logit_softcap"],
-        case["sinks"].astype(float) if extras else None,
+        case["sinks"].astype(float) if "sinks" in case else None,
+        case["q_shifted"][:, None].astype(float) if "q_shifted" in case else None,
     )
-    case["out"] = attend(problem).astype(np.float32)
-    return case
 
 
 def _pack_into(case: dict[str, Any], kinds: list[Kind], sources: list[np.ndarray], f16: str) -> list[Any]:

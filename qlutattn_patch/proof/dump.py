@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -154,7 +154,15 @@ def _problem(case: DumpCase, added_kinds: Mapping[str, Kind], verdict: Verdict) 
     sinks = _double(have["sinks"]) if "sinks" in have else None
     if sinks is not None and sinks.shape != (q.shape[1],):
         raise ValueError(f"{sinks.shape[0]} sinks for {q.shape[1]} heads")
-    return Problem(q, tuple(segments), case.scale, case.n_head_kv, case.max_bias, case.softcap, sinks)
+    shifted = _shifted_queries(case, q) if "q_shifted" in have else None
+    return Problem(q, tuple(segments), case.scale, case.n_head_kv, case.max_bias, case.softcap, sinks, shifted)
+
+
+def _shifted_queries(case: DumpCase, q: NDArray[np.float64]) -> NDArray[np.float64]:
+    shifted = _double(_need(case, "q_shifted"))
+    if shifted.shape[0] % q.shape[0] or shifted.shape[1:] != q.shape[1:]:
+        raise ValueError(f"q_shifted has the shape {shifted.shape}")
+    return shifted.reshape(-1, *q.shape)
 
 
 @dataclass(frozen=True)
@@ -185,8 +193,17 @@ def _sides(case: DumpCase, added_kinds: Mapping[str, Kind]) -> list[_Side]:
 
 def _packed_segment(case: DumpCase, sides: list[_Side], q_shape: tuple[int, ...], verdict: Verdict) -> Segment:
     k, v = (_packed_side(case, side, verdict) for side in sides)
-    mask = _mask(case, "maskp", q_shape[2], _need(case, "ksrc").shape[2])
-    return Segment.of_tiles(k, v, case.n_head_kv, mask)
+    n_tokens = _need(case, "ksrc").shape[2]
+    segment = Segment.of_tiles(k, v, case.n_head_kv, _mask(case, "maskp", q_shape[2], n_tokens))
+    if "tile_shift" not in case.tensors:
+        return segment
+    shifts = case.tensors["tile_shift"].reshape(q_shape[0], -1)
+    n_sets = 1 + _need(case, "q_shifted").shape[0] // q_shape[0]
+    if shifts.shape[1] * SIZE != n_tokens or shifts.min() < 0 or shifts.max() >= n_sets:
+        raise ValueError(
+            f"tile_shift has the shape {shifts.shape} and the sets {shifts.min()} to {shifts.max()} of {n_sets}"
+        )
+    return replace(segment, shifts=shifts)
 
 
 def _packed_side(case: DumpCase, side: _Side, verdict: Verdict) -> Packed | NDArray[np.float64]:

@@ -187,18 +187,27 @@ static void check_row(const problem & p, const outlook & o, int64_t iq, int64_t 
     }
 }
 
+// sum of magnitudes of a query, and of those that may take its place
+float problem::length_of_queries(int64_t iq, int64_t ih, int64_t i3) const {
+    float length = 0.0f;
+    for (int c = 0; c < s.head_dim_k; c++) {
+        length += std::fabs(*q->at<float>(c, iq, ih, i3));
+        for (int set = 0; q_shifted && set < s.n_shift; set++) {
+            length += std::fabs(*q_shifted->at<float>(c, iq, ih, set * s.n_batch + i3));
+        }
+    }
+    return length;
+}
+
 void problem::check_rows() const {
     for (int64_t i3 = 0; i3 < s.n_batch; i3++) {
         for (int64_t ikv = 0; ikv < s.n_head_kv; ikv++) {
             const facts about(*this, ikv, i3);
             for (int64_t ih = ikv * s.group; ih < (ikv + 1) * s.group; ih++) {
                 for (int64_t iq = 0; iq < s.n_q; iq++) {
-                    float   key;           // the largest
-                    outlook o      = expect(*this, about, iq, ih, i3, key);
-                    float   length = 0.0f; // of q: sum of magnitudes
-                    for (int c = 0; c < s.head_dim_k; c++) {
-                        length += std::fabs(*q->at<float>(c, iq, ih, i3));
-                    }
+                    float       key; // the largest
+                    outlook     o      = expect(*this, about, iq, ih, i3, key);
+                    const float length = length_of_queries(iq, ih, i3);
                     // no score overflows, nor the sum of q times the levels of a lane, which its scale multiplies; false for NaN
                     o.is_tame &= length * std::max(key, 1.0f) < 1e28f;
                     for (int c = 0; c < s.head_dim_v && sinks; c++) {

@@ -91,6 +91,7 @@ struct settings {
     int       n_q;
     int       n_batch;
     int       n_threads;
+    int       n_shift; // sets of turned queries
     segment   window;
     segment   packed;
     packing   k;
@@ -215,6 +216,7 @@ static settings choose(choices & in) {
     } else if (s.head_dim_k == 64) {
         s.n_head_kv += s.n_head_kv % 2;
     }
+    s.n_shift = in.below(8) == 1 ? in.between(1, 15) : 0;
 
     // few enough of everything
     const auto n_tiles = [&] {

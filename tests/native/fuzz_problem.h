@@ -26,8 +26,9 @@ static settings now; // for the message
                 p.is_raw ? "of any bytes" :
                            ggml_type_name(p.source));
     };
-    fprintf(stderr, "\n  head sizes %d and %d, kv heads %d, group %d, queries %d, batch %d, threads %d, window %d (mask %d), packed %d (mask %d)",
-            now.head_dim_k, now.head_dim_v, now.n_head_kv, now.group, now.n_q, now.n_batch, now.n_threads, now.window.n, now.window.mask,
+    fprintf(stderr,
+            "\n  head sizes %d and %d, kv heads %d, group %d, queries %d, batch %d, threads %d, shifts %d, window %d (mask %d), packed %d (mask %d)",
+            now.head_dim_k, now.head_dim_v, now.n_head_kv, now.group, now.n_q, now.n_batch, now.n_threads, now.n_shift, now.window.n, now.window.mask,
             now.packed.n, now.packed.mask);
     told("K", now.k);
     told("V", now.v);
@@ -185,7 +186,7 @@ struct problem {
     ggml_context * ctx = nullptr;
 
     std::vector<block *> inputs;
-    block_ptr            q, k, v, mask, kp, vp, k_source, v_source, maskp, sinks, result;
+    block_ptr            q, q_shifted, tile_shift, k, v, mask, kp, vp, k_source, v_source, maskp, sinks, result;
     ggml_cgraph *        graph = nullptr;
 
     problem(const settings & s, generator random, choices rest) : s(s), random(random), rest(rest) {
@@ -264,6 +265,19 @@ struct problem {
         return b;
     }
 
+    void make_shifts(ggml_tensor * out) {
+        q_shifted  = tensor(GGML_TYPE_F32, s.head_dim_k, s.n_q, s.n_head(), s.n_shift * s.n_batch, s.q_layout);
+        tile_shift = tensor(GGML_TYPE_I32, s.packed.n / TILE, s.n_batch, 1, 1);
+        fill(*q_shifted, random, s.q_data);
+        input(q_shifted);
+        for (int64_t i = 0; i < ggml_nelements(tile_shift->t); i++) {
+            ((int32_t *) tile_shift->t->data)[i] = random.below(s.n_shift + 1);
+        }
+        tile_shift->remember();
+        inputs.push_back(tile_shift.get());
+        ggml_flash_attn_ext_mixed_set_shifts(out, q_shifted->t, tile_shift->t);
+    }
+
     void make() {
         q = tensor(GGML_TYPE_F32, s.head_dim_k, s.n_q, s.n_head(), s.n_batch, s.q_layout);
         fill(*q, random, s.q_data);
@@ -297,8 +311,11 @@ struct problem {
         };
         ggml_tensor * out = ggml_flash_attn_ext_mixed(ctx, q->t, data(k), data(v), data(mask), pack(k_source, kp), pack(v_source, vp), data(maskp),
                                                       data(sinks), s.n_head_kv, s.head_dim_v, s.scale, s.max_bias, s.softcap);
-        result            = std::make_unique<block>(out, layout());
-        graph             = ggml_new_graph(ctx);
+        if (kp && s.n_shift > 0) {
+            make_shifts(out);
+        }
+        result = std::make_unique<block>(out, layout());
+        graph  = ggml_new_graph(ctx);
         ggml_build_forward_expand(graph, out);
     }
 
@@ -333,5 +350,6 @@ struct problem {
         return std::vector<uint8_t>(result->bytes, result->bytes + result->size);
     }
 
-    void check_rows() const;
+    float length_of_queries(int64_t iq, int64_t ih, int64_t i3) const;
+    void  check_rows() const;
 };

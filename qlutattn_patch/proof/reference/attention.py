@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qlutattn_patch.proof.reference.quantise import heads
-from qlutattn_patch.proof.reference.tile import Double, Tiles
+from qlutattn_patch.proof.reference.tile import SIZE, Double, Tiles
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Segment:
     packed_k: Packed | None = None
     packed_v: Packed | None = None
     value_sizes: Double | None = None  # as Tiles.sizes; None is the values' own magnitudes
+    shifts: NDArray[np.integer[Any]] | None = None  # [batch, tile]: the set of queries that packed keys meet
 
     @classmethod
     def of_tiles(cls, k: Packed | Double, v: Packed | Double, n_head_kv: int, mask: Double | None = None) -> Segment:
@@ -55,6 +57,7 @@ class Problem:
     max_bias: float = 0.0
     softcap: float = 0.0
     sinks: Double | None = None
+    q_shifted: Double | None = None  # [set, batch, head, query, channel]; the first is set 1
 
     @property
     def head_dim_v(self) -> int:
@@ -114,19 +117,30 @@ def bias(problem: Problem, segment: Segment, b: int, h: int) -> Double:
     return slope(h, problem.q.shape[1], problem.max_bias) * mask[b % mask.shape[0], h % mask.shape[1], :n_q]
 
 
+def queries(problem: Problem, segment: Segment, b: int, h: int) -> Iterator[tuple[Double, slice]]:
+    """The queries of a head, and the tokens of a segment that meet them: all of it, or tile by tile."""
+    if segment.shifts is None or segment.packed_k is None or problem.q_shifted is None:
+        yield problem.q[b, h], slice(0, segment.keys.shape[2])
+        return
+    for tile, shift in enumerate(segment.shifts[b]):
+        q = problem.q[b, h] if shift == 0 else problem.q_shifted[shift - 1, b, h]
+        yield q, slice(tile * SIZE, (tile + 1) * SIZE)
+
+
 def _head_rows(problem: Problem, b: int, h: int) -> HeadRows:
     kv = problem.kv_head(h)
-    q = problem.q[b, h]
-    scores, visible = [np.zeros((len(q), 0))], [np.zeros((len(q), 0), np.bool_)]
+    n_q = problem.q.shape[2]
+    scores, visible = [np.zeros((n_q, 0))], [np.zeros((n_q, 0), np.bool_)]
     values = [np.zeros((0, problem.head_dim_v))]
     for segment in problem.segments:
         added = bias(problem, segment, b, h)
-        scores.append(_capped(q @ segment.keys[b, kv].T, problem) + added)
+        dots = [q @ segment.keys[b, kv, tokens].T for q, tokens in queries(problem, segment, b, h)]
+        scores.append(_capped(np.concatenate(dots, 1), problem) + added)
         visible.append(added != -np.inf)
         values.append(segment.values[b, kv])
     if problem.sinks is not None:
-        scores.append(np.full((len(q), 1), problem.sinks[h]))
-        visible.append(np.ones((len(q), 1), np.bool_))
+        scores.append(np.full((n_q, 1), problem.sinks[h]))
+        visible.append(np.ones((n_q, 1), np.bool_))
         values.append(np.zeros((1, problem.head_dim_v)))
     return _softmax(np.concatenate(scores, 1), np.concatenate(visible, 1), np.concatenate(values, 0))
 

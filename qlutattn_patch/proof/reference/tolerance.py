@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from qlutattn_patch.proof.reference.attention import HeadRows, Packed, Problem, Segment, bias, each_head
+from qlutattn_patch.proof.reference.attention import HeadRows, Packed, Problem, Segment, bias, each_head, queries
 from qlutattn_patch.proof.reference.tile import SIZE, UNIT, Double, Tiles
 
 # The integer up to which each kind of kernel rounds x: four add up in a byte (lut), 8 bits (dot), 7 bits (dot7).
@@ -89,27 +89,26 @@ def _second_order(p: Double, log_p: Double, noise: Double, rows: HeadRows, value
 
 def _score_variance(problem: Problem, b: int, h: int) -> Double:
     """The variance of each score: the tables of K, and float32."""
-    q = problem.q[b, h]
     columns = []
     for segment in problem.segments:
         added = bias(problem, segment, b, h)
         size = _score_size(problem, segment, b, h) * abs(problem.scale) + np.where(np.isfinite(added), abs(added), 0.0)
         noise = np.square(SCORE_EPS * size)
         if segment.packed_k is not None:
-            noise = noise + problem.scale**2 * _tile_variance(problem, segment.packed_k, q, b, h)
+            noise = noise + problem.scale**2 * _tile_variance(problem, segment, segment.packed_k, b, h)
         columns.append(noise)
     if problem.sinks is not None:
-        columns.append(np.zeros((len(q), 1)))
+        columns.append(np.zeros((problem.q.shape[2], 1)))
     variance: Double = np.nan_to_num(np.concatenate(columns, axis=1), posinf=0.0)
     return variance
 
 
-def _tile_variance(problem: Problem, packed: Packed, q: Double, b: int, h: int) -> Double:
-    total = np.zeros((len(q), packed.tiles.codes.shape[2] * SIZE))
+def _tile_variance(problem: Problem, segment: Segment, packed: Packed, b: int, h: int) -> Double:
+    total = np.zeros((problem.q.shape[2], segment.keys.shape[2]))
     for column, part, channels in head_slices(problem.kv_head(h), packed.head_dim):
-        steps = step(q[:, channels], packed.kernel)
         lanes = lane_variance(_column(packed.tiles, b, column), part).reshape(-1)
-        total += np.square(steps)[:, None] * lanes
+        for q, tokens in queries(problem, segment, b, h):
+            total[:, tokens] += np.square(step(q[:, channels], packed.kernel))[:, None] * lanes[tokens]
     return total
 
 
@@ -130,16 +129,16 @@ def _value_variance(problem: Problem, b: int, h: int, p: Double) -> Double:
 
 def _score_size(problem: Problem, segment: Segment, b: int, h: int) -> Double:
     """A bound on the sum of the magnitudes of each score's float32 summands."""
-    q = np.abs(problem.q[b, h])
     keys = np.abs(segment.keys[b, problem.kv_head(h)])
     if segment.packed_k is None:
-        plain: Double = q @ keys.T
+        plain: Double = np.abs(problem.q[b, h]) @ keys.T
         return plain
-    total = np.zeros((len(q), keys.shape[0]))
+    total = np.zeros((problem.q.shape[2], keys.shape[0]))
     for column, _, channels in head_slices(problem.kv_head(h), segment.packed_k.head_dim):
         k = _column(segment.packed_k.tiles, b, column)
-        lanes = 2 * k.scale.astype(np.float64) + np.abs(k.offset.astype(np.float64))
-        total += q[:, channels].sum(axis=1, keepdims=True) * lanes.reshape(-1)
+        lanes = (2 * k.scale.astype(np.float64) + np.abs(k.offset.astype(np.float64))).reshape(-1)
+        for q, tokens in queries(problem, segment, b, h):
+            total[:, tokens] += np.abs(q[:, channels]).sum(axis=1, keepdims=True) * lanes[tokens]
     return total
 
 

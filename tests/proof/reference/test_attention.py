@@ -79,6 +79,17 @@ def test_split_of_the_segments_does_not_matter() -> None:
     np.testing.assert_allclose(attend(replace(p, segments=(joined,))), attend(p), rtol=1e-12)
 
 
+def test_turned_queries_are_turned_keys() -> None:
+    p = two_batches(np.random.default_rng(8), 64, 1)
+    window, tiled = p.segments
+    shifts = np.array([[1], [2]])  # one tile in each batch
+    shifted = np.stack([np.roll(p.q, 3, axis=-1), -p.q])
+    found = attend(replace(p, q_shifted=shifted, segments=(window, replace(tiled, shifts=shifts))))
+    keys = np.stack([np.roll(tiled.keys[0], -3, axis=-1), -tiled.keys[1]])
+    np.testing.assert_allclose(found, attend(replace(p, segments=(window, replace(tiled, keys=keys)))), rtol=1e-12)
+    assert np.abs(found - attend(p)).max() > 0.1
+
+
 @pytest.mark.parametrize(
     ("n_head", "max_bias", "expected"),
     [

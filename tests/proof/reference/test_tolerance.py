@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from align_helpers import causal, int8_attention, problem
@@ -31,6 +33,15 @@ def test_a_sixth_is_what_rounding_takes(k: int, v: int, head_dim: int, kernels: 
     )
     assert found.max() < 1
     assert 0.12 < np.sqrt(np.square(found).mean()) < 0.19
+
+
+def test_the_queries_that_a_tile_names_are_rounded() -> None:
+    rng = np.random.default_rng(12)
+    p = problem(rng, "qlutattn_k4_128x128", "qlutattn_v4_128x128", n_q=17, tiles=3, kernels=("dot", "dot"))
+    larger = 30 * rng.standard_normal((1, *p.q.shape))
+    tiled = replace(p.segments[1], shifts=np.array([[0, 1, 0]]))
+    found = ratios(replace(p, q_shifted=larger, segments=(p.segments[0], tiled)))
+    assert 0.02 < found.max() <= 1
 
 
 @pytest.mark.parametrize("kernels", KERNELS)

@@ -50,6 +50,15 @@ GGML_API struct ggml_tensor * ggml_flash_attn_ext_mixed(
         float                 logit_softcap);
 // clang-format on
 
+// Other queries for tiles whose tokens were moved since they were packed (K-shift): RoPE looks at the distance of two tokens alone, so that turning
+// the query back is the same as turning the packed keys. To be called once, before the node is computed.
+//
+//   q_shifted   [head_dim_k, n_q, n_head, n_shift*n_batch]   f32, 1 to 15 sets: set s (from 1 on) of batch b is at (s - 1)*n_batch + b
+//   tile_shift  [n_packed/TILE, n_batch]   i32: which set the keys of a tile are multiplied by; 0 is q
+//
+// Keys in f16, of either segment, are multiplied by q.
+GGML_API void ggml_flash_attn_ext_mixed_set_shifts(struct ggml_tensor * op, struct ggml_tensor * q_shifted, struct ggml_tensor * tile_shift);
+
 // Whether a graph node may run on a device: nodes without packed tensors may; packed tensors go through ggml_cpy of whole tiles from and to
 // f16 or f32, views, and ggml_flash_attn_ext_mixed, on the CPU. Logs what it refuses, and why.
 GGML_API bool ggml_qlutattn_supports_op(const struct ggml_tensor * op, bool is_cpu);

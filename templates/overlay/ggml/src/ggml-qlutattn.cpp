@@ -100,3 +100,19 @@ struct ggml_tensor * ggml_flash_attn_ext_mixed(
 
     return result;
 }
+
+void ggml_flash_attn_ext_mixed_set_shifts(struct ggml_tensor * op, struct ggml_tensor * q_shifted, struct ggml_tensor * tile_shift) {
+    GGML_ASSERT(op->op == GGML_OP_FLASH_ATTN_EXT_MIXED);
+    const struct ggml_tensor * q  = op->src[0];
+    const struct ggml_tensor * kp = op->src[5];
+
+    GGML_ASSERT(kp && "shifts need a packed segment");
+    GGML_ASSERT(q_shifted->type == GGML_TYPE_F32 && q_shifted->nb[0] == sizeof(float));
+    GGML_ASSERT(q_shifted->ne[0] == q->ne[0] && q_shifted->ne[1] == q->ne[1] && q_shifted->ne[2] == q->ne[2]);
+    GGML_ASSERT(q_shifted->ne[3] % q->ne[3] == 0 && q_shifted->ne[3] / q->ne[3] <= 15 && "there may be 1 to 15 shifts");
+    GGML_ASSERT(tile_shift->type == GGML_TYPE_I32 && tile_shift->nb[0] == sizeof(int32_t));
+    GGML_ASSERT(tile_shift->ne[0] * GGML_QLUTATTN_TILE == kp->ne[1] && tile_shift->ne[1] == q->ne[3]);
+
+    op->src[8] = q_shifted;
+    op->src[9] = tile_shift;
+}

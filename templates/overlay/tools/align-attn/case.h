@@ -77,6 +77,7 @@ struct align_case {
     head_dims dims      = { 128, 128 };
     int       n_batch   = 1;
     int       n_threads = 1;
+    int       n_shift   = 0; // sets of queries for tiles that were moved
 
     mask_kind mask       = mask_kind::none;
     bool      mask_heads = false; // a mask per head and batch, with unused rows

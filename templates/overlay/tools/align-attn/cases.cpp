@@ -51,6 +51,7 @@ static std::string make_id(const align_case & c) {
     id += c.alibi ? "-alibi" : "";
     id += c.softcap ? "-cap" : "";
     id += c.sinks ? "-sinks" : "";
+    id += c.n_shift > 0 ? "-s" + std::to_string(c.n_shift) : "";
     id += c.negative ? "-neg" : "";
     id += c.n_batch > 1 ? "-b" + std::to_string(c.n_batch) : "";
     id += c.n_threads > 1 ? "-j" + std::to_string(c.n_threads) : "";
@@ -261,16 +262,44 @@ static void add_other_dims(std::vector<align_case> & cases) {
     }
 }
 
+// tiles that were moved by different distances
+static void add_shifts(std::vector<align_case> & cases) {
+    int n = 0;
+    for (const tile_format * k : formats_of(true)) {
+        for (const head_dims & dims : EQUAL_DIMS) {
+            for (int n_shift : { 1, 2, 15 }) {
+                align_case c;
+                c.k         = n == 4 ? nullptr : k; // f16 keys have one set of queries
+                c.v         = formats_of(false)[n % formats_of(false).size()];
+                c.dims      = dims;
+                c.n_shift   = n_shift;
+                c.n_tiles   = n_shift == 15 ? 32 : 2 + n % 3;
+                c.n_head_kv = dims.k == 64 ? 2 : 1;
+                c.n_batch   = 1 + n % 2;
+                c.n_f16     = n % 3 == 0 ? 127 : 0;
+                c.group     = n % 4 == 0 ? 1 : 4;
+                c.n_q       = n % 5 == 0 ? 33 : 1;
+                c.mask      = n % 2 == 0 ? mask_kind::none : mask_kind::holes;
+                c.n_threads = 1 + n % 3;
+                c.lay_q     = n % 3 == 1 ? layout::permuted : layout::plain;
+                cases.push_back(c);
+                n++;
+            }
+        }
+    }
+}
+
 std::vector<align_case> make_cases() {
     std::vector<align_case> cases;
-    add_cover(cases, 1, 35000000, EQUAL_DIMS);
-    add_cover(cases, 2, 10000000, EQUAL_DIMS);
-    add_cover(cases, 3, 10000000, OTHER_DIMS);
+    add_cover(cases, 1, 35000000, EQUAL_DIMS, {});
+    add_cover(cases, 2, 10000000, EQUAL_DIMS, {});
+    add_cover(cases, 3, 10000000, OTHER_DIMS, { 0, 1, 3 });
     add_onehot(cases);
     add_one_sided(cases);
     add_poison(cases);
     add_special(cases);
     add_other_dims(cases);
+    add_shifts(cases);
 
     std::set<std::string> seen;
     for (align_case & c : cases) {

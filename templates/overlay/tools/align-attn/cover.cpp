@@ -20,9 +20,9 @@ template <typename T> parameter values(T align_case::*field, const std::vector<T
             } };
 }
 
-std::vector<parameter> make_parameters(const std::vector<head_dims> & dims) {
-    using c = align_case;
-    return {
+std::vector<parameter> make_parameters(const std::vector<head_dims> & dims, const std::vector<int> & shifts) {
+    using c                       = align_case;
+    std::vector<parameter> params = {
         { (int) (formats_of(true).size() * formats_of(false).size()),
          [](align_case & a, int i) {
               a.k = formats_of(true)[i / formats_of(false).size()];
@@ -68,6 +68,10 @@ std::vector<parameter> make_parameters(const std::vector<head_dims> & dims) {
         values(&c::data, { data_kind::gauss, data_kind::outlier, data_kind::constant, data_kind::tiny, data_kind::kmax, data_kind::vmax }
         ),
     };
+    if (!shifts.empty()) {
+        params.push_back(values(&c::n_shift, shifts));
+    }
+    return params;
 }
 
 bool possible(const align_case & c, int64_t max_cost) {
@@ -76,6 +80,9 @@ bool possible(const align_case & c, int64_t max_cost) {
     }
     if (c.empty && c.n_tiles > 0 && c.n_f16 > 0) {
         return false; // both segments are there: nothing is empty
+    }
+    if (c.n_shift > 0 && c.n_tiles == 0) {
+        return false;
     }
     const int64_t n_embd = std::max(c.side_k().n_embd(), c.side_v().n_embd());
     return c.cost() <= max_cost && c.n_batch * c.n_kv() * n_embd <= MAX_VALUES;
@@ -87,7 +94,7 @@ struct cover {
     rng                                        random;
     int64_t                                    max_cost;
 
-    cover(uint64_t seed, int64_t max_cost, const std::vector<head_dims> & dims) : params(make_parameters(dims)), random(seed), max_cost(max_cost) {
+    cover(uint64_t seed, int64_t max_cost, const std::vector<parameter> & params) : params(params), random(seed), max_cost(max_cost) {
         open.resize(params.size(), std::vector<std::vector<int>>(params.size()));
         for (size_t a = 0; a < params.size(); ++a) {
             for (size_t b = a + 1; b < params.size(); ++b) {
@@ -187,6 +194,7 @@ struct cover {
 
 } // namespace
 
-void add_cover(std::vector<align_case> & cases, uint64_t seed, int64_t max_cost, const std::vector<head_dims> & dims) {
-    cover(seed, max_cost, dims).run(cases);
+void add_cover(std::vector<align_case> & cases, uint64_t seed, int64_t max_cost, const std::vector<head_dims> & dims,
+               const std::vector<int> & shifts) {
+    cover(seed, max_cost, make_parameters(dims, shifts)).run(cases);
 }

@@ -173,6 +173,39 @@ static void fill_mask(const align_case & c, rng & random, case_data & d) {
     }
 }
 
+// A set of queries is q with its channels moved around by 32 for each step, which keeps the channels of outliers, and with its sign changed after
+// each second one: turning keys back is exact, and the first three sets differ at every head size.
+static int64_t turned_channel(const align_case & c, int shift, int64_t channel) {
+    return (channel + 32 * shift) % c.dims.k;
+}
+
+static float turned_sign(int shift) {
+    return shift % 4 >= 2 ? -1.0f : 1.0f;
+}
+
+static void fill_shifts(const align_case & c, case_data & d) {
+    for (int s = 1; s <= c.n_shift; ++s) {
+        for (size_t i = 0; i < d.q.size(); ++i) {
+            const int64_t channel = i % c.dims.k;
+            d.q_shifted.push_back(turned_sign(s) * d.q[i - channel + turned_channel(c, s, channel)]);
+        }
+    }
+    for (int64_t i = 0; c.n_shift > 0 && i < c.n_batch * c.n_tiles; ++i) {
+        d.tile_shift.push_back((int) ((i + 1) % (c.n_shift + 1)));
+    }
+}
+
+std::vector<float> turned_keys(const align_case & c, const case_data & data) {
+    std::vector<float> keys = data.kp;
+    for (size_t i = 0; i < keys.size() && c.k && c.n_shift > 0; ++i) {
+        const int64_t channel = i % c.dims.k;
+        const int     shift   = data.tile_shift[i / c.side_k().n_embd() / TILE];
+
+        keys[i - channel + turned_channel(c, shift, channel)] = turned_sign(shift) * data.kp[i];
+    }
+    return keys;
+}
+
 case_data make_data(const align_case & c) {
     rng       random(c.id);
     case_data d;
@@ -189,6 +222,7 @@ case_data make_data(const align_case & c) {
             }
         }
     }
+    fill_shifts(c, d);
     fill_mask(c, random, d);
     if (c.sinks) {
         for (int64_t h = 0; h < c.n_head(); ++h) {

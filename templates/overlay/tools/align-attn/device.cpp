@@ -156,6 +156,8 @@ struct mixed_graph {
     ggml_cgraph *    attend;
 
     ggml_tensor * q;
+    ggml_tensor * q_shifted;
+    ggml_tensor * tile_shift;
     ggml_tensor * k;    // f16 segment
     ggml_tensor * v;
     ggml_tensor * ksrc; // what is packed
@@ -188,18 +190,20 @@ mixed_graph build_mixed(const align_case & c, const case_data & data) {
         return ggml_new_tensor_4d(ctx, GGML_TYPE_F16, n_kv, rows, data.mask_heads, data.mask_batches);
     };
 
-    g.q     = place(ctx, GGML_TYPE_F32, c.lay_q, c.dims.k, c.n_q, c.n_head(), c.n_batch);
-    g.k     = with_f16 ? place(ctx, GGML_TYPE_F16, c.lay_f16, c.dims.k, c.n_f16, c.n_head_kv, c.n_batch) : nullptr;
-    g.v     = with_f16 ? place(ctx, GGML_TYPE_F16, c.lay_f16, c.dims.v, c.n_f16, c.n_head_kv, c.n_batch) : nullptr;
-    g.ksrc  = packed && c.k ? place(ctx, src_type, c.lay_src, TILE, c.n_packed(), c.side_k().n_cols(), c.n_batch) : nullptr;
-    g.vsrc  = packed && c.v ? place(ctx, src_type, c.lay_src, TILE, c.n_packed(), c.side_v().n_cols(), c.n_batch) : nullptr;
-    g.kp    = with_kp ? place_packed(ctx, c, c.type_k(), c.side_k()) : nullptr;
-    g.vp    = with_kp ? place_packed(ctx, c, c.type_v(), c.side_v()) : nullptr;
-    g.ku    = g.ksrc ? place(ctx, c.unpacked_k(), lay_to, TILE, c.n_packed(), c.side_k().n_cols(), c.n_batch) : nullptr;
-    g.vu    = g.vsrc ? place(ctx, c.unpacked_v(), lay_to, TILE, c.n_packed(), c.side_v().n_cols(), c.n_batch) : nullptr;
-    g.mask  = masked && with_f16 ? new_mask(c.n_f16) : nullptr;
-    g.maskp = masked && with_kp ? new_mask(c.n_packed()) : nullptr;
-    g.sinks = c.sinks ? ggml_new_tensor_1d(ctx, GGML_TYPE_F32, c.n_head()) : nullptr;
+    g.q          = place(ctx, GGML_TYPE_F32, c.lay_q, c.dims.k, c.n_q, c.n_head(), c.n_batch);
+    g.q_shifted  = c.n_shift > 0 ? place(ctx, GGML_TYPE_F32, c.lay_q, c.dims.k, c.n_q, c.n_head(), c.n_shift * c.n_batch) : nullptr;
+    g.tile_shift = c.n_shift > 0 ? ggml_new_tensor_2d(ctx, GGML_TYPE_I32, c.n_tiles, c.n_batch) : nullptr;
+    g.k          = with_f16 ? place(ctx, GGML_TYPE_F16, c.lay_f16, c.dims.k, c.n_f16, c.n_head_kv, c.n_batch) : nullptr;
+    g.v          = with_f16 ? place(ctx, GGML_TYPE_F16, c.lay_f16, c.dims.v, c.n_f16, c.n_head_kv, c.n_batch) : nullptr;
+    g.ksrc       = packed && c.k ? place(ctx, src_type, c.lay_src, TILE, c.n_packed(), c.side_k().n_cols(), c.n_batch) : nullptr;
+    g.vsrc       = packed && c.v ? place(ctx, src_type, c.lay_src, TILE, c.n_packed(), c.side_v().n_cols(), c.n_batch) : nullptr;
+    g.kp         = with_kp ? place_packed(ctx, c, c.type_k(), c.side_k()) : nullptr;
+    g.vp         = with_kp ? place_packed(ctx, c, c.type_v(), c.side_v()) : nullptr;
+    g.ku         = g.ksrc ? place(ctx, c.unpacked_k(), lay_to, TILE, c.n_packed(), c.side_k().n_cols(), c.n_batch) : nullptr;
+    g.vu         = g.vsrc ? place(ctx, c.unpacked_v(), lay_to, TILE, c.n_packed(), c.side_v().n_cols(), c.n_batch) : nullptr;
+    g.mask       = masked && with_f16 ? new_mask(c.n_f16) : nullptr;
+    g.maskp      = masked && with_kp ? new_mask(c.n_packed()) : nullptr;
+    g.sinks      = c.sinks ? ggml_new_tensor_1d(ctx, GGML_TYPE_F32, c.n_head()) : nullptr;
 
     g.pack   = ggml_new_graph_custom(ctx, 16, false);
     g.unpack = ggml_new_graph_custom(ctx, 16, false);
@@ -212,12 +216,19 @@ mixed_graph build_mixed(const align_case & c, const case_data & data) {
     g.attend = ggml_new_graph_custom(ctx, 16, false);
     g.out    = ggml_flash_attn_ext_mixed(ctx, g.q, g.k, g.v, g.mask, g.kp, g.vp, g.maskp, g.sinks, c.n_head_kv, c.dims.v, c.scale(), c.max_bias(),
                                          c.logit_softcap());
+    if (g.q_shifted) {
+        ggml_flash_attn_ext_mixed_set_shifts(g.out, g.q_shifted, g.tile_shift);
+    }
     ggml_build_forward_expand(g.attend, g.out);
     return g;
 }
 
 void store_inputs(const mixed_graph & g, const align_case & c, const case_data & data) {
     store_q(g.q, data.q);
+    if (g.q_shifted) {
+        store_q(g.q_shifted, data.q_shifted);
+        memcpy(g.tile_shift->data, data.tile_shift.data(), ggml_nbytes(g.tile_shift));
+    }
     if (g.k) {
         store_tokens(g.k, c.side_k(), data.k, c.n_f16, 0);
         store_tokens(g.v, c.side_v(), data.v, c.n_f16, 0);
@@ -304,7 +315,7 @@ std::vector<float> device::run_upstream(const align_case & c, const case_data & 
 
     ggml_backend_buffer_ptr buffer(ggml_backend_alloc_ctx_tensors(ctx, backend.get()));
     store_q(q, data.q);
-    store_tokens(k, c.side_k(), data.kp, c.n_packed(), 0);
+    store_tokens(k, c.side_k(), turned_keys(c, data), c.n_packed(), 0);
     store_tokens(k, c.side_k(), data.k, c.n_f16, c.n_packed());
     store_tokens(v, c.side_v(), data.vp, c.n_packed(), 0, v_scale);
     store_tokens(v, c.side_v(), data.v, c.n_f16, c.n_packed(), v_scale);

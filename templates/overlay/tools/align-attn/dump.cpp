@@ -20,13 +20,14 @@ static std::vector<std::string> features_of(const align_case & c) {
              what + "-" + c.label_v(),
              c.label_k() + dims,
              c.label_v() + dims,
+             "s" + std::to_string(c.n_shift),
              "b" + std::to_string(c.n_batch),
              what + (c.src_f32 ? "-f32" : "-f16") };
 }
 
 static size_t size_of(const align_case & c, const case_data & d) {
     const size_t tiles = (size_t) c.n_packed() * (c.side_k().n_embd() + c.side_v().n_embd()) / 2;
-    return 4 * (2 * d.q.size() + 2 * (d.kp.size() + d.vp.size())) + 2 * (d.k.size() + d.v.size() + d.mask.size()) + tiles;
+    return 4 * (2 * d.q.size() + d.q_shifted.size() + 2 * (d.kp.size() + d.vp.size())) + 2 * (d.k.size() + d.v.size() + d.mask.size()) + tiles;
 }
 
 void dump::add(const verdict & v, const case_data & data, const device_result & run) {
@@ -65,7 +66,7 @@ struct writer {
         add(name, GGML_TYPE_F16, ne, h.data());
     }
 
-    void add_values(const std::string & name, ggml_type type, const std::vector<int64_t> & ne, const std::vector<float> & values) {
+    void write_values(const std::string & name, ggml_type type, const std::vector<int64_t> & ne, const std::vector<float> & values) {
         if (type == GGML_TYPE_F32) {
             add(name, type, ne, values.data());
         } else {
@@ -117,6 +118,10 @@ void add_case(writer & w, const std::string & i, const verdict & v, const case_d
     gguf_set_val_u32(g, (key + "head_dim_v").c_str(), (uint32_t) c.dims.v);
 
     w.add(t + "q", GGML_TYPE_F32, { c.dims.k, c.n_q, c.n_head(), c.n_batch }, d.q.data());
+    if (c.n_shift > 0) {
+        w.add(t + "q_shifted", GGML_TYPE_F32, { c.dims.k, c.n_q, c.n_head(), c.n_shift * c.n_batch }, d.q_shifted.data());
+        w.add(t + "tile_shift", GGML_TYPE_I32, { c.n_tiles, c.n_batch }, d.tile_shift.data());
+    }
     if (c.n_f16 > 0) {
         w.add_f16(t + "k", { c.dims.k, c.n_f16, c.n_head_kv, c.n_batch }, by_width(c, c.side_k(), d.k, c.n_f16, c.dims.k));
         w.add_f16(t + "v", { c.dims.v, c.n_f16, c.n_head_kv, c.n_batch }, by_width(c, c.side_v(), d.v, c.n_f16, c.dims.v));
@@ -128,15 +133,15 @@ void add_case(writer & w, const std::string & i, const verdict & v, const case_d
         const std::vector<int64_t> shape_k = { TILE, c.n_packed(), c.side_k().n_cols(), c.n_batch };
         const std::vector<int64_t> shape_v = { TILE, c.n_packed(), c.side_v().n_cols(), c.n_batch };
         const ggml_type            type    = c.src_f32 ? GGML_TYPE_F32 : GGML_TYPE_F16;
-        w.add_values(t + "ksrc", type, shape_k, by_width(c, c.side_k(), d.kp, c.n_packed(), TILE));
-        w.add_values(t + "vsrc", type, shape_v, by_width(c, c.side_v(), d.vp, c.n_packed(), TILE));
+        w.write_values(t + "ksrc", type, shape_k, by_width(c, c.side_k(), d.kp, c.n_packed(), TILE));
+        w.write_values(t + "vsrc", type, shape_v, by_width(c, c.side_v(), d.vp, c.n_packed(), TILE));
         if (c.k) {
             w.add(t + "kp", GGML_TYPE_I8, { (int64_t) run.kp.size() }, run.kp.data());
-            w.add_values(t + "ku", c.unpacked_k(), shape_k, run.ku);
+            w.write_values(t + "ku", c.unpacked_k(), shape_k, run.ku);
         }
         if (c.v) {
             w.add(t + "vp", GGML_TYPE_I8, { (int64_t) run.vp.size() }, run.vp.data());
-            w.add_values(t + "vu", c.unpacked_v(), shape_v, run.vu);
+            w.write_values(t + "vu", c.unpacked_v(), shape_v, run.vu);
         }
         if (!d.mask.empty()) {
             w.add_f16(t + "maskp", { c.n_packed(), c.n_q, d.mask_heads, d.mask_batches }, mask_part(c, d, 0, c.n_packed()));

@@ -50,9 +50,10 @@ struct attention {
     struct row {
         const head_values * head;
         const float *       q;
-        const float *       mask; // or nullptr
+        int64_t             index; // of q
+        const float *       mask;  // or nullptr
         double              slope;
-        double              sink; // its logit, -inf when there is none
+        double              sink;  // its logit, -inf when there is none
         double *            out;
 
         std::vector<int64_t> tokens; // the visible ones
@@ -80,6 +81,15 @@ struct attention {
             w2(c.n_kv()) {}
     };
 
+    // which queries a token meets
+    int set_of(const row & r, int64_t t) const {
+        return c.k && c.n_shift > 0 && t < c.n_packed() ? data.tile_shift[r.index / c.n_q / c.n_head() * c.n_tiles + t / TILE] : 0;
+    }
+
+    const float * query_of(const row & r, int set) const {
+        return set == 0 ? r.q : data.q_shifted.data() + ((set - 1) * c.n_rows() + r.index) * dk();
+    }
+
     double score_of(const float * q, const double * k) const {
         double sum[4] = { 0, 0, 0, 0 };
         for (int64_t i = 0; i < dk(); i += 4) {
@@ -100,7 +110,7 @@ struct attention {
             if (r.mask && r.mask[t] == -INFINITY) {
                 continue;
             }
-            r.score[t] = score_of(r.q, r.head->k.data() + t * dk()) + (r.mask ? r.slope * (double) r.mask[t] : 0.0);
+            r.score[t] = score_of(query_of(r, set_of(r, t)), r.head->k.data() + t * dk()) + (r.mask ? r.slope * (double) r.mask[t] : 0.0);
             nan |= std::isnan(r.score[t]);
             max_score = std::max(max_score, r.score[t]);
             r.tokens.push_back(t);
@@ -141,21 +151,24 @@ struct attention {
     // (a): docs/align.md derives it.
     void add_tolerance(row & r, int64_t at) {
         const std::vector<head_part> & parts = r.head->k_parts;
-        std::vector<double>            step;
+        std::vector<double>            step; // [set][part]
         std::vector<double>            size;
         const double                   scale       = std::fabs((double) c.scale());
         double                         largest_var = 0;
-        for (const head_part & p : parts) {
-            const float * x = r.q + p.in_head;
-            step.push_back(squared_step(x, p.n, kernel_k));
-            size.push_back(std::accumulate(x, x + p.n, 0.0, [](double sum, float y) { return sum + std::fabs((double) y); }));
+        for (int set = 0; set <= c.n_shift; ++set) {
+            for (const head_part & p : parts) {
+                const float * x = query_of(r, set) + p.in_head;
+                step.push_back(squared_step(x, p.n, kernel_k));
+                size.push_back(std::accumulate(x, x + p.n, 0.0, [](double sum, float y) { return sum + std::fabs((double) y); }));
+            }
         }
         for (int64_t t : r.tokens) {
-            double var    = 0;
-            double summed = 0; // magnitudes that binary32 sums up to the score
+            double       var    = 0;
+            double       summed = 0; // magnitudes that binary32 sums up to the score
+            const size_t first  = set_of(r, t) * parts.size();
             for (size_t part = 0; part < parts.size(); ++part) {
-                var += t < c.n_packed() ? step[part] * r.head->k_noise[part * c.n_packed() + t] : 0.0;
-                summed += size[part] * r.head->k_size[part * c.n_kv() + t];
+                var += t < c.n_packed() ? step[first + part] * r.head->k_noise[part * c.n_packed() + t] : 0.0;
+                summed += size[first + part] * r.head->k_size[part * c.n_kv() + t];
             }
             const double binary32 = 0x1p-22 * (scale * summed + (r.mask ? std::fabs(r.slope * (double) r.mask[t]) : 0.0));
 
@@ -213,7 +226,7 @@ struct attention {
             double var = 0;
             for (size_t part = 0; part < r.head->k_parts.size(); ++part) {
                 const head_part & p = r.head->k_parts[part];
-                var += squared_norm(r.q + p.in_head, p.n) * r.head->k_noise[part * c.n_packed() + t];
+                var += squared_norm(query_of(r, set_of(r, t)) + p.in_head, p.n) * r.head->k_noise[part * c.n_packed() + t];
             }
             const double   w1 = scale * scale * var * r.p[t] * r.p[t];
             const double * v  = r.head->v.data() + t * dv();
@@ -250,6 +263,7 @@ struct attention {
                 const int64_t m  = (b % data.mask_batches * data.mask_heads + h % data.mask_heads) * c.n_q + i;
 
                 r.head  = &heads[b * c.n_head_kv + h / c.group];
+                r.index = index;
                 r.q     = data.q.data() + index * dk();
                 r.mask  = data.mask.empty() ? nullptr : data.mask.data() + m * c.n_kv();
                 r.slope = slope_of(c, h);

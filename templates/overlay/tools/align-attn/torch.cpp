@@ -38,9 +38,9 @@ std::vector<double> run_torch(const align_case & c, const case_data & data) {
     }
     torch::NoGradGuard no_grad;
     torch::Tensor      q = torch::from_blob((void *) data.q.data(), { c.n_batch, c.n_head(), c.n_q, c.dims.k }, torch::kFloat32).to(torch::kFloat64);
-    torch::Tensor      o = at::scaled_dot_product_attention(q, sequence(c, data.kp, data.k, c.dims.k), sequence(c, data.vp, data.v, c.dims.v),
-                                                            bias(c, data), 0.0, false, (double) c.scale());
-    o                    = o.permute({ 0, 2, 1, 3 }).contiguous();
+    torch::Tensor o = at::scaled_dot_product_attention(q, sequence(c, turned_keys(c, data), data.k, c.dims.k), sequence(c, data.vp, data.v, c.dims.v),
+                                                       bias(c, data), 0.0, false, (double) c.scale());
+    o               = o.permute({ 0, 2, 1, 3 }).contiguous();
     return std::vector<double>(o.data_ptr<double>(), o.data_ptr<double>() + o.numel());
 }
 

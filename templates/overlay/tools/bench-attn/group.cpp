@@ -99,8 +99,15 @@ class group {
             kp = part(kv.keys(c.type_k), 0, n_packed, floor);
             vp = part(kv.values(c.type_v), 0, n_packed, floor);
         }
-        return ggml_flash_attn_ext_mixed(ctx, queries, k, v, n_f16 > 0 ? mask(kv.n_kv - n_f16, n_f16) : nullptr, kp, vp,
-                                         n_packed > 0 ? mask(0, n_packed) : nullptr, nullptr, shape.n_head_kv, shape.head_dim_v, scale, 0, 0);
+        ggml_tensor * out =
+            ggml_flash_attn_ext_mixed(ctx, queries, k, v, n_f16 > 0 ? mask(kv.n_kv - n_f16, n_f16) : nullptr, kp, vp,
+                                      n_packed > 0 ? mask(0, n_packed) : nullptr, nullptr, shape.n_head_kv, shape.head_dim_v, scale, 0, 0);
+        if (c.shifts > 0 && n_packed > 0) {
+            shifted_queries.push_back(ggml_new_tensor_4d(ctx, GGML_TYPE_F32, shape.head_dim, shape.n_head, n_q, c.shifts));
+            tile_shifts.push_back(ggml_new_tensor_1d(ctx, GGML_TYPE_I32, n_packed / GGML_QLUTATTN_TILE));
+            ggml_flash_attn_ext_mixed_set_shifts(out, ggml_permute(ctx, shifted_queries.back(), 0, 2, 1, 3), tile_shifts.back());
+        }
+        return out;
     }
 
     ggml_tensor * part(ggml_tensor * t, int64_t first, int64_t n, sweep & floor) {
@@ -132,6 +139,13 @@ class group {
         if (q) {
             const std::vector<float> values = random_values(3, ggml_nelements(q));
             std::copy(values.begin(), values.end(), (float *) q->data);
+        }
+        for (size_t i = 0; i < tile_shifts.size(); ++i) {
+            const std::vector<float> values = random_values(4, ggml_nelements(shifted_queries[i]));
+            std::copy(values.begin(), values.end(), (float *) shifted_queries[i]->data);
+            for (int64_t tile = 0; tile < tile_shifts[i]->ne[0]; ++tile) {
+                ((int32_t *) tile_shifts[i]->data)[tile] = tile % (shifted_queries[i]->ne[3] + 1);
+            }
         }
         const ggml_fp16_t visible = ggml_fp32_to_fp16(0.0f);
         const ggml_fp16_t masked  = ggml_fp32_to_fp16(-INFINITY);
@@ -169,7 +183,9 @@ class group {
     ggml_context *                                       ctx;
     ggml_backend_buffer_ptr                              buffer;
     int64_t                                              n_q;
-    ggml_tensor *                                        q           = nullptr;
+    ggml_tensor *                                        q = nullptr;
+    std::vector<ggml_tensor *>                           shifted_queries;       // of one row after another
+    std::vector<ggml_tensor *>                           tile_shifts;
     ggml_tensor *                                        copy_target = nullptr; // destination of the memcpy
     std::map<std::pair<int64_t, int64_t>, ggml_tensor *> masks;
 };

@@ -43,7 +43,8 @@ const char * const HELP =
     "  --heads Q/KV/D  query heads, key/value heads, head size; default: 32/8/128; 32/8/192/128 if values have another size\n"
     "  --layout NAME   of f16, q8_0 and q4_0 caches: heads (each head's tokens side by side, which suits upstream best; the default), or\n"
     "                  tokens (each token's heads side by side, as llama.cpp has it)\n"
-    "  --types LIST    of f16, q8_0, q4_0, K4V2 (bits), K4V4+w512 (the newest 512 tokens as f16), w512 (these alone)\n"
+    "  --types LIST    of f16, q8_0, q4_0, K4V2 (bits), K4V4+w512 (the newest 512 tokens as f16), w512 (these alone), K4V4+q3 (tiles that\n"
+    "                  were moved meet one of 3 other sets of queries, in turns: K-shift)\n"
     "                  default: f16,q8_0,q4_0,K4V4,K4V2,K2V2,K1V1,K4V4+w512\n"
     "  --filter REGEX  only the rows whose id matches\n"
     "  --cold          empty the caches before each run; default: each run follows one of the same row\n"
@@ -121,7 +122,7 @@ int read_threads(const std::string & text) {
 cache_kind read_cache(const std::string & text) {
     cache_kind cache;
     if (!parse_cache(text, cache)) {
-        throw usage_error("--types needs f16, q8_0, q4_0, or the likes of K4V2, K4V4+w512 (a multiple of 128) and w512, not '" + text + "'");
+        throw usage_error("--types needs f16, q8_0, q4_0, or the likes of K4V2, K4V4+w512 (a multiple of 128), w512 and K4V4+q3, not '" + text + "'");
     }
     return cache;
 }

@@ -27,16 +27,16 @@ static int n_spans(int head_dim) {
     return (head_dim + PACK_SIZE - 1) / PACK_SIZE;
 }
 
-size_t qlutattn_block_size(int head_dim_k, int head_dim_v) {
-    return sizeof(qlutattn_query_block) + QLUTATTN_ROWS * (head_dim_v * sizeof(float) + n_spans(head_dim_k) * sizeof(qlutattn_qvec));
+size_t qlutattn_block_size(int head_dim_k, int head_dim_v, int n_sets) {
+    return sizeof(qlutattn_query_block) + QLUTATTN_ROWS * (head_dim_v * sizeof(float) + n_sets * n_spans(head_dim_k) * sizeof(qlutattn_qvec));
 }
 
-qlutattn_query_block & qlutattn_place_block(void * memory, int head_dim_k, int head_dim_v) {
+qlutattn_query_block & qlutattn_place_block(void * memory, int head_dim_k, int head_dim_v, int n_sets) {
     qlutattn_query_block & block = *(qlutattn_query_block *) memory;
     block.head_dim_k             = head_dim_k;
     block.head_dim_v             = head_dim_v;
     block.q_qvec                 = (qlutattn_qvec *) (&block + 1);
-    block.out_of_rows            = (float *) (block.q_qvec + n_spans(head_dim_k) * QLUTATTN_ROWS);
+    block.out_of_rows            = (float *) (block.q_qvec + n_sets * n_spans(head_dim_k) * QLUTATTN_ROWS);
     return block;
 }
 
@@ -122,6 +122,44 @@ static void accumulate_tile(qlutattn_query_block & block, const qlutattn_visible
     }
 }
 
+// the set of queries that a tile's keys are multiplied by
+static int set_of_tile(const qlutattn_query_block & block, int64_t token) {
+    const ggml_tensor * tiles = block.shifts.tiles;
+    if (!tiles) {
+        return 0;
+    }
+    const int set = ((const int32_t *) ((const char *) tiles->data + block.i3 * tiles->nb[1]))[token / PACK_SIZE];
+    GGML_ASSERT(set >= 0 && set < block.shifts.n_sets());
+    return set;
+}
+
+static const float * query_of(const qlutattn_query_block & block, int r, int set) {
+    const qlutattn_row & row = block.rows[r];
+    if (set == 0) {
+        return row.q;
+    }
+    const ggml_tensor * q = block.shifts.q;
+    return (const float *) ((const char *) q->data + row.iq * q->nb[1] + row.ih * q->nb[2] +
+                            ((set - 1) * block.shifts.n_batch + block.i3) * q->nb[3]);
+}
+
+// the queries of a set, quantized when they are first asked for: those of span i from i*QLUTATTN_ROWS on
+static const qlutattn_qvec * quantized_queries(qlutattn_query_block & block, const qlutattn_kernel_config & config, int set) {
+    qlutattn_qvec * qvecs = block.q_qvec + set * n_spans(block.head_dim_k) * QLUTATTN_ROWS;
+    if (block.quantized_sets >> set & 1) {
+        return qvecs;
+    }
+    const qlutattn_kernel kernel = qlutattn_get_kernel(config.type);
+    for (int i = 0; i < block.k_tiles.n; i++) {
+        const qlutattn_head_tiles::span & at = block.k_tiles.spans[i];
+        for (int r = 0; r < block.n_rows; r++) {
+            qlutattn_quantize_x(config, kernel, query_of(block, r, set) + at.in_head, at.n_channels, qvecs[i * QLUTATTN_ROWS + r]);
+        }
+    }
+    block.quantized_sets |= 1u << set;
+    return qvecs;
+}
+
 // q.k of a KV block
 static void compute_scores(qlutattn_query_block & block, const qlutattn_visible_rows & visible, const ggml_tensor * k, int64_t token, int n) {
     float *       scores[QLUTATTN_ROWS];
@@ -138,10 +176,11 @@ static void compute_scores(qlutattn_query_block & block, const qlutattn_visible_
     for (int i = 0; i < visible.n; i++) {
         memset(scores[i], 0, sizeof(block.scores[0]));
     }
+    const qlutattn_qvec * qvecs = quantized_queries(block, *config, set_of_tile(block, token));
     for (int i = 0; i < block.k_tiles.n; i++) {
         const qlutattn_head_tiles::span & at   = block.k_tiles.spans[i];
         const qlutattn_span               span = { at.channel0, at.n_channels, 0, PACK_SIZE };
-        accumulate_tile(block, visible, *config, tile_at(k, block, at.column, token), span, block.q_qvec + i * QLUTATTN_ROWS, scores);
+        accumulate_tile(block, visible, *config, tile_at(k, block, at.column, token), span, qvecs + i * QLUTATTN_ROWS, scores);
     }
 }
 
@@ -246,19 +285,10 @@ void qlutattn_attend(qlutattn_query_block & block, const qlutattn_segment & segm
     if (first >= last) {
         return;
     }
-    const qlutattn_kernel_config * k_config = qlutattn_get_kernel_config(segment.k->type);
+    block.quantized_sets                    = 0;
     const qlutattn_kernel_config * v_config = qlutattn_get_kernel_config(segment.v->type);
-    if (k_config) {
-        const qlutattn_kernel kernel = qlutattn_get_kernel(k_config->type);
-        for (int i = 0; i < block.k_tiles.n; i++) {
-            const qlutattn_head_tiles::span & at = block.k_tiles.spans[i];
-            for (int r = 0; r < block.n_rows; r++) {
-                qlutattn_quantize_x(*k_config, kernel, block.rows[r].q + at.in_head, at.n_channels, block.q_qvec[i * QLUTATTN_ROWS + r]);
-            }
-        }
-    }
-    const qlutattn_kernel v_kernel = v_config ? qlutattn_get_kernel(v_config->type) : QLUTATTN_KERNEL_DOT;
-    const int             qmax     = v_config ? qlutattn_qmax(*v_config, v_kernel) : 0;
+    const qlutattn_kernel          v_kernel = v_config ? qlutattn_get_kernel(v_config->type) : QLUTATTN_KERNEL_DOT;
+    const int                      qmax     = v_config ? qlutattn_qmax(*v_config, v_kernel) : 0;
 
     for (int64_t token = first; token < last; token += QLUTATTN_KV_BLOCK) {
         const int                   n       = std::min<int64_t>(QLUTATTN_KV_BLOCK, last - token);

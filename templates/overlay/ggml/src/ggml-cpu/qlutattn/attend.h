@@ -33,6 +33,15 @@ struct qlutattn_head_tiles {
 
 qlutattn_head_tiles qlutattn_get_head_tiles(int head_dim, int64_t ikv);
 
+// Queries that tiles name instead of the rows' own: set s, from 1 on. Without any, the tensors are NULL.
+struct qlutattn_shifts {
+    const ggml_tensor * q;     // as the op's q, the sets of a batch n_batch apart
+    const ggml_tensor * tiles; // [tile, batch]: which set
+    int64_t             n_batch;
+
+    int n_sets() const { return q ? 1 + q->ne[3] / n_batch : 1; } // with the rows' own
+};
+
 // one query of one head
 struct qlutattn_row {
     const float * q;
@@ -56,12 +65,14 @@ struct qlutattn_query_block {
     int64_t             i3; // batch
     qlutattn_head_tiles k_tiles;
     qlutattn_head_tiles v_tiles;
+    qlutattn_shifts     shifts;
 
     int          n_rows;
     qlutattn_row rows[QLUTATTN_ROWS];
 
     float *         out_of_rows;                                // sums of weight * value: [row][head_dim_v]
-    qlutattn_qvec * q_qvec;                                     // queries, quantized: [span of k_tiles][QLUTATTN_ROWS]
+    qlutattn_qvec * q_qvec;                                     // queries, quantized: [set][span of k_tiles][QLUTATTN_ROWS]
+    uint32_t        quantized_sets;                             // bit s: those of set s are there
 
     alignas(64) float scores[QLUTATTN_ROWS][QLUTATTN_KV_BLOCK]; // of a KV block; then the weights exp(score - M)
     alignas(64) float mask[QLUTATTN_KV_BLOCK];
@@ -73,11 +84,11 @@ struct qlutattn_query_block {
     float * out(int r) { return out_of_rows + r * head_dim_v; }
 };
 
-// bytes of a block for these head sizes, a multiple of its alignment
-size_t qlutattn_block_size(int head_dim_k, int head_dim_v);
+// bytes of a block for these head sizes and sets of queries, a multiple of its alignment
+size_t qlutattn_block_size(int head_dim_k, int head_dim_v, int n_sets);
 
 // a block in memory of that size
-qlutattn_query_block & qlutattn_place_block(void * memory, int head_dim_k, int head_dim_v);
+qlutattn_query_block & qlutattn_place_block(void * memory, int head_dim_k, int head_dim_v, int n_sets);
 
 // let the rows of a block attend to tokens first..last of a segment; a packed side is read in whole tiles
 void qlutattn_attend(qlutattn_query_block & block, const qlutattn_segment & segment, int64_t first, int64_t last);

@@ -23,6 +23,7 @@ struct qlutattn_op {
     const ggml_tensor * dst;
     qlutattn_segment    window; // f16
     qlutattn_segment    packed; // at least one side of it
+    qlutattn_shifts     shifts;
 
     float   scale;
     float   max_bias;
@@ -38,7 +39,12 @@ struct qlutattn_op {
     int64_t n_kv_splits; // of a block, the window's first; 1 if not split
 
     explicit qlutattn_op(const ggml_tensor * op) :
-        q(op->src[0]), sinks(op->src[4]), dst(op), window({ op->src[1], op->src[2], op->src[3] }), packed({ op->src[5], op->src[6], op->src[7] }) {
+        q(op->src[0]),
+        sinks(op->src[4]),
+        dst(op),
+        window({ op->src[1], op->src[2], op->src[3] }),
+        packed({ op->src[5], op->src[6], op->src[7] }),
+        shifts({ op->src[8], op->src[9], op->src[0]->ne[3] }) {
         memcpy(&scale, (const float *) op->op_params + 0, sizeof(float));
         memcpy(&max_bias, (const float *) op->op_params + 1, sizeof(float));
         memcpy(&softcap, (const float *) op->op_params + 2, sizeof(float));
@@ -54,7 +60,7 @@ struct qlutattn_op {
 
     bool    is_split() const { return n_kv_splits > 1; }
     int64_t n_items() const { return n_kv_splits * n_blocks * n_head_kv * q->ne[3]; }
-    size_t  block_size() const { return qlutattn_block_size(head_dim_k, head_dim_v); }
+    size_t  block_size() const { return qlutattn_block_size(head_dim_k, head_dim_v, shifts.n_sets()); }
     int64_t state_floats() const { return 2 + head_dim_v; } // of a row in a partial result
 };
 
@@ -78,6 +84,7 @@ static float alibi_slope(float max_bias, int64_t n_head, int64_t head) {
 static void start_block(const qlutattn_op & op, qlutattn_query_block & block, int64_t first, int64_t ikv, int64_t i3) {
     block.scale   = op.scale;
     block.softcap = op.softcap;
+    block.shifts  = op.shifts;
     block.ikv     = ikv;
     block.i3      = i3;
     block.k_tiles = qlutattn_get_head_tiles(op.head_dim_k, ikv);
@@ -125,7 +132,7 @@ void ggml_compute_forward_flash_attn_ext_mixed(const struct ggml_compute_params 
 
     GGML_ASSERT(params->wsize >= ggml_flash_attn_ext_mixed_work_size(dst, params->nth));
     char *                 blocks   = (char *) GGML_PAD((uintptr_t) params->wdata, alignof(qlutattn_query_block));
-    qlutattn_query_block & block    = qlutattn_place_block(blocks + params->ith * op.block_size(), op.head_dim_k, op.head_dim_v);
+    qlutattn_query_block & block    = qlutattn_place_block(blocks + params->ith * op.block_size(), op.head_dim_k, op.head_dim_v, op.shifts.n_sets());
     float *                partials = (float *) (blocks + params->nth * op.block_size()); // [i3][ikv][row][kv_split][M, S, out]
 
     if (params->ith == 0) {
