@@ -165,16 +165,21 @@ class Drawer:
     def __init__(self, writer: gguf.GGUFWriter, rng: np.random.Generator) -> None:
         self.writer = writer
         self.rng = rng
+        self.drawn: dict[str, npt.NDArray[np.float32]] = {}
 
     def matrix(self, name: str, n_out: int, n_in: int, gain: float = 1.0) -> None:
         data: npt.NDArray[np.float32] = self.rng.standard_normal((n_out, n_in), dtype=np.float32)
-        self.writer.add_tensor(f"{name}.weight", data * np.float32(gain / np.sqrt(n_in)))
+        self.add(f"{name}.weight", data * np.float32(gain / np.sqrt(n_in)))
 
     def norm(self, name: str, size: int, gain: float = 1.0) -> None:
         self.constant(f"{name}.weight", (size,), gain)
 
     def constant(self, name: str, shape: tuple[int, ...], value: float) -> None:
-        self.writer.add_tensor(name, np.full(shape, value, dtype=np.float32))
+        self.add(name, np.full(shape, value, dtype=np.float32))
+
+    def add(self, name: str, data: npt.NDArray[np.float32]) -> None:
+        self.drawn[name] = data
+        self.writer.add_tensor(name, data)
 
 
 def add_weights(writer: gguf.GGUFWriter, shape: Shape, n_vocab: int, rng: np.random.Generator) -> None:

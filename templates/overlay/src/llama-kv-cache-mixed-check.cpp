@@ -3,12 +3,14 @@
 #include "ggml-qlutattn.h"
 #include "llama-hparams.h"
 #include "llama-impl.h"
+#include "llama-kv-cache-mixed-iswa.h"
 #include "llama-kv-cache-mixed.h"
 #include "llama-model.h"
 #include "llama-qlutattn-settings.h"
 
 #include <cstring>
 #include <string>
+#include <utility>
 
 bool llama_kv_cache_is_mixed(ggml_type type_k, ggml_type type_v) {
     return ggml_is_qlutattn(type_k) || ggml_is_qlutattn(type_v);
@@ -23,10 +25,12 @@ static bool has_index(llm_arch arch) {
     return arch == LLM_ARCH_DEEPSEEK4 || arch == LLM_ARCH_GLM5_NEXT || arch == LLM_ARCH_QWEN4EXP;
 }
 
-// one sentence, or an empty string if the context can have a mixed cache
-static std::string refusal_reason(const llama_model & model, const llama_context_params & params) {
-    const auto & hparams = model.hparams;
+static bool is_draft(const llama_context_params & params) {
+    return params.ctx_type == LLAMA_CONTEXT_TYPE_MTP || params.ctx_other;
+}
 
+// why these parameters cannot have a mixed cache; empty if they can
+static std::string reason_of_params(const llama_model & model, const llama_context_params & params) {
     if (!is_type_of_side(params.type_k, 'k') || !is_type_of_side(params.type_v, 'v')) {
         return format("the cache types %s for K and %s for V do not go together: K needs f16 or a qlutattn_k* type, V f16 or a qlutattn_v* type",
                       ggml_type_name(params.type_k), ggml_type_name(params.type_v));
@@ -37,6 +41,25 @@ static std::string refusal_reason(const llama_model & model, const llama_context
     if (params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_DISABLED) {
         return "packed caches need flash attention: leave out -fa off, or set flash_attn_type to enabled";
     }
+    if (params.offload_kqv && !model.devices.empty() && model.n_gpu_layers() > 0) {
+        return "packed caches stay on the CPU: add --no-kv-offload (offload_kqv = false), or keep all layers there with -ngl 0";
+    }
+    return llama_qlutattn_settings_error();
+}
+
+// the layers of a context, from the first to before the second, as llama_model::create_memory has them
+static std::pair<uint32_t, uint32_t> layers_of(const llama_hparams & hparams, llama_context_type ctx_type) {
+    if (hparams.n_layer_nextn == 0 || hparams.n_layer() == 0 || hparams.router_layer >= 0) {
+        return { 0, hparams.n_layer_all };
+    }
+    return ctx_type == LLAMA_CONTEXT_TYPE_MTP ? std::pair(hparams.n_layer(), hparams.n_layer_all) : std::pair(0u, hparams.n_layer());
+}
+
+// why a context of this model cannot have a mixed cache; empty if it can
+static std::string reason_of_model(const llama_model & model, llama_context_type ctx_type) {
+    const auto & hparams       = model.hparams;
+    const auto [first, behind] = layers_of(hparams, ctx_type);
+
     if (has_index(model.arch)) {
         return "models that attend to keys which an index picks one by one cannot have packed caches: use f16, q8_0 or q4_0";
     }
@@ -46,15 +69,11 @@ static std::string refusal_reason(const llama_model & model, const llama_context
     if (llama_model_has_encoder(&model)) {
         return "encoder-decoder models cannot have packed caches: use f16, q8_0 or q4_0";
     }
-    if (params.ctx_type != LLAMA_CONTEXT_TYPE_DEFAULT || params.ctx_other) {
-        return "a draft context beside another one cannot have packed caches: use f16, q8_0 or q4_0 for it";
+    if (ctx_type == LLAMA_CONTEXT_TYPE_MTP && behind - first > 1) {
+        return "several draft heads that take turns in filling the same cells cannot have packed caches: use f16, q8_0 or q4_0";
     }
-    if (params.offload_kqv && !model.devices.empty() && model.n_gpu_layers() > 0) {
-        return "packed caches stay on the CPU: add --no-kv-offload (offload_kqv = false), or keep all layers there with -ngl 0";
-    }
-
     bool has_layer = false;
-    for (uint32_t il = 0; il < hparams.n_layer(); il++) {
+    for (uint32_t il = first; il < behind; il++) {
         const bool has_keys = hparams.has_kv(il) && hparams.n_head_kv(il) > 0; // layers of hybrid models can have none
         if (!has_keys || hparams.is_swa(il)) {
             continue;
@@ -75,23 +94,59 @@ static std::string refusal_reason(const llama_model & model, const llama_context
     if (!has_layer) {
         return "every layer has a sliding window, which is kept in f16: there is nothing to pack; use f16, q8_0 or q4_0";
     }
-    return llama_qlutattn_settings_error();
+    return "";
+}
+
+// why the cache is f16 whatever its types are; empty if it is not
+static std::string reason_for_f16(const llama_model & model) {
+    if (llm_arch_is_recurrent(model.arch)) {
+        return "a recurrent model has no keys and values to pack";
+    }
+    if (model.arch == LLM_ARCH_GEMMA4_ASSISTANT) {
+        return "this draft model reads the cache of its target";
+    }
+    if (model.arch == LLM_ARCH_EAGLE3 || model.arch == LLM_ARCH_DFLASH) {
+        return "EAGLE3 and DFlash draft models cannot have packed caches";
+    }
+    return "";
+}
+
+// whether a draft model can read the cache of its target
+static bool can_share(const llama_model & model, const llama_context_params & params) {
+    return model.arch != LLM_ARCH_GEMMA4_ASSISTANT || !params.ctx_other ||
+           !dynamic_cast<const llama_kv_cache_mixed_iswa *>(llama_get_memory(params.ctx_other));
+}
+
+static bool use_f16(llama_context_params & params, const std::string & why) {
+    LLAMA_LOG_WARN("%s: the cache of this context is f16: %s\n", __func__, why.c_str());
+    params.type_k = GGML_TYPE_F16;
+    params.type_v = GGML_TYPE_F16;
+    return true;
+}
+
+static bool refuse(const std::string & why) {
+    LLAMA_LOG_ERROR("llama_kv_cache_mixed_check: %s\n", why.c_str());
+    return false;
 }
 
 bool llama_kv_cache_mixed_check(const llama_model & model, llama_context_params & params) {
+    if (!can_share(model, params)) {
+        return refuse("this draft model reads the cache of its target, which must not be packed then: use f16 for the target");
+    }
     if (!llama_kv_cache_is_mixed(params.type_k, params.type_v)) {
         return true;
     }
-    if (llm_arch_is_recurrent(model.arch)) {
-        LLAMA_LOG_INFO("%s: a recurrent model has no keys and values to pack: -ctk and -ctv have no effect\n", __func__);
-        params.type_k = GGML_TYPE_F16;
-        params.type_v = GGML_TYPE_F16;
-        return true;
+    const std::string f16 = reason_for_f16(model);
+    if (!f16.empty()) {
+        return use_f16(params, f16);
     }
-    const std::string reason = refusal_reason(model, params);
-    if (!reason.empty()) {
-        LLAMA_LOG_ERROR("%s: %s\n", __func__, reason.c_str());
-        return false;
+    const std::string of_params = reason_of_params(model, params);
+    if (!of_params.empty()) {
+        return refuse(of_params);
+    }
+    const std::string of_model = reason_of_model(model, params.ctx_type);
+    if (!of_model.empty()) {
+        return is_draft(params) ? use_f16(params, of_model) : refuse(of_model);
     }
     if (params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_AUTO) {
         LLAMA_LOG_INFO("%s: enabling flash_attn since packed caches need it\n", __func__);
