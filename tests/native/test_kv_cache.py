@@ -187,17 +187,6 @@ def test_what_cannot_be_is_refused_in_words(
     assert says in done.stdout
 
 
-def test_other_head_sizes_are_refused_in_words(program: Path, tmp_path: Path) -> None:
-    for shape, says in (
-        (tiny_models.Shape(head_dim=96), "heads of 64, 128 or 256 channels"),
-        (tiny_models.Shape(head_dim=64, n_head_kv=1), "a multiple of 128 channels"),
-    ):
-        model = tiny_models.write_model(tmp_path / f"{shape.head_dim}.gguf", shape)
-        done = run(program, model, "refuse", "k4v4")
-        assert done.returncode == 0, done.stderr
-        assert says in done.stdout
-
-
 @pytest.fixture(scope="module")
 def every_model(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """A small model of each architecture that llama.cpp knows, made by the generator of its own tests."""

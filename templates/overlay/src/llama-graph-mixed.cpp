@@ -212,18 +212,26 @@ static ggml_tensor * store(ggml_context * ctx, ggml_tensor * t, ggml_tensor * cu
     return ggml_set_rows(ctx, t, cur, idxs);
 }
 
+// heads as the cache has them
+static ggml_tensor * pad_heads(ggml_context * ctx, ggml_tensor * t, int64_t head_dim) {
+    return t->ne[0] == head_dim ? t : ggml_pad(ctx, t, head_dim - t->ne[0], 0, 0, 0);
+}
+
 ggml_tensor * llm_graph_input_attn_kv_mixed::build_attn(ggml_context * ctx, ggml_cgraph * gf, ggml_tensor * q, ggml_tensor * k, ggml_tensor * v,
                                                         ggml_tensor * sinks, float kq_scale, int il) const {
-    const auto &  layer    = mctx_mixed->get_kv().get_layer(il);
-    const int64_t n_tokens = q->ne[2];
-    const int64_t n_head   = q->ne[1];
-    const int64_t n_f16    = mask_f16->ne[0];
+    const auto &  layer       = mctx_mixed->get_kv().get_layer(il);
+    const int64_t n_tokens    = q->ne[2];
+    const int64_t n_head      = q->ne[1];
+    const int64_t n_f16       = mask_f16->ne[0];
+    const int64_t n_embd_head = hparams.n_embd_head_v(il);
 
-    q = rotate(ctx, q, rot_k);
+    q = rotate(ctx, pad_heads(ctx, q, layer.head_dim), rot_k);
     ggml_build_forward_expand(gf, q);
     if (k) {
-        ggml_build_forward_expand(gf, store(ctx, layer.k.f16, rotate(ctx, k, rot_k), self_k_idxs));
-        ggml_build_forward_expand(gf, store(ctx, layer.v.f16, rotate(ctx, v, rot_v), self_k_idxs));
+        k = rotate(ctx, pad_heads(ctx, k, layer.head_dim), rot_k);
+        v = rotate(ctx, pad_heads(ctx, v, layer.head_dim_v), rot_v);
+        ggml_build_forward_expand(gf, store(ctx, layer.k.f16, k, self_k_idxs));
+        ggml_build_forward_expand(gf, store(ctx, layer.v.f16, v, self_k_idxs));
     }
 
     const int64_t n_tps = n_tokens / n_stream;
@@ -233,14 +241,18 @@ ggml_tensor * llm_graph_input_attn_kv_mixed::build_attn(ggml_context * ctx, ggml
     ggml_tensor * vp = nullptr;
     if (mask_packed) {
         kp = view_packed(ctx, layer.k.packed, layer.head_dim, mask_packed->ne[0], s0, n_stream);
-        vp = view_packed(ctx, layer.v.packed, layer.head_dim, mask_packed->ne[0], s0, n_stream);
+        vp = view_packed(ctx, layer.v.packed, layer.head_dim_v, mask_packed->ne[0], s0, n_stream);
     }
     ggml_tensor * res = ggml_flash_attn_ext_mixed(ctx, q, view_f16(ctx, layer.k.f16, layer.head_dim, n_f16, s0, n_stream),
-                                                  view_f16(ctx, layer.v.f16, layer.head_dim, n_f16, s0, n_stream), mask_f16, kp, vp, mask_packed,
-                                                  sinks, layer.n_head_kv, layer.head_dim, kq_scale, hparams.f_max_alibi_bias,
+                                                  view_f16(ctx, layer.v.f16, layer.head_dim_v, n_f16, s0, n_stream), mask_f16, kp, vp, mask_packed,
+                                                  sinks, layer.n_head_kv, layer.head_dim_v, kq_scale, hparams.f_max_alibi_bias,
                                                   hparams.attn_soft_cap ? hparams.f_attn_logit_softcapping : 0.0f);
 
-    res = rotate(ctx, ggml_reshape_2d(ctx, res, res->ne[0] * n_head, n_tokens), rot_v);
+    res = rotate(ctx, res, rot_v);
+    if (n_embd_head != layer.head_dim_v) {
+        res = ggml_cont(ctx, ggml_view_3d(ctx, res, n_embd_head, n_head, n_tokens, res->nb[1], res->nb[2], 0));
+    }
+    res = ggml_reshape_2d(ctx, res, n_embd_head * n_head, n_tokens);
     ggml_build_forward_expand(gf, res);
     return res;
 }

@@ -8,9 +8,12 @@
 #include "llama-model.h"
 #include "llama-qlutattn-settings.h"
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <utility>
+
+static constexpr uint32_t MAX_HEAD_SIZE = 640; // of ggml_flash_attn_ext_mixed
 
 bool llama_kv_cache_is_mixed(ggml_type type_k, ggml_type type_v) {
     return ggml_is_qlutattn(type_k) || ggml_is_qlutattn(type_v);
@@ -27,6 +30,40 @@ static bool has_index(llm_arch arch) {
 
 static bool is_draft(const llama_context_params & params) {
     return params.ctx_type == LLAMA_CONTEXT_TYPE_MTP || params.ctx_other;
+}
+
+// the bytes that the keys or values of a token take in a layer once they are packed
+static size_t packed_size(ggml_type type, uint32_t n_head_kv, uint32_t n_embd_head) {
+    const uint32_t n_embd = n_head_kv * llama_kv_cache_mixed_head_size(n_embd_head);
+    return ggml_row_size(type, ggml_is_qlutattn(type) ? GGML_PAD(n_embd, GGML_QLUTATTN_TILE) : n_embd);
+}
+
+// why these layers cannot be packed; empty if they can
+static std::string reason_of_layers(const llama_hparams & hparams, uint32_t first, uint32_t behind, ggml_type type_k, ggml_type type_v) {
+    size_t packed = 0;
+    size_t f16    = 0;
+    for (uint32_t il = first; il < behind; il++) {
+        const bool has_keys = hparams.has_kv(il) && hparams.n_head_kv(il) > 0; // layers of hybrid models can have none
+        if (!has_keys || hparams.is_swa(il)) {
+            continue;
+        }
+        const uint32_t head_k = hparams.n_embd_head_k(il);
+        const uint32_t head_v = hparams.n_embd_head_v(il);
+        if (std::max(head_k, head_v) > MAX_HEAD_SIZE) {
+            return format("packed caches need heads of at most %u channels: layer %u has %u for K and %u for V; use f16, q8_0 or q4_0", MAX_HEAD_SIZE,
+                          il, head_k, head_v);
+        }
+        packed += packed_size(type_k, hparams.n_head_kv(il), head_k) + packed_size(type_v, hparams.n_head_kv(il), head_v);
+        f16 += ggml_row_size(GGML_TYPE_F16, hparams.n_embd_k_gqa(il) + hparams.n_embd_v_gqa(il));
+    }
+    if (f16 == 0) {
+        return "every layer has a sliding window, which is kept in f16: there is nothing to pack; use f16, q8_0 or q4_0";
+    }
+    if (packed >= f16) {
+        return format("packed, a token would take %zu bytes instead of %zu, since small heads are padded to tiles: use f16, q8_0 or q4_0", packed,
+                      f16);
+    }
+    return "";
 }
 
 // why these parameters cannot have a mixed cache; empty if they can
@@ -56,9 +93,9 @@ static std::pair<uint32_t, uint32_t> layers_of(const llama_hparams & hparams, ll
 }
 
 // why a context of this model cannot have a mixed cache; empty if it can
-static std::string reason_of_model(const llama_model & model, llama_context_type ctx_type) {
+static std::string reason_of_model(const llama_model & model, const llama_context_params & params) {
     const auto & hparams       = model.hparams;
-    const auto [first, behind] = layers_of(hparams, ctx_type);
+    const auto [first, behind] = layers_of(hparams, params.ctx_type);
 
     if (has_index(model.arch)) {
         return "models that attend to keys which an index picks one by one cannot have packed caches: use f16, q8_0 or q4_0";
@@ -69,32 +106,10 @@ static std::string reason_of_model(const llama_model & model, llama_context_type
     if (llama_model_has_encoder(&model)) {
         return "encoder-decoder models cannot have packed caches: use f16, q8_0 or q4_0";
     }
-    if (ctx_type == LLAMA_CONTEXT_TYPE_MTP && behind - first > 1) {
+    if (params.ctx_type == LLAMA_CONTEXT_TYPE_MTP && behind - first > 1) {
         return "several draft heads that take turns in filling the same cells cannot have packed caches: use f16, q8_0 or q4_0";
     }
-    bool has_layer = false;
-    for (uint32_t il = first; il < behind; il++) {
-        const bool has_keys = hparams.has_kv(il) && hparams.n_head_kv(il) > 0; // layers of hybrid models can have none
-        if (!has_keys || hparams.is_swa(il)) {
-            continue;
-        }
-        has_layer = true;
-
-        const uint32_t head_k = hparams.n_embd_head_k(il);
-        const uint32_t head_v = hparams.n_embd_head_v(il);
-        if (head_k != head_v || (head_k != 64 && head_k != 128 && head_k != 256)) {
-            return format("packed caches need heads of 64, 128 or 256 channels, the same for K and V: layer %u has %u and %u; use f16, q8_0 or q4_0",
-                          il, head_k, head_v);
-        }
-        if (hparams.n_embd_k_gqa(il) % GGML_QLUTATTN_TILE != 0) {
-            return format("packed caches need a multiple of %d channels in each layer: layer %u has %u; use f16, q8_0 or q4_0", GGML_QLUTATTN_TILE,
-                          il, hparams.n_embd_k_gqa(il));
-        }
-    }
-    if (!has_layer) {
-        return "every layer has a sliding window, which is kept in f16: there is nothing to pack; use f16, q8_0 or q4_0";
-    }
-    return "";
+    return reason_of_layers(hparams, first, behind, params.type_k, params.type_v);
 }
 
 // why the cache is f16 whatever its types are; empty if it is not
@@ -144,7 +159,7 @@ bool llama_kv_cache_mixed_check(const llama_model & model, llama_context_params 
     if (!of_params.empty()) {
         return refuse(of_params);
     }
-    const std::string of_model = reason_of_model(model, params.ctx_type);
+    const std::string of_model = reason_of_model(model, params);
     if (!of_model.empty()) {
         return is_draft(params) ? use_f16(params, of_model) : refuse(of_model);
     }

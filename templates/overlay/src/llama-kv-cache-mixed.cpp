@@ -15,6 +15,10 @@
 #include <limits>
 #include <stdexcept>
 
+uint32_t llama_kv_cache_mixed_head_size(uint32_t n_embd_head) {
+    return GGML_PAD(n_embd_head, 64);
+}
+
 static double mib(size_t size) {
     return size / 1024.0 / 1024.0;
 }
@@ -74,17 +78,38 @@ llama_kv_cache_mixed::llama_kv_cache_mixed(const llama_model & model, ggml_type 
     }
     add_layers(filter, reuse);
 
-    // as upstream rotates quantised caches: whole heads for K, 64 channels for V
-    const bool   same_heads = std::all_of(layers.begin(), layers.end(), [this](const layer & l) { return l.head_dim == layers[0].head_dim; });
-    const char * disable    = getenv("LLAMA_ATTN_ROT_DISABLE");
-    if (same_heads && !(disable && atoi(disable))) {
-        rot_k = ggml_is_qlutattn(type_k) ? layers[0].head_dim : 0;
-        rot_v = ggml_is_qlutattn(type_v) ? 64 : 0;
-    }
-
+    set_rotation();
     allocate();
     start_backend(cparams.n_threads_batch);
     print_size();
+}
+
+// the largest power of two that divides all of some head sizes
+static int64_t common_power_of_two(const std::vector<int64_t> & sizes) {
+    int64_t bits = 0;
+    for (int64_t size : sizes) {
+        bits |= size;
+    }
+    return bits & -bits;
+}
+
+// As upstream rotates quantised caches: whole heads for K, 64 channels for V. Padded heads of V are rotated as a whole, too, so that
+// channels of zeros take their share of the others' errors.
+void llama_kv_cache_mixed::set_rotation() {
+    const char * disable = getenv("LLAMA_ATTN_ROT_DISABLE");
+    if (disable && atoi(disable)) {
+        return;
+    }
+    std::vector<int64_t> sizes_k;
+    std::vector<int64_t> sizes_v;
+    bool                 is_padded = true;
+    for (const auto & l : layers) {
+        sizes_k.push_back(l.head_dim);
+        sizes_v.push_back(l.head_dim_v);
+        is_padded = is_padded && l.head_dim_v != hparams.n_embd_head_v(l.il);
+    }
+    rot_k = ggml_is_qlutattn(type_k) ? common_power_of_two(sizes_k) : 0;
+    rot_v = !ggml_is_qlutattn(type_v) ? 0 : is_padded ? common_power_of_two(sizes_v) : 64;
 }
 
 llama_kv_cache_mixed::side llama_kv_cache_mixed::new_side(const char * name, uint32_t il, ggml_type type, int64_t n_embd) const {
@@ -94,7 +119,8 @@ llama_kv_cache_mixed::side llama_kv_cache_mixed::new_side(const char * name, uin
     if (layout.n_tiles > 0) {
         const int64_t n_packed = layout.n_tiles * GGML_QLUTATTN_TILE;
         if (ggml_is_qlutattn(type)) {
-            res.packed = ggml_new_tensor_4d(ctx.get(), type, GGML_QLUTATTN_TILE, n_packed, n_embd / GGML_QLUTATTN_TILE, layout.n_stream);
+            const int64_t n_columns = GGML_PAD(n_embd, GGML_QLUTATTN_TILE) / GGML_QLUTATTN_TILE;
+            res.packed              = ggml_new_tensor_4d(ctx.get(), type, GGML_QLUTATTN_TILE, n_packed, n_columns, layout.n_stream);
         } else {
             res.packed = ggml_new_tensor_3d(ctx.get(), type, n_embd, n_packed, layout.n_stream);
         }
@@ -117,13 +143,14 @@ void llama_kv_cache_mixed::add_layers(const layer_filter_cb & filter, const laye
         if (!hparams.has_kv(il) || (filter && !filter(il))) {
             continue;
         }
-        layer res     = {};
-        res.il        = il;
-        res.head_dim  = hparams.n_embd_head_k(il);
-        res.n_head_kv = hparams.n_head_kv(il);
-        res.k         = new_side("k", il, type_k, hparams.n_embd_k_gqa(il));
-        res.v         = new_side("v", il, type_v, hparams.n_embd_v_gqa(il));
-        layer_ids[il] = layers.size();
+        layer res      = {};
+        res.il         = il;
+        res.n_head_kv  = hparams.n_head_kv(il);
+        res.head_dim   = llama_kv_cache_mixed_head_size(hparams.n_embd_head_k(il));
+        res.head_dim_v = llama_kv_cache_mixed_head_size(hparams.n_embd_head_v(il));
+        res.k          = new_side("k", il, type_k, res.n_head_kv * res.head_dim);
+        res.v          = new_side("v", il, type_v, res.n_head_kv * res.head_dim_v);
+        layer_ids[il]  = layers.size();
         layers.push_back(res);
     }
     for (uint32_t il = 0; reuse && il < hparams.n_layer_all; il++) {
@@ -173,8 +200,8 @@ void llama_kv_cache_mixed::print_size() const {
         for (const side * s : { &l.k, &l.v }) {
             f16 += ggml_nbytes(s->f16);
             packed += s->packed ? ggml_nbytes(s->packed) : 0;
-            full += s->f16->nb[1] * layout.n_cells * layout.n_stream;
         }
+        full += ggml_row_size(GGML_TYPE_F16, hparams.n_embd_k_gqa(l.il) + hparams.n_embd_v_gqa(l.il)) * layout.n_cells * layout.n_stream;
     }
     LLAMA_LOG_INFO(
         "%s: %u tokens in %u stream(s), %zu layers, K %s, V %s: %u f16 cells (%.2f MiB, for %u sinks, a window of %u, and the ubatch) and "
@@ -183,6 +210,13 @@ void llama_kv_cache_mixed::print_size() const {
         mib(f16 / layout.n_stream), layout.n_sink, layout.n_window, layout.n_tiles, GGML_QLUTATTN_TILE, mib(packed / layout.n_stream));
     LLAMA_LOG_INFO("%s: size = %.2f MiB: f16 part %zu bytes, packed part %zu bytes; f16 alone would take %zu bytes (%.1f %% of it)\n", __func__,
                    mib(f16 + packed), f16, packed, full, 100.0 * (f16 + packed) / full);
+    const auto padded = std::find_if(layers.begin(), layers.end(), [this](const layer & l) {
+        return l.head_dim != hparams.n_embd_head_k(l.il) || l.head_dim_v != hparams.n_embd_head_v(l.il);
+    });
+    if (padded != layers.end()) {
+        LLAMA_LOG_INFO("%s: heads of %u channels for K and %u for V are padded to %d and %d: the figures above include that\n", __func__,
+                       hparams.n_embd_head_k(padded->il), hparams.n_embd_head_v(padded->il), (int) padded->head_dim, (int) padded->head_dim_v);
+    }
     LLAMA_LOG_INFO("%s: rotation of K by %d, of V by %d channels\n", __func__, (int) rot_k, (int) rot_v);
 }
 
@@ -285,7 +319,16 @@ static ggml_tensor * build_tile_rows(ggml_context * ctx, ggml_tensor * f16, cons
     return ggml_get_rows(ctx, ggml_view_2d(ctx, f16, f16->ne[0], f16->ne[1], f16->nb[1], offset), idxs);
 }
 
-// copy f16 rows to a tile of the packed part
+// Rows of whole tiles. The other half of the last one repeats channels: zeros would not fit the scale that a token's channels share.
+static ggml_tensor * pad_rows(ggml_context * ctx, ggml_tensor * rows) {
+    const int64_t n_pad = GGML_PAD(rows->ne[0], GGML_QLUTATTN_TILE) - rows->ne[0];
+    if (n_pad == 0) {
+        return rows;
+    }
+    return ggml_concat(ctx, rows, ggml_view_2d(ctx, rows, n_pad, rows->ne[1], rows->nb[1], (rows->ne[0] - n_pad) * rows->nb[0]), 0);
+}
+
+// copy rows to a tile of the packed part
 static ggml_tensor * build_pack(ggml_context * ctx, ggml_tensor * rows, ggml_tensor * packed, const llama_kv_mixed_pack & p) {
     const size_t row = p.tile * GGML_QLUTATTN_TILE;
     if (!ggml_is_qlutattn(packed->type)) {
@@ -293,6 +336,7 @@ static ggml_tensor * build_pack(ggml_context * ctx, ggml_tensor * rows, ggml_ten
                         ggml_view_2d(ctx, packed, packed->ne[0], GGML_QLUTATTN_TILE, packed->nb[1], p.stream * packed->nb[2] + row * packed->nb[1]));
     }
     const int64_t n_cols = packed->ne[2];
+    rows                 = pad_rows(ctx, rows);
     rows                 = ggml_view_3d(ctx, rows, GGML_QLUTATTN_TILE, GGML_QLUTATTN_TILE, n_cols, rows->nb[1], GGML_QLUTATTN_TILE * rows->nb[0], 0);
     return ggml_cpy(ctx, rows,
                     ggml_view_3d(ctx, packed, GGML_QLUTATTN_TILE, GGML_QLUTATTN_TILE, n_cols, packed->nb[1], packed->nb[2],
@@ -300,7 +344,7 @@ static ggml_tensor * build_pack(ggml_context * ctx, ggml_tensor * rows, ggml_ten
 }
 
 bool llama_kv_cache_mixed::pack(const std::vector<llama_kv_mixed_pack> & packs) {
-    const size_t n_tensors = packs.size() * (1 + layers.size() * 2 * 6);
+    const size_t n_tensors = packs.size() * (1 + layers.size() * 2 * 8);
 
     const ggml_init_params params = {
         /*.mem_size   =*/n_tensors * ggml_tensor_overhead() + ggml_graph_overhead_custom(n_tensors, false),

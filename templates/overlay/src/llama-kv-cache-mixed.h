@@ -18,6 +18,10 @@ struct llama_model;
 // whether a context with these types has a mixed cache
 bool llama_kv_cache_is_mixed(ggml_type type_k, ggml_type type_v);
 
+// The number of channels of a head in a mixed cache: those of the model, padded with zeros to a multiple of 64. Rotation spreads the values
+// over all of them, and they lose less than without the zeros.
+uint32_t llama_kv_cache_mixed_head_size(uint32_t n_embd_head);
+
 // Whether a context can have a mixed cache; logs the reason if not. Enables flash attention where it is set to auto.
 bool llama_kv_cache_mixed_check(const llama_model & model, llama_context_params & params);
 
@@ -80,13 +84,14 @@ class llama_kv_cache_mixed : public llama_memory_i {
 
     // keys or values of a layer
     struct side {
-        ggml_tensor * f16;    // [n_embd, n_f16, n_stream]
-        ggml_tensor * packed; // tiles [TILE, n_tiles*TILE, n_embd/TILE, n_stream], or f16 [n_embd, n_tiles*TILE, n_stream], or null
+        ggml_tensor * f16;    // [n_embd, n_f16, n_stream], n_embd with padded heads
+        ggml_tensor * packed; // tiles [TILE, n_tiles*TILE, n_columns, n_stream], or f16 [n_embd, n_tiles*TILE, n_stream], or null
     };
 
     struct layer {
         uint32_t il;
-        int64_t  head_dim;
+        int64_t  head_dim; // of K, padded, as that of V: see llama_kv_cache_mixed_head_size
+        int64_t  head_dim_v;
         int64_t  n_head_kv;
 
         side k;
@@ -125,6 +130,7 @@ class llama_kv_cache_mixed : public llama_memory_i {
     side new_side(const char * name, uint32_t il, ggml_type type, int64_t n_embd) const;
     void add_layers(const layer_filter_cb & filter, const layer_reuse_cb & reuse);
     void allocate();
+    void set_rotation();
     void start_backend(int n_threads);
     void print_size() const;
 

@@ -113,6 +113,7 @@ void llama_kv_mixed_state::write(const llama_kv_cache_mixed & kv, llama_io_write
     for (const auto & l : kv.layers) {
         out.write_u32(l.il);
         out.write_u32(l.head_dim);
+        out.write_u32(l.head_dim_v);
         out.write_u32(l.n_head_kv);
     }
     for (uint32_t s = first; s <= last; s++) {
@@ -137,7 +138,8 @@ llama_kv_mixed_state::llama_kv_mixed_state(const llama_kv_cache_mixed & kv, llam
     expect(in, "the number of streams", seq_id < 0 ? kv.layout.n_stream : 1);
     for (const auto & l : kv.layers) {
         expect(in, "a layer", l.il);
-        expect(in, "the head size", l.head_dim);
+        expect(in, "the head size of K", l.head_dim);
+        expect(in, "the head size of V", l.head_dim_v);
         expect(in, "the number of heads", l.n_head_kv);
     }
 

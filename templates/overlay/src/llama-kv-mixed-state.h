@@ -4,7 +4,7 @@
 //
 //   magic, version
 //   is_whole, type_k, type_v, rot_k, rot_v, n_layer, n_stream      u32
-//   for each layer: il, head_dim, n_head_kv                         u32
+//   for each layer: il, head_dim, head_dim_v, n_head_kv             u32
 //   for each stream: n_f16, n_tiles                                 u32
 //     for each f16 cell: cell, token; for each tile: tile, GGML_QLUTATTN_TILE tokens
 //     for each layer, K then V: rows of the f16 cells, then tiles

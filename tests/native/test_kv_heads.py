@@ -1,0 +1,109 @@
+"""Heads of every size in the mixed KV cache, of keys other than of values, padded where need be and priced so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import tiny_latent
+import tiny_models
+from kv_helpers import BOUNDS, compile_driver, findings, run
+
+from qlutattn_patch.commands import main
+from qlutattn_patch.workspace import Workspace
+
+pytestmark = [pytest.mark.compiler, pytest.mark.core]
+
+# channels of a head, heads of a layer: whole tiles or not, padded or not, the largest
+SHAPES = [(40, 2), (64, 1), (64, 3), (80, 2), (96, 2), (112, 1), (192, 1), (320, 2), (512, 1), (576, 1), (640, 1)]
+
+
+@pytest.fixture(scope="module")
+def tree() -> Path:
+    """The project's own vendored tree, with the patches in it."""
+    assert main.run(["apply"]) == 0
+    return Workspace.find().tree
+
+
+@pytest.fixture(scope="module")
+def program(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The test program that drives the cache through the C API."""
+    return compile_driver("kv_cache.cpp", tree, tmp_path_factory.mktemp("kv heads"))
+
+
+def model_of(tmp_path: Path, head_dim: int, n_head_kv: int) -> Path:
+    """A Llama-like model with such heads."""
+    shape = tiny_models.Shape(head_dim=head_dim, n_head=2 * n_head_kv, n_head_kv=n_head_kv)
+    return tiny_models.write_model(tmp_path / f"{head_dim}x{n_head_kv}.gguf", shape)
+
+
+@pytest.mark.parametrize("pair", ["k4v4", "k2v2"])
+@pytest.mark.parametrize(("head_dim", "n_head_kv"), SHAPES)
+def test_logits_are_near_those_of_f16(head_dim: int, n_head_kv: int, pair: str, program: Path, tmp_path: Path) -> None:
+    [found] = findings(program, model_of(tmp_path, head_dim, n_head_kv), "logits", pair)
+    assert found["nmse_blind"] > 0.05, "attention does not matter in this model"
+    assert 0 < found["nmse_tail"] < BOUNDS[pair] * found["nmse_blind"]
+
+
+@pytest.mark.parametrize("pair", ["k4v4", "k4", "v4"])
+@pytest.mark.parametrize("head_dim_v", [64, 80, 128])
+def test_values_can_have_other_heads_than_keys(head_dim_v: int, pair: str, program: Path, tmp_path: Path) -> None:
+    [found] = findings(program, tiny_latent.write_latent(tmp_path / "m.gguf", head_dim_v), "logits", pair)
+    assert found["nmse_blind"] > 0.05
+    assert 0 < found["nmse_tail"] < BOUNDS[pair] * found["nmse_blind"]
+
+
+@pytest.mark.parametrize(("head_dim", "n_head_kv"), [(64, 3), (80, 2), (192, 1)])
+def test_padded_rows_survive_saving_and_other_sequences(
+    head_dim: int, n_head_kv: int, program: Path, tmp_path: Path
+) -> None:
+    model = model_of(tmp_path, head_dim, n_head_kv)
+    rows = findings(program, model, "restore", "k4v4", seqs=2)
+    assert [row["worst"] for row in rows] == [0, 0]
+    findings(program, model, "leak", "k4v4", seqs=2)
+    [found] = findings(program, model, "damage", "k4v4", times=40)
+    assert found["refused"] > 200
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("head_dim", "n_head_kv"), [(64, 3), (80, 2), (192, 1)])
+def test_a_long_random_run_keeps_to_upstreams_cache(
+    head_dim: int, n_head_kv: int, program: Path, tmp_path: Path
+) -> None:
+    model = model_of(tmp_path, head_dim, n_head_kv)
+    [found] = findings(program, model, "random", "k4v4", seqs=2, tokens=15000)
+    assert found["nmse"] < BOUNDS["k4v4"]
+    assert found["worst"] < 0.2
+
+
+# the share of the packed part alone: 128 channels instead of 80, half a tile more for three heads of 64, nothing
+@pytest.mark.parametrize(
+    ("head_dim", "n_head_kv", "padding"), [(80, 4, 128 / 80), (64, 3, 256 / 192), (192, 2, 1.0)], ids=str
+)
+def test_padding_is_in_the_printed_size(
+    head_dim: int, n_head_kv: int, padding: float, program: Path, tmp_path: Path
+) -> None:
+    [found] = findings(program, model_of(tmp_path, head_dim, n_head_kv), "memory", "k4v4", ctx=32768)
+    assert found["full_bytes"] == 2 * 2 * 2 * head_dim * n_head_kv * 32768
+    assert found["packed_bytes"] == pytest.approx(found["full_bytes"] * padding * 4.25 / 16)
+
+
+def refusal(program: Path, model: Path, pair: str) -> str:
+    """Why a context is refused."""
+    done = run(program, model, "refuse", pair)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_what_would_not_be_smaller_is_refused_with_the_figure(program: Path, tmp_path: Path) -> None:
+    says = refusal(program, model_of(tmp_path, 80, 2), "k4")
+    figures = re.search(r"a token would take (\d+) bytes instead of (\d+)", says)
+    assert figures, says
+    # two layers of two heads: 128 channels of K with 4.25 bits, as many of V in f16
+    assert [int(one) for one in figures.groups()] == [4 * (68 + 256), 4 * 2 * 160]
+
+
+def test_larger_heads_than_the_kernels_take_are_refused(program: Path, tmp_path: Path) -> None:
+    says = refusal(program, model_of(tmp_path, 704, 1), "k4v4")
+    assert "heads of at most 640 channels: layer 0 has 704 for K and 704 for V" in says
