@@ -12,7 +12,7 @@ from qlutattn_patch.patches.tile_sizes import disagreements
 from qlutattn_patch.patches.untouched import changes
 from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.system.git import Entry, Repository
-from qlutattn_patch.upstream.layout import TABLES, TRAITS_INC
+from qlutattn_patch.upstream.layout import CHECKED, TRAITS_INC
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def _check_tables(scratch: Repository, head: str, tree: str, files: Mapping[str,
 
 
 def _texts(scratch: Repository, tree: str) -> dict[str, str]:
-    """The files of a tree that contain tables."""
-    entries = {path: entry for path, entry in scratch.files(tree).items() if path in (*TABLES, TRAITS_INC)}
+    """The files of a tree whose contents are checked."""
+    entries = {path: entry for path, entry in scratch.files(tree).items() if path in (*CHECKED, TRAITS_INC)}
     blobs = scratch.blobs(entry.blob for entry in entries.values())
     return {path: blobs[entry.blob].decode("utf-8", "replace") for path, entry in entries.items()}
 

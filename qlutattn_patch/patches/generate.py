@@ -23,7 +23,7 @@ from qlutattn_patch.templates.anchors import Placed, Placer
 from qlutattn_patch.templates.formats import Formats, load_formats
 from qlutattn_patch.templates.render import Renderer
 from qlutattn_patch.templates.spec import TEMPLATE_SUFFIX, PatchSpec, Templates, load_templates
-from qlutattn_patch.upstream.layout import TABLES, check_is_llama_cpp
+from qlutattn_patch.upstream.layout import CHECKED, check_is_llama_cpp
 from qlutattn_patch.workspace import Workspace
 
 _OTHER = "use another llama.cpp, or remove that file from templates/hooks"
@@ -112,7 +112,7 @@ def lay_out(formats: Formats, templates: Templates, repository: Repository) -> L
     base = repository.files("HEAD")
     check_is_llama_cpp(base, upstream)
     hooks = [variant for patch in templates.patches for hook in patch.hooks for variant in (hook, *hook.variants)]
-    touched = {hook.file for hook in hooks} | set(TABLES)
+    touched = {hook.file for hook in hooks} | set(CHECKED)
     before = _upstream_texts(repository, {file: base[file] for file in sorted(touched) if file in base})
     texts = dict(before)
     problems = [*collisions(formats, texts), *mismatches(texts)]

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from qlutattn_patch.patches.tables import constants, file_types, rpc_version
-from qlutattn_patch.upstream.layout import CONSTANTS_PY, GGML_C, GGML_CPU_C, GGML_H, LLAMA_H, RPC_H
+from qlutattn_patch.upstream.layout import CONSTANTS_PY, GGML_C, GGML_CPU_C, GGML_H, LLAMA_H, LLAMA_QUANT_CPP, RPC_H
 
 # Files, or prefixes of files, that read or write the bytes of upstream's types.
 QUANTISERS = (
@@ -27,6 +27,10 @@ QUANTISERS = (
     "src/llama-quant",
     "tools/quantize/",
 )
+# What may stand in llama-quant.cpp: the call that refuses packed types before anything is quantised.
+_REFUSAL = re.compile(
+    r'^(?:#include "llama-qlutattn-weights\.h"| *llama_qlutattn_refuse_quantize\(\*params\);)\n', re.MULTILINE
+)
 _TABLE = r"\b{}\[GGML_TYPE_COUNT\]\s*=\s*\{{\n(.*?)\n\}};"
 _ROW = re.compile(r"^    \[(\w+)\]\s*=\s*\{.*?^    \},", re.DOTALL | re.MULTILINE)
 _FUNCTION = r"^size_t ggml_quantize_chunk\(.*?^\}"
@@ -35,7 +39,11 @@ _SIZE = re.compile(r"^    GGMLQuantizationType\.(\w+):[^\n]*", re.MULTILINE)
 
 def changes(before: Mapping[str, str], after: Mapping[str, str], changed: Iterable[str]) -> list[str]:
     """The changes of upstream's own types; `changed` are the upstream files that the patches touch."""
-    found = [f"{file} implements upstream's types, so no patch may change it" for file in changed if _quantises(file)]
+    found = [
+        f"{file} implements upstream's types, so no patch may change it"
+        for file in changed
+        if file.startswith(QUANTISERS) and not (file == LLAMA_QUANT_CPP and _only_refuses(before, after))
+    ]
     now = digests(after)
     for name, digest in digests(before).items():
         if now.get(name) != digest:
@@ -61,8 +69,9 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _quantises(file: str) -> bool:
-    return file.startswith(QUANTISERS)
+def _only_refuses(before: Mapping[str, str], after: Mapping[str, str]) -> bool:
+    """Whether llama-quant.cpp is upstream's, but for the call that refuses packed types."""
+    return LLAMA_QUANT_CPP in before and _REFUSAL.sub("", after[LLAMA_QUANT_CPP]) == before[LLAMA_QUANT_CPP]
 
 
 def _file_type_changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:

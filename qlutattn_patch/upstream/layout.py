@@ -13,9 +13,10 @@ LLAMA_H = "include/llama.h"
 RPC_H = "ggml/include/ggml-rpc.h"
 CONSTANTS_PY = "gguf-py/gguf/constants.py"
 TRAITS_INC = "ggml/src/ggml-qlutattn-traits.inc"
+LLAMA_QUANT_CPP = "src/llama-quant.cpp"
 LANDMARKS = ("CMakeLists.txt", GGML_H, GGML_C)
-# The files whose tables are read; only the landmarks must be there.
-TABLES = (GGML_H, GGML_C, GGML_CPU_C, RPC_H, LLAMA_H, CONSTANTS_PY)
+# The files that are read to check what patches change; only the landmarks must be there.
+CHECKED = (GGML_H, GGML_C, GGML_CPU_C, RPC_H, LLAMA_H, CONSTANTS_PY, LLAMA_QUANT_CPP)
 
 
 def check_is_llama_cpp(files: Collection[str], what: str) -> None:

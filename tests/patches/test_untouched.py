@@ -17,7 +17,7 @@ from qlutattn_patch.system.git import Repository
 from qlutattn_patch.templates.formats import load_formats
 from qlutattn_patch.templates.spec import load_templates
 from qlutattn_patch.tree.worktree import apply
-from qlutattn_patch.upstream.layout import CONSTANTS_PY, GGML_C, GGML_CPU_C, GGML_H, LLAMA_H, RPC_H
+from qlutattn_patch.upstream.layout import CONSTANTS_PY, GGML_C, GGML_CPU_C, GGML_H, LLAMA_H, LLAMA_QUANT_CPP, RPC_H
 from qlutattn_patch.workspace import Workspace
 
 WORKSPACE = Workspace(ROOT, ROOT / "vendor" / "llama.cpp")
@@ -105,6 +105,19 @@ def test_another_op_with_another_protocol_is_fine() -> None:
 def test_a_patch_of_a_quantiser_is_told(file: str) -> None:
     (found,) = changes(TEXTS, TEXTS, [GGML_C, file])
     assert found.startswith(f"{file} implements upstream's types")
+
+
+QUANT = "uint32_t llama_model_quantize() {\n    try {\n        quantize();\n    }\n}\n"
+CALL = "        llama_qlutattn_refuse_quantize(*params);\n"
+
+
+def test_only_the_refusal_may_be_added_to_a_quantiser() -> None:
+    before = {**TEXTS, LLAMA_QUANT_CPP: QUANT}
+    refuses = '#include "llama-qlutattn-weights.h"\n' + QUANT.replace("        quantize", f"{CALL}        quantize")
+    assert changes(before, {**TEXTS, LLAMA_QUANT_CPP: refuses}, [LLAMA_QUANT_CPP]) == []
+    for more in ("quantise_otherwise();\n", "// a comment\n"):
+        (found,) = changes(before, {**TEXTS, LLAMA_QUANT_CPP: refuses + more}, [LLAMA_QUANT_CPP])
+        assert "implements upstream's types" in found
 
 
 HOOK = """
