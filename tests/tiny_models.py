@@ -111,8 +111,11 @@ def add_tokenizer(writer: gguf.GGUFWriter) -> int:
     return len(pieces) + len(special)
 
 
-def write_model(path: Path, shape: Shape | None = None, seed: int = 0) -> Path:
-    """Write a model of this shape; the same seed gives the same bytes."""
+def write_model(path: Path, shape: Shape | None = None, seed: int = 0, blur: float = 0) -> Path:
+    """Write a model of this shape; the same seed gives the same bytes.
+
+    A blurred model, whose weights are off by a part of their spread, mostly says what the model says: a draft model.
+    """
     shape = shape or Shape()
     if shape.arch not in ARCHITECTURES:
         raise ValueError(f"the architectures are {', '.join(ARCHITECTURES)}, not {shape.arch}")
@@ -131,7 +134,7 @@ def write_model(path: Path, shape: Shape | None = None, seed: int = 0) -> Path:
     writer.add_layer_norm_rms_eps(1e-6)
     add_extras(writer, shape)
     n_vocab = add_tokenizer(writer)
-    add_weights(writer, shape, n_vocab, np.random.default_rng(seed))
+    add_weights(Drawer(writer, np.random.default_rng(seed), blur), shape, n_vocab)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -162,13 +165,16 @@ def add_extras(writer: gguf.GGUFWriter, shape: Shape) -> None:
 class Drawer:
     """Draws the weights of a model and gives them to its writer."""
 
-    def __init__(self, writer: gguf.GGUFWriter, rng: np.random.Generator) -> None:
+    def __init__(self, writer: gguf.GGUFWriter, rng: np.random.Generator, blur: float = 0) -> None:
         self.writer = writer
         self.rng = rng
+        self.blur = blur
+        self.noise = np.random.default_rng(1)
         self.drawn: dict[str, npt.NDArray[np.float32]] = {}
 
     def matrix(self, name: str, n_out: int, n_in: int, gain: float = 1.0) -> None:
         data: npt.NDArray[np.float32] = self.rng.standard_normal((n_out, n_in), dtype=np.float32)
+        data += np.float32(self.blur) * self.noise.standard_normal((n_out, n_in), dtype=np.float32)
         self.add(f"{name}.weight", data * np.float32(gain / np.sqrt(n_in)))
 
     def norm(self, name: str, size: int, gain: float = 1.0) -> None:
@@ -182,10 +188,8 @@ class Drawer:
         self.writer.add_tensor(name, data)
 
 
-def add_weights(writer: gguf.GGUFWriter, shape: Shape, n_vocab: int, rng: np.random.Generator) -> None:
+def add_weights(draw: Drawer, shape: Shape, n_vocab: int) -> None:
     """Draw the weights."""
-
-    draw = Drawer(writer, rng)
     matrix, norm = draw.matrix, draw.norm
     q_size, kv_size = shape.n_head * shape.head_dim, shape.n_head_kv * shape.head_dim
     # q . k / sqrt(head_dim) has this standard deviation

@@ -25,6 +25,7 @@ static int option(const char * name, int otherwise) {
 }
 
 static std::string log_errors;
+static std::string log_warnings;
 static std::string log_size; // the line about the size of the cache
 
 static void on_log(enum ggml_log_level level, const char * text, void *) {
@@ -32,6 +33,9 @@ static void on_log(enum ggml_log_level level, const char * text, void *) {
     last                            = level == GGML_LOG_LEVEL_CONT ? last : level;
     if (last == GGML_LOG_LEVEL_ERROR) {
         log_errors += text;
+    }
+    if (last == GGML_LOG_LEVEL_WARN) {
+        log_warnings += text;
     }
     if (strstr(text, "packed part")) {
         log_size = text;

@@ -133,7 +133,7 @@ static bool can_share(const llama_model & model, const llama_context_params & pa
 }
 
 static bool use_f16(llama_context_params & params, const std::string & why) {
-    LLAMA_LOG_WARN("%s: the cache of this context is f16: %s\n", __func__, why.c_str());
+    LLAMA_LOG_WARN("llama_kv_cache_mixed_check: the cache of this context is f16: %s\n", why.c_str());
     params.type_k = GGML_TYPE_F16;
     params.type_v = GGML_TYPE_F16;
     return true;
