@@ -98,6 +98,7 @@ PRESETS = {
             {**_PATCHED, **_instruction_sets("SSE42", "AVX", "AVX2", "BMI2", "FMA", "F16C")},
             machine="x86_64",
         ),
+        Preset("profile", "as native, with the graph profiler (qlutattn profile)", {**_PATCHED, "GGML_GRAPH_PROFILER": "ON"}),
         _sanitizer("asan", "AddressSanitizer and UndefinedBehaviorSanitizer", "address,undefined"),
         _sanitizer("tsan", "ThreadSanitizer", "thread"),
         # Traced comparisons take most of the time, and no input is compared with magic numbers.
