@@ -10,6 +10,7 @@ from pathlib import Path
 from qlutattn_patch.system.errors import ExpectedError
 
 DEFAULT_TARGET = "align_attn"
+PROFILE = "profile"
 ARM64_SYSROOT = Path("/usr/aarch64-linux-gnu")
 ARM64_TRIPLE = "aarch64-linux-gnu"
 ARM64_TOOLCHAIN_FILE = Path(__file__).resolve().parent / "data" / f"{ARM64_TRIPLE}.cmake"
@@ -98,7 +99,7 @@ PRESETS = {
             {**_PATCHED, **_instruction_sets("SSE42", "AVX", "AVX2", "BMI2", "FMA", "F16C")},
             machine="x86_64",
         ),
-        Preset("profile", "as native, with the graph profiler (qlutattn profile)", {**_PATCHED, "GGML_GRAPH_PROFILER": "ON"}),
+        Preset(PROFILE, "as native, with the graph profiler", {**_PATCHED, "GGML_GRAPH_PROFILER": "ON"}),
         _sanitizer("asan", "AddressSanitizer and UndefinedBehaviorSanitizer", "address,undefined"),
         _sanitizer("tsan", "ThreadSanitizer", "thread"),
         # Traced comparisons take most of the time, and no input is compared with magic numbers.

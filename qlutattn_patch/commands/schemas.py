@@ -18,7 +18,7 @@ from qlutattn_patch.commands.documents import (
     VendorDocument,
 )
 from qlutattn_patch.export.export import Exported
-from qlutattn_patch.measure.documents import BenchDocument, EvalDocument
+from qlutattn_patch.measure.documents import BenchDocument, EvalDocument, ProfileDocument
 from qlutattn_patch.proof.documents import AlignDocument
 from qlutattn_patch.workflow.documents import BisectDocument, MatrixDocument, RebaseDocument, StatusDocument
 
@@ -33,6 +33,7 @@ DOCUMENTS: dict[str, type[msgspec.Struct]] = {
     "export": Exported,
     "generate": GenerateDocument,
     "matrix": MatrixDocument,
+    "profile": ProfileDocument,
     "rebase": RebaseDocument,
     "revert": RevertDocument,
     "run": AlignDocument,
@@ -41,7 +42,7 @@ DOCUMENTS: dict[str, type[msgspec.Struct]] = {
     "vendor": VendorDocument,
 }
 _WIDTH = 100
-_MAY_FAIL = ("align", "doctor", "export", "generate", "matrix", "run")
+_MAY_FAIL = ("align", "doctor", "export", "generate", "matrix", "profile", "run")
 
 
 def files(root: Path) -> dict[Path, bytes]:

@@ -1,10 +1,10 @@
-"""bench_attn's results file, and the JSON documents of bench and eval."""
+"""bench_attn's results file, the sums in a trace, and the JSON documents of bench, eval and profile."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from qlutattn_patch.building.origin import Provenance
 from qlutattn_patch.system.records import Number, Record, Versioned, doc
@@ -113,3 +113,80 @@ class EvalDocument(Versioned, frozen=True):
     chunks: Annotated[int, doc("contexts read")]
     tokens: Annotated[int, doc("tokens judged")]
     rows: list[EvalRow]
+
+
+class TracedRow(Record, frozen=True, kw_only=True):
+    """An operation or a layer, as the profiler sums it up."""
+
+    name: Annotated[str, doc("the operation with its types, or the number of the layer")]
+    calls: Annotated[int, doc("nodes computed")]
+    ms: Annotated[Number, doc("from a node's begin until all threads have passed the barrier behind it")]
+    busy_ms: Annotated[Number, doc("of that, until the first thread has ended the node")]
+    bytes: Annotated[int, doc("bytes that the nodes read and write")]
+    flops: Annotated[int, doc("operations of matrix products and attention")]
+    wait: Annotated[Number, doc("fraction of the time of all threads that they wait at the barrier")]
+
+
+class Graphs(Record, frozen=True, kw_only=True):
+    """The graphs of a kind."""
+
+    kind: Annotated[
+        Literal["decode", "small batch", "prefill", "other"],
+        doc("decode: one token; small batch: up to 32; prefill: more; other: neither matrix product nor attention"),
+    ]
+    graphs: Annotated[int, doc("graphs computed")]
+    tokens: Annotated[int, doc("tokens in them")]
+    threads: Annotated[int, doc("threads of the graph with most")]
+    ms: Annotated[Number, doc("the time of the graphs")]
+
+
+class TracedSection(Graphs, frozen=True, kw_only=True):
+    """The graphs of a kind, as the profiler sums them up."""
+
+    operations: list[TracedRow]
+    layers: list[TracedRow]
+
+
+class TracedSums(Versioned, frozen=True, kw_only=True):
+    """The sums that stand beside the events in a trace."""
+
+    clock: str
+    wall_ms: Number
+    events: int
+    dropped: int
+    sections: list[TracedSection]
+
+
+class Trace(Struct, frozen=True):
+    """A trace, of which only the sums are read."""
+
+    profile: TracedSums
+
+
+class ProfileRow(TracedRow, frozen=True, kw_only=True):
+    """An operation or a layer with its rates."""
+
+    share: Annotated[Number, doc("of the time of the graphs")]
+    gbps: Annotated[Number | None, doc("10⁹ bytes per second; null: no bytes are counted")]
+    gflops: Annotated[Number | None, doc("10⁹ operations per second; null: none are counted")]
+
+
+class ProfileSection(Graphs, frozen=True, kw_only=True):
+    """The graphs of a kind, with what of their time is in nodes and waits."""
+
+    covered: Annotated[Number, doc("fraction of the time of the graphs that is in nodes and waits")]
+    operations: list[ProfileRow]
+    layers: list[ProfileRow]
+
+
+class ProfileDocument(Versioned, frozen=True):
+    """Where the time of a tool's graphs goes."""
+
+    argv: Annotated[list[str], doc("the tool and its arguments")]
+    status: Annotated[int, doc("its exit status; negative: the signal that ended it")]
+    trace: Annotated[str, doc("the trace in the Trace Event Format")]
+    clock: Annotated[str, doc("the clock of the trace")]
+    wall_ms: Annotated[Number, doc("from the begin of the first graph to the end of the last")]
+    events: Annotated[int, doc("nodes that threads have computed")]
+    dropped: Annotated[int, doc("of these, those that are in the sums only")]
+    sections: list[ProfileSection]

@@ -1,4 +1,4 @@
-"""Plots of a bench and of an evaluation with matplotlib, an optional dependency."""
+"""Plots of a bench, of an evaluation and of a profile with matplotlib, an optional dependency."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from qlutattn_patch.measure import bench, evaluate
-from qlutattn_patch.measure.documents import BenchRow
+from qlutattn_patch.measure import bench, evaluate, profile
+from qlutattn_patch.measure.documents import BenchRow, ProfileSection
 from qlutattn_patch.system.errors import ExpectedError
 
 SUFFIXES = (".svg", ".png")
 _UPSTREAM = {"linestyle": "--"}
+_MOST_BARS = 10
 
 
 def check(path: Path) -> None:
@@ -92,6 +93,46 @@ def _label_evaluation_axes(axes: Any, result: evaluate.Result) -> None:
     axes.set_ylabel("mean KL divergence from f16")
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
+
+
+def plot_profile(result: profile.Result, path: Path) -> None:
+    """Write the plot as SVG or PNG, by suffix: two panels for each kind of graph, its operations and its layers.
+
+    A bar is the time per token (per graph where there are no tokens), of which the pale end is waiting.
+    """
+    figure = _new_figure(11, 3.6 * len(result.sections))
+    figure.suptitle(" ".join(result.argv), fontsize="medium")
+    panels = figure.subplots(len(result.sections), 2, squeeze=False)
+    for section, (operations, layers) in zip(result.sections, panels, strict=True):
+        count, per = (section.tokens, "token") if section.tokens else (section.graphs, "graph")
+        title = f"{section.kind}, {section.threads} thread(s): {section.ms / count:.3f} ms per {per}"
+        _draw_parts(operations, _parts(section, count), title, f"ms per {per}")
+        rows = [(row.name, row.ms / count, row.wait) for row in section.layers]
+        _draw_parts(layers, rows, "layers", f"ms per {per}")
+    _save(figure, path)
+
+
+def _parts(section: ProfileSection, count: int) -> list[tuple[str, float, float]]:
+    """The operations that take longest with their times and waits, the others as one, and what is outside of nodes."""
+    rows = [(row.name, row.ms / count, row.wait) for row in section.operations]
+    parts, rest = rows[:_MOST_BARS], rows[_MOST_BARS:]
+    if rest:
+        time = sum(ms for _, ms, _ in rest)
+        parts.append(("others", time, sum(ms * wait for _, ms, wait in rest) / time if time else 0.0))
+    outside = section.ms / count - sum(ms for _, ms, _ in rows)
+    return [*parts, ("start and end", max(outside, 0.0), 0.0)]
+
+
+def _draw_parts(axes: Any, parts: list[tuple[str, float, float]], title: str, unit: str) -> None:
+    names = [name for name, _, _ in parts]
+    busy = [ms * (1 - wait) for _, ms, wait in parts]
+    axes.barh(names, busy, color="C0")
+    axes.barh(names, [ms * wait for _, ms, wait in parts], left=busy, color="C0", alpha=0.3)
+    axes.invert_yaxis()
+    axes.set_title(title, fontsize="medium")
+    axes.set_xlabel(f"{unit}; pale: waiting at barriers")
+    axes.tick_params(axis="y", labelsize="small")
+    axes.grid(axis="x", alpha=0.3)
 
 
 def _new_figure(width: float, height: float) -> Any:

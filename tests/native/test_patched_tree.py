@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from qlutattn_patch.building import toolchain
+from qlutattn_patch.system import digests
 from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.workspace import Workspace
 
@@ -137,6 +138,32 @@ def test_stock_operations_are_bit_identical(stock: str, patched: Path, tmp_path:
                 line,
             )
     assert not list((tmp_path / "OFF").rglob("*align*.o"))
+
+
+def objects(folder: Path) -> dict[str, str]:
+    """The digest of each object file of a build."""
+    return {path.relative_to(folder).as_posix(): digests.of_file(path) for path in folder.rglob("*.o")}
+
+
+def test_without_the_graph_profiler_no_object_code_differs(workspace: Workspace, tmp_path: Path) -> None:
+    """Not even where an assertion names its line; with it, only that of the threads' loop does."""
+    tree = clone(workspace, tmp_path / "llama.cpp")
+    patches = series(workspace)
+    at = [patch.stem for patch in patches].index("graph-profiler")
+    run("git", "am", "-q", *patches[:at], cwd=tree)
+    (tree / "README.md").write_text("changed", encoding="utf-8")  # that it is so is compiled in, as is the commit
+    build(tree, tmp_path / "build", ["ggml"], SMALL)
+    before = objects(tmp_path / "build")
+    assert len(before) > 30
+    run("git", "apply", patches[at], cwd=tree)
+    build(tree, tmp_path / "build", ["ggml"], SMALL)
+    assert objects(tmp_path / "build") == before
+    build(tree, tmp_path / "build", ["ggml"], [*SMALL, "-DGGML_GRAPH_PROFILER=ON"])
+    profiled = objects(tmp_path / "build")
+    assert [name for name in before if profiled[name] != before[name]] == [
+        "ggml/src/CMakeFiles/ggml-cpu.dir/ggml-cpu/ggml-cpu.c.o"
+    ]
+    assert {Path(name).parent.name for name in profiled.keys() - before.keys()} == {"profiler"}
 
 
 QUANTS = "ggml/src/ggml-quants.c"

@@ -81,12 +81,19 @@ struct own_lane {
 
 thread_local own_lane mine;
 
-// GGML_ABORT in a node: outside of a graph something else may be broken, such as the heap.
+// GGML_ABORT in a node: outside of a graph something else may be broken, such as the heap. Threads may fail in the same node: the first
+// one writes, and the others wait for the end.
 void write_and_abort(int number) {
-    signal(number, former_handler);
-    if (mine.lane && mine.lane->is_computing) {
+    static std::atomic<bool> is_writing{ false };
+    static thread_local bool is_writer = false;
+    if (!is_writer && mine.lane && mine.lane->is_computing) {
+        while (is_writing.exchange(true)) {
+            std::this_thread::sleep_for(PATIENCE);
+        }
+        is_writer = true;
         the_profiler->write(true);
     }
+    signal(number, former_handler);
     if (former_handler != SIG_DFL && former_handler != SIG_IGN) {
         former_handler(number);
     }
@@ -123,20 +130,21 @@ graph_profile_lane * get_lane(profiler & p, int ith, int n_threads) {
     return mine.lane;
 }
 
-// Before the nodes, so that recording them allocates nothing and drops nothing.
+// Before the nodes, so that recording them allocates nothing and drops nothing. Half of what is there goes, or more if it must.
 void make_room(graph_profile_lane & lane, size_t n_nodes) {
-    if (lane.events.size() + n_nodes < lane.events.capacity()) {
+    const size_t n_needed = lane.events.size() + n_nodes + 1; // one is being written
+    if (n_needed <= lane.events.capacity()) {
         return;
     }
     const std::lock_guard<std::mutex> lock(lane.mutex);
-    const size_t                      n = std::max(lane.events.size() / 2, lane.events.size() - std::min(lane.events.size(), n_nodes));
-    for (size_t i = 0; i < n; ++i) {
+    const size_t                      n_gone = std::min(lane.events.size(), std::max(lane.events.size() / 2, n_needed - lane.events.capacity()));
+    for (size_t i = 0; i < n_gone; ++i) {
         lane.totals.add(lane.events.at(0));
         lane.events.drop();
     }
-    lane.n_dropped += n;
-    if (lane.events.size() + n_nodes >= lane.events.capacity()) {
-        lane.events.grow(2 * (lane.events.size() + n_nodes));
+    lane.n_dropped += n_gone;
+    if (n_needed - n_gone > lane.events.capacity()) {
+        lane.events.grow(n_needed - n_gone);
     }
 }
 

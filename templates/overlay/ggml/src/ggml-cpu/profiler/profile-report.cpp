@@ -147,7 +147,7 @@ void write_profile(const std::string & path, const profile_lanes & lanes, const 
         fprintf(stderr, "GGML_PROFILE: the profile could not be written to '%s': %s.\n", path.c_str(), strerror(errno));
         return;
     }
-    fprintf(stderr, "GGML_PROFILE: %llu nodes of %zu threads are in %s", (unsigned long long) report.n_events, lanes.size(), path.c_str());
+    fprintf(stderr, "GGML_PROFILE: %llu nodes of %zu thread(s) are in %s", (unsigned long long) report.n_events, lanes.size(), path.c_str());
     if (report.n_dropped > 0 && ends_in(path, ".json")) {
         fprintf(stderr, ", the oldest %llu only in the sums", (unsigned long long) report.n_dropped);
     }

@@ -34,7 +34,9 @@ static void write_rows(FILE * file, const profile_report & report, const profile
     for (const profile_row & row : rows) {
         write_row(file, report, section, row);
     }
-    write_row(file, report, section, { "all", section.all });
+    const uint64_t outside = section.graphs.time > section.all.time ? section.graphs.time - section.all.time : 0;
+    fprintf(file, "%-44s %9s %11.3f %6.1f%%\n", "(start and end of graphs)", "", report.ms(outside),
+            100 * ratio((double) outside, (double) section.graphs.time));
 }
 
 void write_table(FILE * file, const profile_report & report) {
@@ -49,12 +51,12 @@ void write_table(FILE * file, const profile_report & report) {
     for (const profile_section & section : report.sections) {
         const graph_sums & graphs = section.graphs;
         const double       ms     = report.ms(graphs.time);
-        fprintf(file, "\n%s: %llu graphs of %llu tokens on %llu threads, %.3f ms", section.name, (unsigned long long) graphs.graphs,
+        fprintf(file, "\n%s: %llu graph(s) of %llu token(s) on %llu thread(s), %.3f ms", section.name, (unsigned long long) graphs.graphs,
                 (unsigned long long) graphs.tokens, (unsigned long long) graphs.threads, ms);
         if (graphs.tokens > 0) {
             fprintf(file, ", %.3f ms per token", ms / (double) graphs.tokens);
         }
-        fprintf(file, "; %.1f %% of it in nodes and at barriers\n", 100 * ratio((double) section.all.time, (double) graphs.time));
+        fprintf(file, "\n");
         write_rows(file, report, section, "operation", section.operations);
         write_rows(file, report, section, "layer", section.layers);
     }

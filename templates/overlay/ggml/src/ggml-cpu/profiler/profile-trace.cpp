@@ -64,7 +64,7 @@ class trace_writer {
         write_slice(operation.c_str(), "node", lane, event.begin, event.end, floor);
         fprintf(file, ",\"args\":{\"name\":");
         write_text(event.name);
-        fprintf(file, ",\"node\":%d", event.node);
+        fprintf(file, ",\"node\":%d,\"ith\":%d", event.node, event.ith);
         write_shape("shape", event.ne[0]);
         write_shape("src0", event.ne[1]);
         write_shape("src1", event.ne[2]);
