@@ -3,6 +3,7 @@
 //   kv_cache MODEL SCENARIO K V [key=value ...]
 
 #include "kv_driver.h"
+#include "kv_churn.h"
 #include "kv_images.h"
 
 #include "ggml-backend.h"
@@ -425,6 +426,8 @@ int main(int argc, char ** argv) {
         { "memory",    scenario_memory    },
         { "images",    scenario_images    },
         { "noncausal", scenario_noncausal },
+        { "churn",     scenario_churn     },
+        { "cuts",      scenario_cuts      },
     };
     check(scenarios.count(scenario), "no scenario " + scenario);
     scenarios.at(scenario)(model.get(), k, v);

@@ -1,6 +1,6 @@
 // The bookkeeping of the mixed KV cache against a plain list of tokens, for thousands of random calls. Needs no library.
 
-#include "llama-kv-mixed-cells.h"
+#include "llama-kv-mixed-planner.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -106,8 +106,9 @@ struct simulation {
     oracle                             expected;
     std::mt19937                       rng;
 
-    int n_packs = 0;
-    int n_full  = 0;
+    int n_packs   = 0;
+    int n_repacks = 0;
+    int n_full    = 0;
 
     simulation(uint32_t seed, bool unified, uint32_t n_seq, uint32_t n_sink, uint32_t n_window, uint32_t n_ubatch) :
         unified(unified),
@@ -119,8 +120,7 @@ struct simulation {
         streams(layout.n_stream),
         rng(seed) {
         for (auto & s : streams) {
-            s.f16.resize(layout.n_f16);
-            s.packed.resize(layout.n_tiles * GGML_QLUTATTN_TILE);
+            s.resize(layout);
         }
         expected.streams.resize(layout.n_stream);
     }
@@ -137,26 +137,27 @@ struct simulation {
 
     bool may_be_packed(int st, const token & t) const { return t.first >= (int) n_sink && age(expected, st, t) >= (int) n_window; }
 
-    bool plan(int seq_id, std::vector<planned> & plans);
-    void check_full(int seq_id, const std::vector<planned> & plans);
-    void apply_pack(int st, const llama_kv_mixed_pack & pack, bool is_tight);
-    void apply(int seq_id, const planned & p);
-    void check_old_tokens_are_packed(int st) const;
-    void remove(int seq_id);
-    void copy(int seq_id);
-    void keep(int seq_id);
-    void clear(int seq_id);
-    void check_tokens(int step) const;
-    void step(int step);
+    uint32_t plan(int seq_id, std::vector<planned> & plans);
+    void     check_full(int seq_id, const std::vector<planned> & plans, uint32_t n_refused);
+    void     check_pack(int st, const llama_kv_mixed_pack & pack, bool is_tight) const;
+    void     apply_packs(int st, const std::vector<llama_kv_mixed_pack> & packs, bool is_tight);
+    void     apply(int seq_id, const planned & p);
+    void     check_old_tokens_are_packed(int st) const;
+    void     remove(int seq_id);
+    void     perforate(int seq_id);
+    void     copy(int seq_id);
+    void     keep(int seq_id);
+    void     clear(int seq_id);
+    void     check_tokens(int step) const;
+    void     step(int step);
 };
 
-// a batch of up to three ubatches, planned at once
-bool simulation::plan(int seq_id, std::vector<planned> & plans) {
+// a batch of up to three ubatches, planned at once; the size of the one that does not fit, or 0
+uint32_t simulation::plan(int seq_id, std::vector<planned> & plans) {
     const int              st = stream_of(seq_id);
     llama_kv_mixed_planner planner(layout, streams);
-    int                    pos  = expected.pos_max(st, seq_id) + 1;
-    bool                   fits = true;
-    for (uint32_t u = 0; u < 1 + rng() % 3 && fits; u++) {
+    int                    pos = expected.pos_max(st, seq_id) + 1;
+    for (uint32_t u = 0; u < 1 + rng() % 3; u++) {
         planned        p;
         const uint32_t n = 1 + (rng() % 3 ? rng() % 16 : rng() % n_ubatch);
         for (uint32_t i = 0; i < n; i++) {
@@ -165,32 +166,49 @@ bool simulation::plan(int seq_id, std::vector<planned> & plans) {
         llama_seq_id                id = seq_id;
         std::vector<llama_seq_id *> ids(n, &id);
         std::vector<int32_t>        n_ids(n, 1);
-        fits = planner.add(st, n, p.pos.data(), n_ids.data(), ids.data(), p.packs, p.idxs);
-        if (fits) {
-            plans.push_back(p);
+        if (!planner.add(st, n, p.pos.data(), n_ids.data(), ids.data(), p.packs, p.idxs)) {
+            return n;
         }
+        plans.push_back(p);
     }
-    return fits;
+    return 0;
 }
 
-// a batch that did not fit must have a reason; then the sequence is removed
-void simulation::check_full(int seq_id, const std::vector<planned> & plans) {
+// cut a sequence in many places: most tiles keep some of their tokens
+void simulation::perforate(int seq_id) {
+    const int st  = stream_of(seq_id);
+    const int end = expected.pos_max(st, seq_id) + 1;
+    for (int p0 = rng() % 60; p0 < end; p0 += 40 + rng() % 150) {
+        const int p1 = p0 + 1 + rng() % 40;
+        streams[st].seq_rm(seq_id, p0, p1);
+        expected.seq_rm(st, seq_id, p0, p1);
+    }
+}
+
+// a batch that did not fit has more tokens than there is room for; then the sequence is removed, or cut
+void simulation::check_full(int seq_id, const std::vector<planned> & plans, uint32_t n_refused) {
     const int st        = stream_of(seq_id);
     size_t    n_planned = 0;
     for (const auto & p : plans) {
         n_planned += p.pos.size();
     }
-    check(!has_free_tile(st) || !plans.empty() || expected.streams[st].size() + n_planned + n_ubatch > n_cells, "no room, though there is some");
+    check(expected.streams[st].size() + n_planned + n_refused > n_cells, "no room, though there is some");
     n_full++;
-    streams[st].seq_rm(seq_id, 0, ALL);
-    expected.seq_rm(st, seq_id, 0, ALL);
+    if (rng() % 4) {
+        perforate(seq_id);
+    } else {
+        streams[st].seq_rm(seq_id, 0, ALL);
+        expected.seq_rm(st, seq_id, 0, ALL);
+    }
 }
 
-void simulation::apply_pack(int st, const llama_kv_mixed_pack & pack, bool is_tight) {
-    auto & stream = streams[st];
-    check(pack.stream == (uint32_t) st && stream.tile_is_free(pack.tile), "a tile that is not free");
-    const auto before = tokens_of(stream.f16).size();
-    for (uint32_t cell : pack.cells) {
+// a pack takes f16 tokens that may leave, and whole tiles that are not full
+void simulation::check_pack(int st, const llama_kv_mixed_pack & pack, bool is_tight) const {
+    const auto & stream = streams[st];
+    check(pack.stream == (uint32_t) st && pack.tile < layout.n_tiles, "a tile that is not there");
+    check(!pack.f16.empty() || !pack.packed.empty(), "a pack of nothing");
+    check(pack.f16.size() + pack.packed.size() <= GGML_QLUTATTN_TILE, "too many tokens for a tile");
+    for (uint32_t cell : pack.f16) {
         check(!stream.f16.is_empty(cell), "an empty cell is packed");
         token t = { stream.f16.pos_get(cell), {} };
         for (uint32_t s = 0; s < n_seq; s++) {
@@ -203,9 +221,39 @@ void simulation::apply_pack(int st, const llama_kv_mixed_pack & pack, bool is_ti
             check(age(expected, st, t) >= (int) n_window, "a token of the window is packed");
         }
     }
-    stream.pack(pack);
-    check(tokens_of(stream.f16).size() + GGML_QLUTATTN_TILE == before, "a tile has a cell twice");
-    n_packs++;
+    for (uint32_t cell : pack.packed) {
+        check(!stream.packed.is_empty(cell), "an empty packed cell is packed");
+    }
+}
+
+void simulation::apply_packs(int st, const std::vector<llama_kv_mixed_pack> & packs, bool is_tight) {
+    auto &             stream = streams[st];
+    std::set<uint32_t> targets;
+    std::set<uint32_t> sources; // tiles
+    std::set<uint32_t> taken;   // packed cells
+    size_t             n_f16 = 0;
+    for (const auto & pack : packs) {
+        check_pack(st, pack, is_tight);
+        check(targets.insert(pack.tile).second, "a tile is filled twice");
+        n_f16 += pack.f16.size();
+        for (uint32_t cell : pack.packed) {
+            check(taken.insert(cell).second, "a packed cell is taken twice");
+            sources.insert(cell / GGML_QLUTATTN_TILE);
+        }
+        n_packs += pack.packed.empty();
+        n_repacks += !pack.packed.empty();
+    }
+    for (uint32_t tile : sources) {
+        for (uint32_t i = tile * GGML_QLUTATTN_TILE; i < (tile + 1) * GGML_QLUTATTN_TILE; i++) {
+            check(stream.packed.is_empty(i) || taken.count(i), "a tile is given up by halves");
+        }
+    }
+    for (uint32_t tile : targets) {
+        check(stream.tile_is_free(tile) || sources.count(tile), "a tile that is not free");
+    }
+    const auto before = tokens_of(stream.f16).size();
+    stream.pack(packs, st);
+    check(tokens_of(stream.f16).size() + n_f16 == before, "a tile has a cell twice");
 }
 
 // no full tile of one sequence's own tokens is left outside of the window
@@ -222,9 +270,7 @@ void simulation::check_old_tokens_are_packed(int st) const {
 void simulation::apply(int seq_id, const planned & p) {
     const int  st       = stream_of(seq_id);
     const bool is_tight = expected.streams[st].size() + n_ubatch > layout.n_f16; // then the window may shrink
-    for (const auto & pack : p.packs) {
-        apply_pack(st, pack, is_tight);
-    }
+    apply_packs(st, p.packs, is_tight);
     check_old_tokens_are_packed(st);
     check(p.idxs.size() == p.pos.size(), "a token without a cell");
     for (size_t i = 0; i < p.idxs.size(); i++) {
@@ -238,8 +284,8 @@ void simulation::apply(int seq_id, const planned & p) {
 void simulation::remove(int seq_id) {
     const int st  = stream_of(seq_id);
     const int end = expected.pos_max(st, seq_id) + 1;
-    const int p0  = rng() % 2 ? std::max<int>(0, end - rng() % 300) : rng() % end;
-    const int p1  = rng() % 2 ? ALL : p0 + 1 + rng() % 200;
+    const int p0  = rng() % 4 ? std::max<int>(0, end - rng() % 300) : rng() % end;
+    const int p1  = rng() % 4 == 0 ? ALL : p0 + 1 + rng() % 100;
     const int id  = rng() % 20 ? seq_id : -1;
     streams[st].seq_rm(id, p0, p1);
     expected.seq_rm(st, id, p0, p1);
@@ -305,8 +351,8 @@ void simulation::step(int step) {
     const int what   = rng() % 100;
     if (what < 70) {
         std::vector<planned> plans;
-        if (!plan(seq_id, plans)) {
-            check_full(seq_id, plans);
+        if (const uint32_t n_refused = plan(seq_id, plans)) {
+            check_full(seq_id, plans, n_refused);
             return;
         }
         for (const auto & p : plans) {
@@ -316,6 +362,8 @@ void simulation::step(int step) {
         remove(seq_id);
     } else if (what < 92 && n_seq > 1) {
         copy(seq_id);
+    } else if (what < 94 && end > 0) {
+        perforate(seq_id);
     } else if (what == 98) {
         keep(seq_id);
     } else if (what == 99) {
@@ -329,8 +377,8 @@ static void run(uint32_t seed, bool unified, uint32_t n_seq, uint32_t n_sink, ui
     for (int i = 0; i < n_steps; i++) {
         sim.step(i);
     }
-    printf("{\"unified\": %d, \"sequences\": %u, \"sink\": %u, \"window\": %u, \"steps\": %d, \"tiles\": %d, \"full\": %d}\n", unified, n_seq, n_sink,
-           n_window, n_steps, sim.n_packs, sim.n_full);
+    printf("{\"unified\": %d, \"sequences\": %u, \"sink\": %u, \"window\": %u, \"steps\": %d, \"tiles\": %d, \"repacked\": %d, \"full\": %d}\n",
+           unified, n_seq, n_sink, n_window, n_steps, sim.n_packs, sim.n_repacks, sim.n_full);
 }
 
 int main(int argc, char ** argv) {

@@ -58,12 +58,14 @@ def llama(models: dict[tuple[str, int], Path]) -> Path:
 @pytest.mark.nightly
 def test_the_bookkeeping_is_that_of_a_plain_list(tree: Path, tmp_path: Path) -> None:
     includes = [f"-I{tree / folder}" for folder in ("src", "include", "ggml/include")]
-    program = compile_native("kv_cells.cpp", tmp_path, tree / "src" / "llama-kv-mixed-cells.cpp", *includes)
+    sources = [tree / "src" / f"llama-kv-mixed-{name}.cpp" for name in ("cells", "planner")]
+    program = compile_native("kv_cells.cpp", tmp_path, *sources, *includes)
     done = subprocess.run([program, str(effort.most(80, 3000))], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(rows) == 16
     assert sum(row["tiles"] for row in rows) > 100
+    assert sum(row["repacked"] for row in rows) > 10
 
 
 @pytest.mark.parametrize("pair", BOUNDS)

@@ -71,16 +71,15 @@ llama_kv_cache_mixed::llama_kv_cache_mixed(const llama_model & model, ggml_type 
     type_v(type_v),
     layout(
         llama_kv_mixed_layout::make(cparams.n_ctx_seq, cparams.n_ubatch, cparams.n_seq_max, cparams.kv_unified, cparams.kv_sink, cparams.kv_window)),
-    streams(layout.n_stream) {
+    streams(layout.n_stream),
+    packer(cparams.n_threads_batch) {
     for (auto & stream : streams) {
-        stream.f16.resize(layout.n_f16);
-        stream.packed.resize(layout.n_tiles * GGML_QLUTATTN_TILE);
+        stream.resize(layout);
     }
     add_layers(filter, reuse);
 
     set_rotation();
     allocate();
-    start_backend(cparams.n_threads_batch);
     print_size();
 }
 
@@ -180,18 +179,6 @@ void llama_kv_cache_mixed::allocate() {
     ggml_backend_buffer_clear(buf.get(), 0);
 }
 
-void llama_kv_cache_mixed::start_backend(int n_threads) {
-    backend.reset(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr));
-    galloc.reset(ggml_gallocr_new(ggml_backend_cpu_buffer_type()));
-    if (!backend || !galloc) {
-        throw std::runtime_error("failed to start the CPU backend that packs the KV cache");
-    }
-    ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(ggml_backend_get_device(backend.get()));
-    if (auto * set_n_threads = (ggml_backend_set_n_threads_t) ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads")) {
-        set_n_threads(backend.get(), n_threads);
-    }
-}
-
 void llama_kv_cache_mixed::print_size() const {
     size_t f16    = 0;
     size_t packed = 0;
@@ -218,6 +205,15 @@ void llama_kv_cache_mixed::print_size() const {
                        hparams.n_embd_head_k(padded->il), hparams.n_embd_head_v(padded->il), (int) padded->head_dim, (int) padded->head_dim_v);
     }
     LLAMA_LOG_INFO("%s: rotation of K by %d, of V by %d channels\n", __func__, (int) rot_k, (int) rot_v);
+}
+
+std::vector<const llama_kv_mixed_side *> llama_kv_cache_mixed::sides() const {
+    std::vector<const llama_kv_mixed_side *> res;
+    for (const auto & l : layers) {
+        res.push_back(&l.k);
+        res.push_back(&l.v);
+    }
+    return res;
 }
 
 //
@@ -276,11 +272,13 @@ static llama_kv_cell_ext position_ext(const llama_ubatch & ubatch, uint32_t i) {
 }
 
 bool llama_kv_cache_mixed::apply(const llama_kv_mixed_plan & plan, const llama_ubatch & ubatch) {
-    if (!plan.packs.empty() && !pack(plan.packs)) {
-        return false;
-    }
-    for (const auto & p : plan.packs) {
-        streams[p.stream].pack(p);
+    if (!plan.packs.empty()) {
+        if (!packer.pack(sides(), plan.packs)) {
+            return false;
+        }
+        for (uint32_t s = 0; s < layout.n_stream; s++) {
+            streams[s].pack(plan.packs, s);
+        }
     }
     uint32_t i = 0;
     for (uint32_t s = 0; s < plan.n_stream(); s++) {
@@ -288,101 +286,6 @@ bool llama_kv_cache_mixed::apply(const llama_kv_mixed_plan & plan, const llama_u
             streams[plan.s0 + s].add(cell, ubatch.pos[i], position_ext(ubatch, i), ubatch.n_seq_id[i], ubatch.seq_id[i]);
             i++;
         }
-    }
-    return true;
-}
-
-//
-// packing
-//
-
-// the cells of a tile as an input of a graph, or null where they are contiguous
-static ggml_tensor * new_cell_idxs(ggml_context * ctx, const llama_kv_mixed_pack & p) {
-    bool is_contiguous = true;
-    for (uint32_t i = 1; i < GGML_QLUTATTN_TILE; i++) {
-        is_contiguous = is_contiguous && p.cells[i] == p.cells[0] + i;
-    }
-    if (is_contiguous) {
-        return nullptr;
-    }
-    ggml_tensor * res = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, GGML_QLUTATTN_TILE);
-    ggml_set_input(res);
-    return res;
-}
-
-// the f16 rows of a tile's cells: [n_embd, GGML_QLUTATTN_TILE]
-static ggml_tensor * build_tile_rows(ggml_context * ctx, ggml_tensor * f16, const llama_kv_mixed_pack & p, ggml_tensor * idxs) {
-    const size_t offset = p.stream * f16->nb[2];
-    if (!idxs) {
-        return ggml_view_2d(ctx, f16, f16->ne[0], GGML_QLUTATTN_TILE, f16->nb[1], offset + p.cells[0] * f16->nb[1]);
-    }
-    return ggml_get_rows(ctx, ggml_view_2d(ctx, f16, f16->ne[0], f16->ne[1], f16->nb[1], offset), idxs);
-}
-
-// Rows of whole tiles. The other half of the last one repeats channels: zeros would not fit the scale that a token's channels share.
-static ggml_tensor * pad_rows(ggml_context * ctx, ggml_tensor * rows) {
-    const int64_t n_pad = GGML_PAD(rows->ne[0], GGML_QLUTATTN_TILE) - rows->ne[0];
-    if (n_pad == 0) {
-        return rows;
-    }
-    return ggml_concat(ctx, rows, ggml_view_2d(ctx, rows, n_pad, rows->ne[1], rows->nb[1], (rows->ne[0] - n_pad) * rows->nb[0]), 0);
-}
-
-// copy rows to a tile of the packed part
-static ggml_tensor * build_pack(ggml_context * ctx, ggml_tensor * rows, ggml_tensor * packed, const llama_kv_mixed_pack & p) {
-    const size_t row = p.tile * GGML_QLUTATTN_TILE;
-    if (!ggml_is_qlutattn(packed->type)) {
-        return ggml_cpy(ctx, rows,
-                        ggml_view_2d(ctx, packed, packed->ne[0], GGML_QLUTATTN_TILE, packed->nb[1], p.stream * packed->nb[2] + row * packed->nb[1]));
-    }
-    const int64_t n_cols = packed->ne[2];
-    rows                 = pad_rows(ctx, rows);
-    rows                 = ggml_view_3d(ctx, rows, GGML_QLUTATTN_TILE, GGML_QLUTATTN_TILE, n_cols, rows->nb[1], GGML_QLUTATTN_TILE * rows->nb[0], 0);
-    return ggml_cpy(ctx, rows,
-                    ggml_view_3d(ctx, packed, GGML_QLUTATTN_TILE, GGML_QLUTATTN_TILE, n_cols, packed->nb[1], packed->nb[2],
-                                 p.stream * packed->nb[3] + row * packed->nb[1]));
-}
-
-bool llama_kv_cache_mixed::pack(const std::vector<llama_kv_mixed_pack> & packs) {
-    const size_t n_tensors = packs.size() * (1 + layers.size() * 2 * 8);
-
-    const ggml_init_params params = {
-        /*.mem_size   =*/n_tensors * ggml_tensor_overhead() + ggml_graph_overhead_custom(n_tensors, false),
-        /*.mem_buffer =*/nullptr,
-        /*.no_alloc   =*/true,
-    };
-    ggml_context_ptr ctx_ptr(ggml_init(params));
-    if (!ctx_ptr) {
-        return false;
-    }
-    ggml_context * ctx0 = ctx_ptr.get();
-    ggml_cgraph *  gf   = ggml_new_graph_custom(ctx0, n_tensors, false);
-
-    std::vector<ggml_tensor *> idxs;
-    for (const auto & p : packs) {
-        idxs.push_back(new_cell_idxs(ctx0, p));
-    }
-    for (const auto & l : layers) {
-        for (const side * s : { &l.k, &l.v }) {
-            for (size_t i = 0; i < packs.size(); i++) {
-                ggml_tensor * rows = build_tile_rows(ctx0, s->f16, packs[i], idxs[i]);
-                ggml_build_forward_expand(gf, build_pack(ctx0, rows, s->packed, packs[i]));
-            }
-        }
-    }
-
-    if (!ggml_gallocr_alloc_graph(galloc.get(), gf)) {
-        LLAMA_LOG_ERROR("%s: no memory to pack %zu tiles\n", __func__, packs.size());
-        return false;
-    }
-    for (size_t i = 0; i < packs.size(); i++) {
-        if (idxs[i]) {
-            ggml_backend_tensor_set(idxs[i], packs[i].cells.data(), 0, ggml_nbytes(idxs[i]));
-        }
-    }
-    if (ggml_backend_graph_compute(backend.get(), gf) != GGML_STATUS_SUCCESS) {
-        LLAMA_LOG_ERROR("%s: packing %zu tiles failed\n", __func__, packs.size());
-        return false;
     }
     return true;
 }

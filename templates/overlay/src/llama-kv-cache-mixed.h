@@ -5,7 +5,8 @@
 
 #include "ggml-cpp.h"
 #include "llama-batch.h"
-#include "llama-kv-mixed-cells.h"
+#include "llama-kv-mixed-packer.h"
+#include "llama-kv-mixed-planner.h"
 #include "llama-memory.h"
 
 #include <map>
@@ -82,11 +83,7 @@ class llama_kv_cache_mixed : public llama_memory_i {
         return layout.n_stream == 1 ? 0 : seq_id;
     }
 
-    // keys or values of a layer
-    struct side {
-        ggml_tensor * f16;    // [n_embd, n_f16, n_stream], n_embd with padded heads
-        ggml_tensor * packed; // tiles [TILE, n_tiles*TILE, n_columns, n_stream], or f16 [n_embd, n_tiles*TILE, n_stream], or null
-    };
+    using side = llama_kv_mixed_side;
 
     struct layer {
         uint32_t il;
@@ -123,18 +120,15 @@ class llama_kv_cache_mixed : public llama_memory_i {
     ggml_context_ptr        ctx;
     ggml_backend_buffer_ptr buf;
 
-    // packing is a graph of its own on the CPU, computed before that of the ubatch: a ubatch that fails leaves no tile incomplete
-    ggml_backend_ptr backend;
-    ggml_gallocr_ptr galloc;
+    llama_kv_mixed_packer packer;
 
     side new_side(const char * name, uint32_t il, ggml_type type, int64_t n_embd) const;
     void add_layers(const layer_filter_cb & filter, const layer_reuse_cb & reuse);
     void allocate();
     void set_rotation();
-    void start_backend(int n_threads);
     void print_size() const;
 
-    bool pack(const std::vector<llama_kv_mixed_pack> & packs);
+    std::vector<const side *> sides() const; // of all layers
 
     friend class llama_kv_mixed_state;
 };

@@ -1,0 +1,192 @@
+#include "llama-kv-mixed-packer.h"
+
+#include "ggml-alloc.h"
+#include "ggml-backend.h"
+#include "ggml-qlutattn.h"
+#include "llama-impl.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+llama_kv_mixed_packer::llama_kv_mixed_packer(int n_threads) :
+    backend(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr)), galloc(ggml_gallocr_new(ggml_backend_cpu_buffer_type())) {
+    if (!backend || !galloc) {
+        throw std::runtime_error("failed to start the CPU backend that packs the KV cache");
+    }
+    ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(ggml_backend_get_device(backend.get()));
+    if (auto * set_n_threads = (ggml_backend_set_n_threads_t) ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads")) {
+        set_n_threads(backend.get(), n_threads);
+    }
+}
+
+// the channels of a row of tiles, or of a row in f16
+static int64_t row_width(const llama_kv_mixed_side & side) {
+    return ggml_is_qlutattn(side.packed->type) ? side.packed->ne[0] * side.packed->ne[2] : side.packed->ne[0];
+}
+
+bool llama_kv_mixed_packer::prepare(scratch & scr, const std::vector<const llama_kv_mixed_side *> & sides,
+                                    const std::vector<llama_kv_mixed_pack> & packs) const {
+    for (const auto & p : packs) {
+        for (uint32_t cell : p.packed) {
+            scr.tiles.emplace(std::make_pair(p.stream, cell / GGML_QLUTATTN_TILE), scr.tiles.size());
+        }
+    }
+    scr.n_rows = scr.tiles.size() * GGML_QLUTATTN_TILE;
+    if (scr.tiles.empty()) {
+        return true;
+    }
+    for (const auto & p : packs) {
+        scr.n_rows += p.packed.empty() ? 0 : p.f16.size();
+    }
+    int64_t width = 0;
+    for (const auto * side : sides) {
+        width = std::max(width, row_width(*side));
+    }
+    scr.buffer.reset(ggml_backend_alloc_buffer(backend.get(), ggml_row_size(GGML_TYPE_F16, width) * scr.n_rows));
+    return scr.buffer != nullptr;
+}
+
+std::vector<llama_kv_mixed_packer::inputs> llama_kv_mixed_packer::new_inputs(ggml_context * ctx, const std::vector<llama_kv_mixed_pack> & packs,
+                                                                             const scratch & scr) {
+    const auto new_idxs = [ctx](size_t n) {
+        ggml_tensor * res = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, n);
+        ggml_set_input(res);
+        return res;
+    };
+    std::vector<inputs> res;
+    uint32_t            first = scr.tiles.size() * GGML_QLUTATTN_TILE;
+    for (const auto & p : packs) {
+        inputs in;
+        for (uint32_t cell : p.packed) {
+            in.row_values.push_back(scr.tiles.at({ p.stream, cell / GGML_QLUTATTN_TILE }) * GGML_QLUTATTN_TILE + cell % GGML_QLUTATTN_TILE);
+        }
+        bool is_contiguous = p.packed.empty();
+        for (size_t i = 0; i < p.f16.size(); i++) {
+            in.row_values.push_back(p.packed.empty() ? p.f16[i] : first + i);
+            is_contiguous = is_contiguous && p.f16[i] == p.f16[0] + i;
+        }
+        if (!p.packed.empty() && !p.f16.empty()) {
+            in.f16   = new_idxs(p.f16.size());
+            in.first = first;
+            first += p.f16.size();
+        }
+        const size_t n = in.row_values.size(); // what is left of the tile repeats them, so that no other value has a part in its scales
+        for (size_t i = n; i < GGML_QLUTATTN_TILE; i++) {
+            in.row_values.push_back(in.row_values[i - n]);
+        }
+        if (!is_contiguous || n < GGML_QLUTATTN_TILE) {
+            in.rows = new_idxs(GGML_QLUTATTN_TILE);
+        }
+        res.push_back(std::move(in));
+    }
+    return res;
+}
+
+// a tile of the packed part: [TILE, TILE, columns], or [n_embd, TILE] in f16
+static ggml_tensor * view_tile(ggml_context * ctx, ggml_tensor * packed, uint32_t stream, uint32_t tile) {
+    const size_t row = tile * GGML_QLUTATTN_TILE;
+    if (!ggml_is_qlutattn(packed->type)) {
+        return ggml_view_2d(ctx, packed, packed->ne[0], GGML_QLUTATTN_TILE, packed->nb[1], stream * packed->nb[2] + row * packed->nb[1]);
+    }
+    return ggml_view_3d(ctx, packed, GGML_QLUTATTN_TILE, GGML_QLUTATTN_TILE, packed->ne[2], packed->nb[1], packed->nb[2],
+                        stream * packed->nb[3] + row * packed->nb[1]);
+}
+
+// TILE rows in the shape of a tile
+static ggml_tensor * view_as_tile(ggml_context * ctx, ggml_tensor * rows, size_t first, const ggml_tensor * packed) {
+    const size_t offset = first * rows->nb[1];
+    if (!ggml_is_qlutattn(packed->type)) {
+        return ggml_view_2d(ctx, rows, packed->ne[0], GGML_QLUTATTN_TILE, rows->nb[1], offset);
+    }
+    return ggml_view_3d(ctx, rows, GGML_QLUTATTN_TILE, GGML_QLUTATTN_TILE, packed->ne[2], rows->nb[1], GGML_QLUTATTN_TILE * rows->nb[0], offset);
+}
+
+// Rows of whole tiles. The other half of the last one repeats channels: zeros would not fit the scale that a token's channels share.
+static ggml_tensor * pad_rows(ggml_context * ctx, ggml_tensor * rows, const ggml_tensor * packed) {
+    const int64_t n_pad = ggml_is_qlutattn(packed->type) ? packed->ne[0] * packed->ne[2] - rows->ne[0] : 0;
+    if (n_pad == 0) {
+        return rows;
+    }
+    return ggml_concat(ctx, rows, ggml_view_2d(ctx, rows, n_pad, rows->ne[1], rows->nb[1], (rows->ne[0] - n_pad) * rows->nb[0]), 0);
+}
+
+static ggml_tensor * view_stream(ggml_context * ctx, ggml_tensor * f16, uint32_t stream, size_t first, size_t n) {
+    return ggml_view_2d(ctx, f16, f16->ne[0], n, f16->nb[1], stream * f16->nb[2] + first * f16->nb[1]);
+}
+
+void llama_kv_mixed_packer::build(ggml_context * ctx, ggml_cgraph * gf, const llama_kv_mixed_side & side,
+                                  const std::vector<llama_kv_mixed_pack> & packs, const std::vector<inputs> & in, const scratch & scr) const {
+    ggml_tensor * rows = nullptr;
+    if (scr.buffer) {
+        rows = ggml_new_tensor_2d(ctx, GGML_TYPE_F16, row_width(side), scr.n_rows);
+        ggml_backend_tensor_alloc(scr.buffer.get(), rows, ggml_backend_buffer_get_base(scr.buffer.get()));
+        for (const auto & [from, i] : scr.tiles) {
+            ggml_tensor * to = view_as_tile(ctx, rows, i * GGML_QLUTATTN_TILE, side.packed);
+            ggml_build_forward_expand(gf, ggml_cpy(ctx, view_tile(ctx, side.packed, from.first, from.second), to));
+        }
+    }
+    for (size_t i = 0; i < packs.size(); i++) {
+        if (in[i].f16) {
+            ggml_tensor * from = ggml_get_rows(ctx, view_stream(ctx, side.f16, packs[i].stream, 0, side.f16->ne[1]), in[i].f16);
+            from               = pad_rows(ctx, from, side.packed);
+            ggml_tensor * to   = ggml_view_2d(ctx, rows, from->ne[0], from->ne[1], rows->nb[1], in[i].first * rows->nb[1]);
+            ggml_build_forward_expand(gf, ggml_cpy(ctx, from, to));
+        }
+    }
+    for (size_t i = 0; i < packs.size(); i++) {
+        const auto &  p = packs[i];
+        ggml_tensor * from;
+        if (!p.packed.empty()) {
+            from = ggml_get_rows(ctx, rows, in[i].rows);
+        } else if (in[i].rows) {
+            from = pad_rows(ctx, ggml_get_rows(ctx, view_stream(ctx, side.f16, p.stream, 0, side.f16->ne[1]), in[i].rows), side.packed);
+        } else {
+            from = pad_rows(ctx, view_stream(ctx, side.f16, p.stream, p.f16[0], GGML_QLUTATTN_TILE), side.packed);
+        }
+        ggml_build_forward_expand(gf, ggml_cpy(ctx, view_as_tile(ctx, from, 0, side.packed), view_tile(ctx, side.packed, p.stream, p.tile)));
+    }
+}
+
+bool llama_kv_mixed_packer::pack(const std::vector<const llama_kv_mixed_side *> & sides, const std::vector<llama_kv_mixed_pack> & packs) {
+    scratch scr;
+    if (!prepare(scr, sides, packs)) {
+        LLAMA_LOG_ERROR("%s: no memory to repack %zu tiles\n", __func__, scr.tiles.size());
+        return false;
+    }
+    const size_t n_tensors = 2 * packs.size() + sides.size() * (1 + 3 * scr.tiles.size() + 14 * packs.size());
+
+    const ggml_init_params params = {
+        /*.mem_size   =*/n_tensors * ggml_tensor_overhead() + ggml_graph_overhead_custom(n_tensors, false),
+        /*.mem_buffer =*/nullptr,
+        /*.no_alloc   =*/true,
+    };
+    ggml_context_ptr ctx_ptr(ggml_init(params));
+    if (!ctx_ptr) {
+        return false;
+    }
+    ggml_context *            ctx = ctx_ptr.get();
+    ggml_cgraph *             gf  = ggml_new_graph_custom(ctx, n_tensors, false);
+    const std::vector<inputs> in  = new_inputs(ctx, packs, scr);
+    for (const auto * side : sides) {
+        build(ctx, gf, *side, packs, in, scr);
+    }
+
+    if (!ggml_gallocr_alloc_graph(galloc.get(), gf)) {
+        LLAMA_LOG_ERROR("%s: no memory to pack %zu tiles\n", __func__, packs.size());
+        return false;
+    }
+    for (size_t i = 0; i < packs.size(); i++) {
+        if (in[i].rows) {
+            ggml_backend_tensor_set(in[i].rows, in[i].row_values.data(), 0, ggml_nbytes(in[i].rows));
+        }
+        if (in[i].f16) {
+            ggml_backend_tensor_set(in[i].f16, packs[i].f16.data(), 0, ggml_nbytes(in[i].f16));
+        }
+    }
+    // nothing was written yet if this fails: it needs no more memory, and nothing aborts it
+    if (ggml_backend_graph_compute(backend.get(), gf) != GGML_STATUS_SUCCESS) {
+        LLAMA_LOG_ERROR("%s: packing %zu tiles failed\n", __func__, packs.size());
+        return false;
+    }
+    return true;
+}
