@@ -14,6 +14,9 @@ extern "C" {
 // whether a type is one of GGML_TYPE_QLUTATTN_*
 GGML_API bool ggml_is_qlutattn(enum ggml_type type);
 
+// whether it is one of GGML_TYPE_QLUTATTN_K*, those for keys; the others are for values
+GGML_API bool ggml_is_qlutattn_k(enum ggml_type type);
+
 // Attention over two segments of keys and values under one softmax: f16 tokens (a window of recent ones), then packed tiles.
 //
 //   q       [head_dim_k, n_q,      n_head,    n_batch]   f32

@@ -41,26 +41,33 @@ static bool is_copy(const struct ggml_tensor * op) {
            ggml_are_same_shape(src, op) && ggml_is_contiguous(src) && ggml_is_contiguous(op);
 }
 
+// attention whose packed keys have a type for keys, and whose values one for values
+static bool is_attention(const struct ggml_tensor * op) {
+    const struct ggml_tensor * kp = op->src[5];
+    const struct ggml_tensor * vp = op->src[6];
+    return op->op == GGML_OP_FLASH_ATTN_EXT_MIXED && !(kp && ggml_is_qlutattn(kp->type) && !ggml_is_qlutattn_k(kp->type)) &&
+           !(vp && ggml_is_qlutattn_k(vp->type));
+}
+
 static bool is_view(const struct ggml_tensor * op) {
     return op->op == GGML_OP_NONE || op->op == GGML_OP_VIEW || op->op == GGML_OP_RESHAPE || op->op == GGML_OP_PERMUTE || op->op == GGML_OP_TRANSPOSE;
 }
 
 bool ggml_qlutattn_supports_op(const struct ggml_tensor * op, bool is_cpu) {
-    const bool                 is_attention = op->op == GGML_OP_FLASH_ATTN_EXT_MIXED;
-    const struct ggml_tensor * packed       = ggml_is_qlutattn(op->type) ? op : packed_source(op);
-    if (!packed && !is_attention) {
+    const struct ggml_tensor * packed = ggml_is_qlutattn(op->type) ? op : packed_source(op);
+    if (!packed && op->op != GGML_OP_FLASH_ATTN_EXT_MIXED) {
         return true;
     }
 #ifdef GGML_USE_QLUTATTN
     if (!is_cpu) {
         return false; // not logged: the scheduler asks every backend, and finds the CPU
     }
-    if (is_attention || is_view(op) || is_pack_or_unpack(op) || is_copy(op)) {
+    if (is_attention(op) || is_view(op) || is_pack_or_unpack(op) || is_copy(op)) {
         return true;
     }
     GGML_LOG_ERROR(
         "qlutattn: %s cannot use the %s tensor '%s': packed caches are written by ggml_cpy from f16 or f32 rows, %d at a time from the start of a "
-        "tile, and read by ggml_flash_attn_ext_mixed, or by ggml_cpy of whole tiles to f16 or f32 rows, nothing else\n",
+        "tile, and read by ggml_flash_attn_ext_mixed, as what they are, keys or values, or by ggml_cpy of whole tiles to f16 or f32 rows, nothing else\n",
         ggml_op_desc(op), ggml_type_name(packed->type), packed->name, GGML_QLUTATTN_TILE);
     return false;
 #else

@@ -23,13 +23,15 @@ static void check_f16(const struct ggml_tensor * t, const struct ggml_tensor * q
 }
 
 // one side of the packed segment
-static void check_packed(const struct ggml_tensor * t, const struct ggml_tensor * q, int64_t n_packed, int64_t n_head_kv, int64_t head_dim) {
+static void check_packed(const struct ggml_tensor * t, const struct ggml_tensor * q, int64_t n_packed, int64_t n_head_kv, int64_t head_dim,
+                         bool is_k) {
     if (t->type == GGML_TYPE_F16) {
         check_f16(t, q, n_packed, n_head_kv, head_dim);
         return;
     }
     const int64_t n_columns = (n_head_kv * head_dim + GGML_QLUTATTN_TILE - 1) / GGML_QLUTATTN_TILE;
     GGML_ASSERT(ggml_is_qlutattn(t->type));
+    GGML_ASSERT(ggml_is_qlutattn_k(t->type) == is_k && "keys need a type of GGML_TYPE_QLUTATTN_K*, values one of GGML_TYPE_QLUTATTN_V*");
     GGML_ASSERT(t->nb[1] == t->nb[0] && t->nb[0] == ggml_type_size(t->type)); // a tile is contiguous
     GGML_ASSERT(t->ne[0] == GGML_QLUTATTN_TILE && t->ne[1] == n_packed && n_packed % GGML_QLUTATTN_TILE == 0);
     GGML_ASSERT(t->ne[2] == n_columns && t->ne[3] == q->ne[3]);
@@ -69,8 +71,8 @@ struct ggml_tensor * ggml_flash_attn_ext_mixed(
         check_f16(v, q, n_kv, n_head_kv, head_dim_v);
     }
     if (kp) {
-        check_packed(kp, q, n_packed, n_head_kv, q->ne[0]);
-        check_packed(vp, q, n_packed, n_head_kv, head_dim_v);
+        check_packed(kp, q, n_packed, n_head_kv, q->ne[0], true);
+        check_packed(vp, q, n_packed, n_head_kv, head_dim_v, false);
     }
     check_mask(mask, q, n_kv);
     check_mask(maskp, q, n_packed);
