@@ -100,6 +100,8 @@ PRESETS = {
             machine="x86_64",
         ),
         Preset(PROFILE, "as native, with the graph profiler", {**_PATCHED, "GGML_GRAPH_PROFILER": "ON"}),
+        Preset("vulkan", "as native, with the Vulkan backend", {**_PATCHED, "GGML_VULKAN": "ON"}),
+        Preset("rpc", "as native, with the backend for devices of other machines", {**_PATCHED, "GGML_RPC": "ON"}),
         _sanitizer("asan", "AddressSanitizer and UndefinedBehaviorSanitizer", "address,undefined"),
         _sanitizer("tsan", "ThreadSanitizer", "thread"),
         # Traced comparisons take most of the time, and no input is compared with magic numbers.

@@ -38,13 +38,17 @@ static size_t packed_size(ggml_type type, uint32_t n_head_kv, uint32_t n_embd_he
     return ggml_row_size(type, ggml_is_qlutattn(type) ? GGML_PAD(n_embd, GGML_QLUTATTN_TILE) : n_embd);
 }
 
+// layers of hybrid models can have no keys
+static bool is_packed(const llama_hparams & hparams, uint32_t il) {
+    return hparams.has_kv(il) && hparams.n_head_kv(il) > 0 && !hparams.is_swa(il);
+}
+
 // why these layers cannot be packed; empty if they can
 static std::string reason_of_layers(const llama_hparams & hparams, uint32_t first, uint32_t behind, ggml_type type_k, ggml_type type_v) {
     size_t packed = 0;
     size_t f16    = 0;
     for (uint32_t il = first; il < behind; il++) {
-        const bool has_keys = hparams.has_kv(il) && hparams.n_head_kv(il) > 0; // layers of hybrid models can have none
-        if (!has_keys || hparams.is_swa(il)) {
+        if (!is_packed(hparams, il)) {
             continue;
         }
         const uint32_t head_k = hparams.n_embd_head_k(il);
@@ -78,9 +82,6 @@ static std::string reason_of_params(const llama_model & model, const llama_conte
     if (params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_DISABLED) {
         return "packed caches need flash attention: leave out -fa off, or set flash_attn_type to enabled";
     }
-    if (params.offload_kqv && !model.devices.empty() && model.n_gpu_layers() > 0) {
-        return "packed caches stay on the CPU: add --no-kv-offload (offload_kqv = false), or keep all layers there with -ngl 0";
-    }
     return llama_qlutattn_settings_error();
 }
 
@@ -90,6 +91,19 @@ static std::pair<uint32_t, uint32_t> layers_of(const llama_hparams & hparams, ll
         return { 0, hparams.n_layer_all };
     }
     return ctx_type == LLAMA_CONTEXT_TYPE_MTP ? std::pair(hparams.n_layer(), hparams.n_layer_all) : std::pair(0u, hparams.n_layer());
+}
+
+// why these layers cannot have packed caches where they are; empty if they can
+static std::string reason_of_devices(const llama_model & model, uint32_t first, uint32_t behind) {
+    for (uint32_t il = first; il < behind; il++) {
+        ggml_backend_dev_t device = model.dev_layer(il);
+        if (is_packed(model.hparams, il) && ggml_backend_dev_type(device) != GGML_BACKEND_DEVICE_TYPE_CPU) {
+            return format(
+                "packed caches stay on the CPU, and layer %u is on %s: add --no-kv-offload (offload_kqv = false), or offload no layer, -ngl 0", il,
+                ggml_backend_dev_name(device));
+        }
+    }
+    return "";
 }
 
 // why a context of this model cannot have a mixed cache; empty if it can
@@ -109,7 +123,8 @@ static std::string reason_of_model(const llama_model & model, const llama_contex
     if (params.ctx_type == LLAMA_CONTEXT_TYPE_MTP && behind - first > 1) {
         return "several draft heads that take turns in filling the same cells cannot have packed caches: use f16, q8_0 or q4_0";
     }
-    return reason_of_layers(hparams, first, behind, params.type_k, params.type_v);
+    const std::string reason = params.offload_kqv ? reason_of_devices(model, first, behind) : "";
+    return reason.empty() ? reason_of_layers(hparams, first, behind, params.type_k, params.type_v) : reason;
 }
 
 // why the cache is f16 whatever its types are; empty if it is not

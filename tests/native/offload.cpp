@@ -1,0 +1,87 @@
+// Generates on a model whose layers are on a device, and prints the tokens, and where the operations ran:
+// offload MODEL PORT K V [ngl=N] [nkvo=1] [key=value ...]; with a port, the device is this machine, behind ggml's RPC backend.
+
+#include "ggml-backend.h"
+#include "ggml-rpc.h"
+#include "kv_driver.h"
+
+#include <thread>
+
+static std::map<std::string, int> ran; // "operation buffer"
+
+static void note(const char * what, const ggml_tensor * t) {
+    check(t->buffer != nullptr, std::string(t->name) + " has no buffer");
+    ran[std::string(what) + (ggml_backend_buffer_is_host(t->buffer) ? " CPU" : " device")]++;
+}
+
+static bool on_node(ggml_tensor * t, bool ask, void *) {
+    if (ask) {
+        note(ggml_op_name(t->op), t);
+        for (int i = 0; t->op == GGML_OP_FLASH_ATTN_EXT_MIXED && i < GGML_MAX_SRC; i++) {
+            if (t->src[i]) {
+                note("source", t->src[i]);
+            }
+        }
+    }
+    return false;
+}
+
+static void start_device(const std::string & endpoint) {
+    ggml_backend_reg_t rpc   = ggml_backend_reg_by_name("RPC");
+    auto *             serve = (decltype(&ggml_backend_rpc_start_server)) ggml_backend_reg_get_proc_address(rpc, "ggml_backend_rpc_start_server");
+    auto *             add   = (decltype(&ggml_backend_rpc_add_server)) ggml_backend_reg_get_proc_address(rpc, "ggml_backend_rpc_add_server");
+    ggml_backend_dev_t cpu   = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+    std::thread([=]() mutable { serve(endpoint.c_str(), nullptr, 1, 1, &cpu); }).detach();
+    ggml_backend_reg_t device = nullptr;
+    for (int i = 0; i < 600 && !device; i++) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(100));
+        device = add(endpoint.c_str());
+    }
+    check(device != nullptr, "the device does not answer");
+    ggml_backend_register(device);
+}
+
+int main(int argc, char ** argv) {
+    check(argc >= 5, "usage: offload MODEL PORT K V [key=value ...]");
+    for (int i = 5; i < argc; i++) {
+        const std::string text                  = argv[i];
+        options[text.substr(0, text.find('='))] = text.substr(text.find('=') + 1);
+    }
+    llama_log_set(on_log, nullptr);
+    ggml_backend_load_all();
+    llama_backend_init();
+    if (atoi(argv[2]) != 0) {
+        start_device(std::string("127.0.0.1:") + argv[2]);
+    }
+
+    llama_model_params of_model = llama_model_default_params();
+    of_model.n_gpu_layers       = option("ngl", 99);
+    model_ptr model(llama_model_load_from_file(argv[1], of_model), llama_model_free);
+    check(model != nullptr, "no model");
+
+    llama_context_params params = params_of(type_of(argv[3]), type_of(argv[4]));
+    params.offload_kqv          = !option("nkvo", 0);
+    params.cb_eval              = on_node;
+    context_ptr ctx(llama_init_from_model(model.get(), params), llama_free);
+    if (!ctx) {
+        fputs(log_errors.c_str(), stdout);
+        fflush(stdout);
+        _Exit(2); // past the device's thread
+    }
+    const logits     prompt = decode_all(ctx.get(), random_tokens(500, 1), 200);
+    const int        n      = n_vocab(model.get());
+    const generation text   = generate(ctx.get(), logits(prompt.end() - n, prompt.end()), 500, 0, 32);
+    printf("{\"tokens\": [");
+    for (size_t i = 0; i < text.tokens.size(); i++) {
+        printf("%s%d", i ? ", " : "", text.tokens[i]);
+    }
+    printf("], \"ran\": {");
+    const char * separator = "";
+    for (const auto & [what, times] : ran) {
+        printf("%s\"%s\": %d", separator, what.c_str(), times);
+        separator = ", ";
+    }
+    printf("}}\n");
+    fflush(stdout);
+    _Exit(0);
+}
