@@ -6,8 +6,11 @@ import json
 import os
 import re
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+import server_process
 
 from qlutattn_patch.commands import main
 from qlutattn_patch.workspace import Workspace
@@ -68,3 +71,31 @@ def findings(program: Path, model: Path, scenario: str, pair: str, **options: ob
     done = run(program, model, scenario, pair, **options)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def serve_several_clients(server: Path, model: Path, folder: Path, more: list[str]) -> None:
+    """Ask a server with packed caches from several threads; save, erase and restore a slot."""
+    k, v = cache_types("k4v4")
+    argv = ["-m", model, "-c", "6144", "-ctk", k, "-ctv", v, "--kv-window", "64", "--kv-sink", "16", *more]
+    argv += ["--slot-save-path", folder, "--threads", "1"]  # idle threads would wait busily for one another
+    with server_process.start(server, *argv) as ask:
+        prompts = [
+            " ".join(f"{word} {i}" for i in range(150)) for word in ("tile", "token", "cache", "window", "scale")
+        ]
+
+        def complete(prompt: str) -> str:
+            body = {"prompt": prompt, "n_predict": 60, "temperature": 0, "cache_prompt": True, "ignore_eos": True}
+            answer = ask("POST", "/completion", body)
+            assert answer["tokens_predicted"] == 60
+            return str(answer["content"])
+
+        alone = [complete(prompt) for prompt in prompts]
+        assert len(set(alone)) == len(alone)
+        with ThreadPoolExecutor(5) as pool:
+            for _ in range(2):
+                together = list(pool.map(complete, prompts))
+                assert all(together)
+        saved = ask("POST", "/slots/0?action=save", {"filename": "slot.bin"})
+        assert saved["n_saved"] > 128
+        assert ask("POST", "/slots/0?action=erase", {})["n_erased"] == saved["n_saved"]
+        assert ask("POST", "/slots/0?action=restore", {"filename": "slot.bin"})["n_restored"] == saved["n_saved"]

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import effort
 import pytest
-import server_process
 import tiny_models
-from kv_helpers import BOUNDS, build, cache_types, compile_driver, compile_native, findings, run
+from kv_helpers import BOUNDS, build, compile_driver, compile_native, findings, run
 
 from qlutattn_patch.commands import main
 from qlutattn_patch.workspace import Workspace
@@ -272,27 +270,4 @@ def server(tree: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [["-np", "3", "--no-kv-unified"], ["-np", "3", "--kv-unified"]], ids=" ".join)
 def test_a_server_with_several_clients(more: list[str], server: Path, llama: Path, tmp_path: Path) -> None:
-    k, v = cache_types("k4v4")
-    argv = ["-m", llama, "-c", "6144", "-ctk", k, "-ctv", v, "--kv-window", "64", "--kv-sink", "16", *more]
-    argv += ["--slot-save-path", tmp_path, "--threads", "1"]  # idle threads would wait busily for one another
-    with server_process.start(server, *argv) as ask:
-        prompts = [
-            " ".join(f"{word} {i}" for i in range(150)) for word in ("tile", "token", "cache", "window", "scale")
-        ]
-
-        def complete(prompt: str) -> str:
-            body = {"prompt": prompt, "n_predict": 60, "temperature": 0, "cache_prompt": True, "ignore_eos": True}
-            answer = ask("POST", "/completion", body)
-            assert answer["tokens_predicted"] == 60
-            return str(answer["content"])
-
-        alone = [complete(prompt) for prompt in prompts]
-        assert len(set(alone)) == len(alone)
-        with ThreadPoolExecutor(5) as pool:
-            for _ in range(2):
-                together = list(pool.map(complete, prompts))
-                assert all(together)
-        saved = ask("POST", "/slots/0?action=save", {"filename": "slot.bin"})
-        assert saved["n_saved"] > 128
-        assert ask("POST", "/slots/0?action=erase", {})["n_erased"] == saved["n_saved"]
-        assert ask("POST", "/slots/0?action=restore", {"filename": "slot.bin"})["n_restored"] == saved["n_saved"]
+    serve_several_clients(server, llama, tmp_path, more)

@@ -40,7 +40,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "llama": tiny_models.write_model(folder / "llama.gguf"),
         "blurred": tiny_models.write_model(folder / "blurred.gguf", blur=0.1),
         "mtp": tiny_hybrids.write_hybrid(folder / "mtp.gguf", "qwen35", mtp=True),
-        "nemotron_h": tiny_hybrids.write_hybrid(folder / "nemotron_h.gguf", "nemotron_h"),
+        "lfm2": tiny_hybrids.write_hybrid(folder / "lfm2.gguf", "lfm2"),
         "windows": tiny_models.write_model(folder / "windows.gguf", tiny_models.Shape(arch="gemma3", n_layer=1)),
     }
 
@@ -81,12 +81,11 @@ class Answers:
     accepted: int
 
 
-def answers(server: Path, model: Path, pair: str, *more: str | Path) -> Answers:
-    """Ask a server greedily."""
-    k, v = cache_types(pair)
-    argv = ["-m", model, "-c", "4096", "-np", "1", "-ctk", k, "-ctv", v, "--kv-window", "64", "--kv-sink", "16", *more]
+def answers(server: Path, model: Path, window: int, *more: str | Path) -> Answers:
+    """Ask a server with a packed cache greedily."""
+    argv = ["-m", model, "-c", "4096", "-np", "1", *flags("-ctk", "-ctv"), "--kv-sink", "16", *more]
     tokens, drafted, accepted = [], 0, 0
-    with server_process.start(server, *argv, "--threads", "1", "--cache-ram", "0") as ask:
+    with server_process.start(server, *argv, "--kv-window", str(window), "--threads", "1", "--cache-ram", "0") as ask:
         for prompt in PROMPTS:
             body = {"prompt": prompt, "n_predict": 400, "temperature": 0, "ignore_eos": True, "return_tokens": True}
             answer = ask("POST", "/completion", body)
@@ -96,30 +95,38 @@ def answers(server: Path, model: Path, pair: str, *more: str | Path) -> Answers:
     return Answers(tokens, drafted, accepted)
 
 
+def flags(k: str, v: str) -> list[str]:
+    """The flags for packed keys and values."""
+    types = cache_types("k4v4")
+    return [k, types[0], v, types[1]]
+
+
 @pytest.fixture(scope="module")
 def server(tree: Path) -> Path:
     return build("llama-server") / "llama-server"
 
 
-# target, how it drafts, and the draft model
-DRAFTS = [("llama", "draft-simple", "blurred"), ("mtp", "draft-mtp", ""), ("nemotron_h", "draft-simple", "blurred")]
+# Target, how it drafts, the draft model, and the window. Tokens that are verified together see a tile packed a little
+# later than one by one, which a random model may notice; the hybrid one, whose drafts are all wrong here, has no tiles.
+DRAFTS = [
+    ("llama", "draft-simple", "blurred", 64),
+    ("mtp", "draft-mtp", "", 64),
+    ("lfm2", "draft-simple", "llama", 4000),
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("target", "kind", "draft"), DRAFTS)
+@pytest.mark.parametrize(("target", "kind", "draft", "window"), DRAFTS)
 def test_a_draft_does_not_change_the_tokens(
-    target: str, kind: str, draft: str, server: Path, models: dict[str, Path]
+    target: str, kind: str, draft: str, window: int, server: Path, models: dict[str, Path]
 ) -> None:
-    k, v = cache_types("k4v4")
     model = ["-md", models[draft]] if draft else []
-    spec = [*model, "--spec-type", kind, "--spec-draft-n-max", "4", "--spec-draft-p-min", "0", "-fa", "on"]
-    plain = answers(server, models[target], "k4v4")
-    with_packed = answers(server, models[target], "k4v4", *spec, "-ctkd", k, "-ctvd", v)
-    with_f16 = answers(server, models[target], "k4v4", *spec)
-    assert with_packed.tokens == plain.tokens
-    assert with_f16.tokens == plain.tokens
-    assert with_packed.drafted > 1000
-    rates = [run.accepted / run.drafted for run in (with_packed, with_f16)]
-    assert rates[0] == pytest.approx(rates[1], abs=0.02)
-    # a hybrid model with a foreign draft is for what happens when drafts are wrong
-    assert 0.2 < rates[0] < 0.98 or target == "nemotron_h"
+    spec = [*model, "--spec-type", kind, "--spec-draft-n-max", "4", "--spec-draft-p-min", "0"]
+    plain = answers(server, models[target], window)
+    packed = answers(server, models[target], window, *spec, *flags("-ctkd", "-ctvd"))
+    f16 = answers(server, models[target], window, *spec)
+    assert packed.tokens == plain.tokens
+    assert f16.tokens == plain.tokens
+    assert packed.drafted > 1000
+    assert (packed.accepted > packed.drafted / 5) == (target != "lfm2")
+    assert packed.accepted / packed.drafted == pytest.approx(f16.accepted / f16.drafted, abs=0.02)

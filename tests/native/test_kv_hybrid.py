@@ -7,7 +7,7 @@ from pathlib import Path
 import effort
 import pytest
 import tiny_hybrids
-from kv_helpers import BOUNDS, compile_driver, findings, run
+from kv_helpers import BOUNDS, build, compile_driver, findings, run, serve_several_clients
 
 from qlutattn_patch.commands import main
 from qlutattn_patch.workspace import Workspace
@@ -124,3 +124,9 @@ def test_a_shift_is_refused(arch: str, program: Path, models: dict[str, Path]) -
     done = run(program, models[arch], "shift", "k4v4")
     assert done.returncode == 0, done.stderr
     assert "cannot be moved by -50" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [["-np", "3", "--no-kv-unified"], ["-np", "3", "--kv-unified"]], ids=" ".join)
+def test_a_server_with_several_clients(more: list[str], tree: Path, models: dict[str, Path], tmp_path: Path) -> None:
+    serve_several_clients(build("llama-server") / "llama-server", models["nemotron_h"], tmp_path, more)

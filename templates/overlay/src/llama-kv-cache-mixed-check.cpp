@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <initializer_list>
 #include <string>
 #include <utility>
 
@@ -23,9 +24,24 @@ static bool is_type_of_side(ggml_type type, char side) {
     return type == GGML_TYPE_F16 || (ggml_is_qlutattn(type) && ggml_type_name(type)[strlen("qlutattn_")] == side);
 }
 
+// by name, since older upstreams do not have all of them
+static bool is_one_of(const llama_model & model, std::initializer_list<const char *> names) {
+    const std::string name = llm_arch_name(model.arch);
+    return std::find(names.begin(), names.end(), name) != names.end();
+}
+
 // hybrid models with a cache of keys for an indexer, or with one that is compressed for it
-static bool has_index(llm_arch arch) {
-    return arch == LLM_ARCH_DEEPSEEK4 || arch == LLM_ARCH_GLM5_NEXT || arch == LLM_ARCH_QWEN4EXP;
+static bool has_index(const llama_model & model) {
+    return is_one_of(model, { "deepseek4", "glm5-next", "qwen4exp" });
+}
+
+// older upstreams have no router layer
+template <typename T> static auto has_router_layer(const T & hparams, int) -> decltype(hparams.router_layer >= 0) {
+    return hparams.router_layer >= 0;
+}
+
+template <typename T> static bool has_router_layer(const T & /*hparams*/, long) {
+    return false;
 }
 
 static bool is_draft(const llama_context_params & params) {
@@ -87,7 +103,7 @@ static std::string reason_of_params(const llama_model & model, const llama_conte
 
 // the layers of a context, from the first to before the second, as llama_model::create_memory has them
 static std::pair<uint32_t, uint32_t> layers_of(const llama_hparams & hparams, llama_context_type ctx_type) {
-    if (hparams.n_layer_nextn == 0 || hparams.n_layer() == 0 || hparams.router_layer >= 0) {
+    if (hparams.n_layer_nextn == 0 || hparams.n_layer() == 0 || has_router_layer(hparams, 0)) {
         return { 0, hparams.n_layer_all };
     }
     return ctx_type == LLAMA_CONTEXT_TYPE_MTP ? std::pair(hparams.n_layer(), hparams.n_layer_all) : std::pair(0u, hparams.n_layer());
@@ -111,7 +127,7 @@ static std::string reason_of_model(const llama_model & model, const llama_contex
     const auto & hparams       = model.hparams;
     const auto [first, behind] = layers_of(hparams, params.ctx_type);
 
-    if (has_index(model.arch)) {
+    if (has_index(model)) {
         return "models that attend to keys which an index picks one by one cannot have packed caches: use f16, q8_0 or q4_0";
     }
     if (hparams.is_mla()) {
@@ -132,10 +148,10 @@ static std::string reason_for_f16(const llama_model & model) {
     if (llm_arch_is_recurrent(model.arch)) {
         return "a recurrent model has no keys and values to pack";
     }
-    if (model.arch == LLM_ARCH_GEMMA4_ASSISTANT) {
+    if (is_one_of(model, { "gemma4-assistant" })) {
         return "this draft model reads the cache of its target";
     }
-    if (model.arch == LLM_ARCH_EAGLE3 || model.arch == LLM_ARCH_DFLASH) {
+    if (is_one_of(model, { "eagle3", "dflash" })) {
         return "EAGLE3 and DFlash draft models cannot have packed caches";
     }
     return "";
@@ -143,7 +159,7 @@ static std::string reason_for_f16(const llama_model & model) {
 
 // whether a draft model can read the cache of its target
 static bool can_share(const llama_model & model, const llama_context_params & params) {
-    return model.arch != LLM_ARCH_GEMMA4_ASSISTANT || !params.ctx_other ||
+    return !is_one_of(model, { "gemma4-assistant" }) || !params.ctx_other ||
            !dynamic_cast<const llama_kv_cache_mixed_iswa *>(llama_get_memory(params.ctx_other));
 }
 

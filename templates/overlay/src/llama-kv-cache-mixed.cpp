@@ -33,13 +33,17 @@ llama_memory_i * llama_kv_cache_mixed_new(const llama_model & model, const llama
 
 // Upstreams before 0.3.34 of llama-cpp-python have split_equal without the number of tokens to keep for the end.
 [[maybe_unused]] static llama_ubatch split_equal(llama_batch_allocr & balloc, llama_ubatch (llama_batch_allocr::*split)(uint32_t, bool, uint32_t),
-                                                 uint32_t             n_ubatch) {
-    return (balloc.*split)(n_ubatch, true, 0);
+                                                 uint32_t n_ubatch, bool sequential, uint32_t n_last) {
+    return (balloc.*split)(n_ubatch, sequential, n_last);
 }
 
 [[maybe_unused]] static llama_ubatch split_equal(llama_batch_allocr & balloc, llama_ubatch (llama_batch_allocr::*split)(uint32_t, bool),
-                                                 uint32_t             n_ubatch) {
-    return (balloc.*split)(n_ubatch, true);
+                                                 uint32_t n_ubatch, bool sequential, uint32_t /*n_last*/) {
+    return (balloc.*split)(n_ubatch, sequential);
+}
+
+llama_ubatch llama_kv_cache_mixed_split_equal(llama_batch_allocr & balloc, uint32_t n_ubatch, bool sequential, uint32_t n_last) {
+    return split_equal(balloc, &llama_batch_allocr::split_equal, n_ubatch, sequential, n_last);
 }
 
 std::vector<llama_ubatch> llama_kv_cache_mixed_split(llama_batch_allocr & balloc, uint32_t n_ubatch, bool unified) {
@@ -47,7 +51,7 @@ std::vector<llama_ubatch> llama_kv_cache_mixed_split(llama_batch_allocr & balloc
 
     balloc.split_reset();
     while (true) {
-        auto ubatch = unified ? balloc.split_simple(n_ubatch) : split_equal(balloc, &llama_batch_allocr::split_equal, n_ubatch);
+        auto ubatch = unified ? balloc.split_simple(n_ubatch) : llama_kv_cache_mixed_split_equal(balloc, n_ubatch, true, 0);
         if (ubatch.n_tokens == 0) {
             break;
         }

@@ -34,6 +34,9 @@ llama_memory_i * llama_kv_cache_mixed_new(const llama_model & model, const llama
 // split a batch for a cache; empty on failure
 std::vector<llama_ubatch> llama_kv_cache_mixed_split(llama_batch_allocr & balloc, uint32_t n_ubatch, bool unified);
 
+// a part of a batch with as many tokens of each sequence; the last ones of a sequence stay together
+llama_ubatch llama_kv_cache_mixed_split_equal(llama_batch_allocr & balloc, uint32_t n_ubatch, bool sequential, uint32_t n_last);
+
 class llama_kv_cache_mixed : public llama_memory_i {
   public:
     llama_kv_cache_mixed(const llama_model & model, ggml_type type_k, ggml_type type_v, const llama_cparams & cparams, const layer_filter_cb & filter,

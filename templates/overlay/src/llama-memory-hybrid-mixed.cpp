@@ -43,7 +43,7 @@ std::vector<llama_ubatch> llama_memory_hybrid_mixed::split(llama_batch_allocr & 
     std::vector<llama_ubatch> res;
     balloc.split_reset();
     while (true) {
-        auto ubatch = embd_all ? balloc.split_seq(n_ubatch) : balloc.split_equal(n_ubatch, !unified, n_last);
+        auto ubatch = embd_all ? balloc.split_seq(n_ubatch) : llama_kv_cache_mixed_split_equal(balloc, n_ubatch, !unified, n_last);
         if (ubatch.n_tokens == 0) {
             break;
         }
