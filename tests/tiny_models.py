@@ -177,6 +177,10 @@ class Drawer:
         data += np.float32(self.blur) * self.noise.standard_normal((n_out, n_in), dtype=np.float32)
         self.add(f"{name}.weight", data * np.float32(gain / np.sqrt(n_in)))
 
+    def matrices(self, name: str, n: int, n_out: int, n_in: int, scale: float) -> None:
+        data: npt.NDArray[np.float32] = self.rng.standard_normal((n, n_out, n_in), dtype=np.float32)
+        self.writer.add_tensor(f"{name}.weight", data * np.float32(scale))
+
     def norm(self, name: str, size: int, gain: float = 1.0) -> None:
         self.constant(f"{name}.weight", (size,), gain)
 

@@ -1,4 +1,4 @@
-"""Heads of every size in the mixed KV cache, of keys other than of values, padded where need be and priced so."""
+"""Heads of every size in the mixed KV cache, of keys other than of values, padded and priced so; and MLA."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 import tiny_latent
 import tiny_models
 from kv_helpers import BOUNDS, compile_driver, findings, run
+from tiny_latent import Latent
 
 from qlutattn_patch.commands import main
 from qlutattn_patch.workspace import Workspace
@@ -49,9 +50,53 @@ def test_logits_are_near_those_of_f16(head_dim: int, n_head_kv: int, pair: str, 
 @pytest.mark.parametrize("pair", ["k4v4", "k4", "v4"])
 @pytest.mark.parametrize("head_dim_v", [64, 80, 128])
 def test_values_can_have_other_heads_than_keys(head_dim_v: int, pair: str, program: Path, tmp_path: Path) -> None:
-    [found] = findings(program, tiny_latent.write_latent(tmp_path / "m.gguf", head_dim_v), "logits", pair)
+    model = tiny_latent.write_latent(tmp_path / "m.gguf", Latent(head_dim_v=head_dim_v))
+    [found] = findings(program, model, "logits", pair)
     assert found["nmse_blind"] > 0.05
     assert 0 < found["nmse_tail"] < BOUNDS[pair] * found["nmse_blind"]
+
+
+# one latent row per token: that of DeepSeek, and one that is padded
+MLA = [Latent("deepseek2", n_latent=512, n_rope=64), Latent("deepseek2", n_latent=128, n_rope=32)]
+
+
+@pytest.mark.parametrize("pair", ["k4v4", "k2v2", "k1v1"])
+@pytest.mark.parametrize("shape", MLA, ids=lambda shape: shape.n_latent)
+def test_logits_of_latent_attention_are_near_those_of_f16(
+    shape: Latent, pair: str, program: Path, tmp_path: Path
+) -> None:
+    [found] = findings(program, tiny_latent.write_latent(tmp_path / "m.gguf", shape), "logits", pair)
+    assert found["nmse_blind"] > 0.05
+    assert 0 < found["nmse_tail"] < BOUNDS[pair] * found["nmse_blind"]
+
+
+@pytest.mark.parametrize("shape", MLA, ids=lambda shape: shape.n_latent)
+def test_latent_rows_survive_saving_and_other_sequences(shape: Latent, program: Path, tmp_path: Path) -> None:
+    model = tiny_latent.write_latent(tmp_path / "m.gguf", shape)
+    for options in ({}, {"seqs": 2}):
+        rows = findings(program, model, "restore", "k4v4", **options)
+        assert [row["worst"] for row in rows] == [0, 0]
+    findings(program, model, "leak", "k4v4", seqs=2)
+    [found] = findings(program, model, "damage", "k4v4", times=40)
+    assert found["refused"] > 200
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("options", [{}, {"seqs": 3}, {"seqs": 3, "unified": 1}], ids=str)
+def test_a_long_random_run_of_latent_attention(options: dict[str, int], program: Path, tmp_path: Path) -> None:
+    model = tiny_latent.write_latent(tmp_path / "m.gguf", MLA[1])
+    [found] = findings(program, model, "random", "k4v4", **options, tokens=15000)
+    assert found["nmse"] < BOUNDS["k4v4"]
+    assert found["worst"] < 0.2
+
+
+def test_latent_rows_are_in_f16_once(program: Path, tmp_path: Path) -> None:
+    model = tiny_latent.write_latent(tmp_path / "m.gguf", MLA[0])
+    [found] = findings(program, model, "memory", "k4v4", ctx=32768, ubatch=512, window=256, sink=128)
+    assert found["full_bytes"] == 2 * 2 * 576 * 32768
+    # 640 channels of K, of which 64 are padding, and 512 of V
+    assert found["packed_bytes"] == 2 * (640 + 512) * 32768 * 4.25 / 8
+    assert found["f16_bytes"] == 2 * 2 * 576 * (256 + 128 + 128 + 512)
 
 
 @pytest.mark.parametrize(("head_dim", "n_head_kv"), [(64, 3), (80, 2), (192, 1)])
@@ -102,6 +147,11 @@ def test_what_would_not_be_smaller_is_refused_with_the_figure(program: Path, tmp
     assert figures, says
     # two layers of two heads: 128 channels of K with 4.25 bits, as many of V in f16
     assert [int(one) for one in figures.groups()] == [4 * (68 + 256), 4 * 2 * 160]
+
+
+def test_values_packed_beside_latent_keys_in_f16_are_refused_with_the_figure(program: Path, tmp_path: Path) -> None:
+    says = refusal(program, tiny_latent.write_latent(tmp_path / "m.gguf", MLA[0]), "v4")
+    assert "a token would take 2848 bytes instead of 2304, since values are packed beside the keys" in says
 
 
 def test_larger_heads_than_the_kernels_take_are_refused(program: Path, tmp_path: Path) -> None:

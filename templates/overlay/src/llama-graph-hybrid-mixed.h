@@ -14,3 +14,9 @@ using llm_build_rs_inp_fn = std::unique_ptr<llm_graph_input_rs>(ggml_context * c
 std::unique_ptr<llm_graph_input_mem_hybrid> llm_build_inp_mem_hybrid_mixed(ggml_context * ctx, const llama_ubatch & ubatch,
                                                                            const llama_hparams & hparams, const llama_cparams & cparams,
                                                                            const llama_memory_context_i * mctx, llm_build_rs_inp_fn * build_rs_inp);
+
+// likewise, for latent attention
+std::unique_ptr<llm_graph_input_mem_hybrid_k> llm_build_inp_mem_hybrid_k_mixed(ggml_context * ctx, const llama_ubatch & ubatch,
+                                                                               const llama_hparams & hparams, const llama_cparams & cparams,
+                                                                               const llama_memory_context_i * mctx,
+                                                                               llm_build_rs_inp_fn *          build_rs_inp);

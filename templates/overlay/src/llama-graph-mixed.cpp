@@ -218,7 +218,7 @@ static ggml_tensor * pad_heads(ggml_context * ctx, ggml_tensor * t, int64_t head
 }
 
 ggml_tensor * llm_graph_input_attn_kv_mixed::build_attn(ggml_context * ctx, ggml_cgraph * gf, ggml_tensor * q, ggml_tensor * k, ggml_tensor * v,
-                                                        ggml_tensor * sinks, float kq_scale, int il) const {
+                                                        ggml_tensor * sinks, ggml_tensor * v_mla, float kq_scale, int il) const {
     const auto &  layer       = mctx_mixed->get_kv().get_layer(il);
     const int64_t n_tokens    = q->ne[2];
     const int64_t n_head      = q->ne[1];
@@ -229,9 +229,11 @@ ggml_tensor * llm_graph_input_attn_kv_mixed::build_attn(ggml_context * ctx, ggml
     ggml_build_forward_expand(gf, q);
     if (k) {
         k = rotate(ctx, pad_heads(ctx, k, layer.head_dim), rot_k);
-        v = rotate(ctx, pad_heads(ctx, v, layer.head_dim_v), rot_v);
         ggml_build_forward_expand(gf, store(ctx, layer.k.f16, k, self_k_idxs));
-        ggml_build_forward_expand(gf, store(ctx, layer.v.f16, v, self_k_idxs));
+        if (!layer.is_latent()) {
+            v = rotate(ctx, pad_heads(ctx, v, layer.head_dim_v), rot_v);
+            ggml_build_forward_expand(gf, store(ctx, layer.v.f16, v, self_k_idxs));
+        }
     }
 
     const int64_t n_tps = n_tokens / n_stream;
@@ -252,7 +254,11 @@ ggml_tensor * llm_graph_input_attn_kv_mixed::build_attn(ggml_context * ctx, ggml
     if (n_embd_head != layer.head_dim_v) {
         res = ggml_cont(ctx, ggml_view_3d(ctx, res, n_embd_head, n_head, n_tokens, res->nb[1], res->nb[2], 0));
     }
-    res = ggml_reshape_2d(ctx, res, n_embd_head * n_head, n_tokens);
+    if (v_mla) { // one product for each head, as upstream
+        res = ggml_mul_mat(ctx, v_mla, ggml_permute(ctx, ggml_reshape_3d(ctx, res, n_embd_head, n_head, n_tokens), 0, 2, 1, 3));
+        res = ggml_cont(ctx, ggml_permute(ctx, res, 0, 2, 1, 3));
+    }
+    res = ggml_reshape_2d(ctx, res, res->ne[0] * n_head, n_tokens);
     ggml_build_forward_expand(gf, res);
     return res;
 }
@@ -264,6 +270,35 @@ std::unique_ptr<llm_graph_input_attn_kv> llm_build_attn_inp_kv_mixed(ggml_contex
         return nullptr;
     }
     return std::make_unique<llm_graph_input_attn_kv_mixed>(ctx, ubatch, hparams, cparams, mctx_mixed);
+}
+
+//
+// models with latent attention
+//
+
+llm_graph_input_attn_k_mixed::llm_graph_input_attn_k_mixed(std::unique_ptr<llm_graph_input_attn_kv_mixed> rows) :
+    llm_graph_input_attn_k(rows->hparams, rows->cparams, nullptr), rows(std::move(rows)) {}
+
+void llm_graph_input_attn_k_mixed::set_input(const llama_ubatch * ubatch) {
+    rows->set_input(ubatch);
+}
+
+bool llm_graph_input_attn_k_mixed::can_reuse(const llm_graph_params & params) {
+    return rows->can_reuse(params);
+}
+
+std::unique_ptr<llm_graph_input_attn_k> llm_build_attn_inp_k_mixed(ggml_context * ctx, const llama_ubatch & ubatch, const llama_hparams & hparams,
+                                                                   const llama_cparams & cparams, const llama_memory_context_i * mctx) {
+    const auto * mctx_mixed = dynamic_cast<const llama_kv_cache_mixed_context *>(mctx);
+    if (!mctx_mixed) {
+        return nullptr;
+    }
+    return std::make_unique<llm_graph_input_attn_k_mixed>(std::make_unique<llm_graph_input_attn_kv_mixed>(ctx, ubatch, hparams, cparams, mctx_mixed));
+}
+
+llm_graph_input_attn_kv * llm_attn_inp_k_rows(llm_graph_input_attn_k * inp) {
+    auto * mixed = dynamic_cast<llm_graph_input_attn_k_mixed *>(inp);
+    return mixed ? mixed->rows.get() : nullptr;
 }
 
 //

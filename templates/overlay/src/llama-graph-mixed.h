@@ -18,9 +18,10 @@ class llm_graph_input_attn_kv_mixed : public llm_graph_input_attn_kv {
     bool can_reuse(const llm_graph_params & params, const llama_kv_cache_mixed_context * mctx);
 
     // q, k and v as the model made them (after RoPE): rotate, store the keys and values of the ubatch, attend, and rotate back; result
-    // [n_embd_head*n_head, n_tokens]. k and v are null in layers that use the keys and values of another one.
+    // [n_embd_head*n_head, n_tokens]. k and v are null in layers that use the keys and values of another one. v_mla, or null, makes values of the
+    // size that follows out of latent ones.
     ggml_tensor * build_attn(ggml_context * ctx, ggml_cgraph * gf, ggml_tensor * q, ggml_tensor * k, ggml_tensor * v, ggml_tensor * sinks,
-                             float kq_scale, int il) const;
+                             ggml_tensor * v_mla, float kq_scale, int il) const;
 
   private:
     const llama_kv_cache_mixed_context * mctx_mixed;
@@ -33,6 +34,18 @@ class llm_graph_input_attn_kv_mixed : public llm_graph_input_attn_kv {
 
     ggml_tensor * rot_k = nullptr;       // f32 [n_rot, n_rot], or null; self_k_rot and self_v_rot stay null
     ggml_tensor * rot_v = nullptr;
+};
+
+// for models with latent attention (MLA): values are the first channels of keys
+class llm_graph_input_attn_k_mixed : public llm_graph_input_attn_k {
+  public:
+    explicit llm_graph_input_attn_k_mixed(std::unique_ptr<llm_graph_input_attn_kv_mixed> rows);
+
+    void set_input(const llama_ubatch * ubatch) override;
+
+    bool can_reuse(const llm_graph_params & params) override;
+
+    std::unique_ptr<llm_graph_input_attn_kv_mixed> rows;
 };
 
 // for models with sliding-window layers: those use swa, with upstream's cache, the others use base
@@ -52,9 +65,13 @@ class llm_graph_input_attn_kv_iswa_mixed : public llm_graph_input_attn_kv_iswa {
 std::unique_ptr<llm_graph_input_attn_kv> llm_build_attn_inp_kv_mixed(ggml_context * ctx, const llama_ubatch & ubatch, const llama_hparams & hparams,
                                                                      const llama_cparams & cparams, const llama_memory_context_i * mctx);
 
+std::unique_ptr<llm_graph_input_attn_k> llm_build_attn_inp_k_mixed(ggml_context * ctx, const llama_ubatch & ubatch, const llama_hparams & hparams,
+                                                                   const llama_cparams & cparams, const llama_memory_context_i * mctx);
+
 std::unique_ptr<llm_graph_input_attn_kv_iswa> llm_build_attn_inp_kv_iswa_mixed(ggml_context * ctx, const llama_ubatch & ubatch,
                                                                                const llama_hparams & hparams, const llama_cparams & cparams,
                                                                                const llama_memory_context_i * mctx);
 
 // the input of layers with or without a sliding window, or null if inp is not of a mixed cache
+llm_graph_input_attn_kv * llm_attn_inp_k_rows(llm_graph_input_attn_k * inp); // the input of latent attention, or null likewise
 llm_graph_input_attn_kv * llm_attn_inp_kv_iswa_part(llm_graph_input_attn_kv_iswa * inp, bool is_swa);

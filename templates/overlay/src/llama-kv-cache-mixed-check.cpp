@@ -30,9 +30,9 @@ static bool is_one_of(const llama_model & model, std::initializer_list<const cha
     return std::find(names.begin(), names.end(), name) != names.end();
 }
 
-// hybrid models with a cache of keys for an indexer, or with one that is compressed for it
+// models with a cache of keys for an indexer, or with one that is compressed for it
 static bool has_index(const llama_model & model) {
-    return is_one_of(model, { "deepseek4", "glm5-next", "qwen4exp" });
+    return is_one_of(model, { "deepseek32", "deepseek4", "dots3note", "glm-dsa", "glm5-next", "hy_v4", "minimax-m3", "qwen4exp" });
 }
 
 // older upstreams have no router layer
@@ -74,14 +74,14 @@ static std::string reason_of_layers(const llama_hparams & hparams, uint32_t firs
                           il, head_k, head_v);
         }
         packed += packed_size(type_k, hparams.n_head_kv(il), head_k) + packed_size(type_v, hparams.n_head_kv(il), head_v);
-        f16 += ggml_row_size(GGML_TYPE_F16, hparams.n_embd_k_gqa(il) + hparams.n_embd_v_gqa(il));
+        f16 += ggml_row_size(GGML_TYPE_F16, llama_kv_cache_mixed_n_embd(hparams, il));
     }
     if (f16 == 0) {
         return "every layer has a sliding window, which is kept in f16: there is nothing to pack; use f16, q8_0 or q4_0";
     }
     if (packed >= f16) {
-        return format("packed, a token would take %zu bytes instead of %zu, since small heads are padded to tiles: use f16, q8_0 or q4_0", packed,
-                      f16);
+        return format("packed, a token would take %zu bytes instead of %zu, since %s: use f16, q8_0 or q4_0", packed, f16,
+                      hparams.is_mla() ? "values are packed beside the keys that they are part of" : "small heads are padded to tiles");
     }
     return "";
 }
@@ -129,9 +129,6 @@ static std::string reason_of_model(const llama_model & model, const llama_contex
 
     if (has_index(model)) {
         return "models that attend to keys which an index picks one by one cannot have packed caches: use f16, q8_0 or q4_0";
-    }
-    if (hparams.is_mla()) {
-        return "models with latent attention (MLA) keep one row per token that cannot be packed: use f16, q8_0 or q4_0";
     }
     if (llama_model_has_encoder(&model)) {
         return "encoder-decoder models cannot have packed caches: use f16, q8_0 or q4_0";

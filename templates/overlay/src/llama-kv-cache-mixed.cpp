@@ -19,6 +19,10 @@ uint32_t llama_kv_cache_mixed_head_size(uint32_t n_embd_head) {
     return GGML_PAD(n_embd_head, 64);
 }
 
+uint32_t llama_kv_cache_mixed_n_embd(const llama_hparams & hparams, uint32_t il) {
+    return hparams.n_embd_k_gqa(il) + (hparams.is_mla() ? 0 : hparams.n_embd_v_gqa(il));
+}
+
 static double mib(size_t size) {
     return size / 1024.0 / 1024.0;
 }
@@ -113,11 +117,16 @@ void llama_kv_cache_mixed::set_rotation() {
     }
     rot_k = ggml_is_qlutattn(type_k) ? common_power_of_two(sizes_k) : 0;
     rot_v = !ggml_is_qlutattn(type_v) ? 0 : is_padded ? common_power_of_two(sizes_v) : 64;
+    if (hparams.is_mla()) { // values are channels of keys
+        rot_k = rot_v = 64;
+    }
 }
 
-llama_kv_cache_mixed::side llama_kv_cache_mixed::new_side(const char * name, uint32_t il, ggml_type type, int64_t n_embd) const {
+llama_kv_cache_mixed::side llama_kv_cache_mixed::new_side(const char * name, uint32_t il, ggml_type type, int64_t n_embd,
+                                                          ggml_tensor * part_of) const {
     side res = {};
-    res.f16  = ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F16, n_embd, layout.n_f16, layout.n_stream);
+    res.f16  = part_of ? ggml_view_3d(ctx.get(), part_of, n_embd, layout.n_f16, layout.n_stream, part_of->nb[1], part_of->nb[2], 0) :
+                         ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F16, n_embd, layout.n_f16, layout.n_stream);
     ggml_format_name(res.f16, "cache_%s_f16_l%u", name, il);
     if (layout.n_tiles > 0) {
         const int64_t n_packed = layout.n_tiles * GGML_QLUTATTN_TILE;
@@ -151,8 +160,8 @@ void llama_kv_cache_mixed::add_layers(const layer_filter_cb & filter, const laye
         res.n_head_kv  = hparams.n_head_kv(il);
         res.head_dim   = llama_kv_cache_mixed_head_size(hparams.n_embd_head_k(il));
         res.head_dim_v = llama_kv_cache_mixed_head_size(hparams.n_embd_head_v(il));
-        res.k          = new_side("k", il, type_k, res.n_head_kv * res.head_dim);
-        res.v          = new_side("v", il, type_v, res.n_head_kv * res.head_dim_v);
+        res.k          = new_side("k", il, type_k, res.n_head_kv * res.head_dim, nullptr);
+        res.v          = new_side("v", il, type_v, res.n_head_kv * res.head_dim_v, hparams.is_mla() ? res.k.f16 : nullptr);
         layer_ids[il]  = layers.size();
         layers.push_back(res);
     }
@@ -189,10 +198,10 @@ void llama_kv_cache_mixed::print_size() const {
     size_t full   = 0;
     for (const auto & l : layers) {
         for (const side * s : { &l.k, &l.v }) {
-            f16 += ggml_nbytes(s->f16);
+            f16 += s->f16->view_src ? 0 : ggml_nbytes(s->f16);
             packed += s->packed ? ggml_nbytes(s->packed) : 0;
         }
-        full += ggml_row_size(GGML_TYPE_F16, hparams.n_embd_k_gqa(l.il) + hparams.n_embd_v_gqa(l.il)) * layout.n_cells * layout.n_stream;
+        full += ggml_row_size(GGML_TYPE_F16, llama_kv_cache_mixed_n_embd(hparams, l.il)) * layout.n_cells * layout.n_stream;
     }
     LLAMA_LOG_INFO(
         "%s: %u tokens in %u stream(s), %zu layers, K %s, V %s: %u f16 cells (%.2f MiB, for %u sinks, a window of %u, and the ubatch) and "

@@ -23,6 +23,9 @@ bool llama_kv_cache_is_mixed(ggml_type type_k, ggml_type type_v);
 // over all of them, and they lose less than without the zeros.
 uint32_t llama_kv_cache_mixed_head_size(uint32_t n_embd_head);
 
+// the number of values that upstream's cache has of a token in a layer
+uint32_t llama_kv_cache_mixed_n_embd(const llama_hparams & hparams, uint32_t il);
+
 // Whether a context can have a mixed cache; logs the reason if not. Enables flash attention where it is set to auto.
 bool llama_kv_cache_mixed_check(const llama_model & model, llama_context_params & params);
 
@@ -96,6 +99,8 @@ class llama_kv_cache_mixed : public llama_memory_i {
 
         side k;
         side v;
+
+        bool is_latent() const { return v.f16->view_src != nullptr; } // values are the first channels of keys, in f16 cells the same memory
     };
 
     // of a layer of the model
@@ -125,7 +130,8 @@ class llama_kv_cache_mixed : public llama_memory_i {
 
     llama_kv_mixed_packer packer;
 
-    side new_side(const char * name, uint32_t il, ggml_type type, int64_t n_embd) const;
+    // part_of: f16 cells that are first of all those of the other side, or null
+    side new_side(const char * name, uint32_t il, ggml_type type, int64_t n_embd, ggml_tensor * part_of) const;
     void add_layers(const layer_filter_cb & filter, const layer_reuse_cb & reuse);
     void allocate();
     void set_rotation();

@@ -22,7 +22,7 @@ template <typename F>
 static void for_each_block(const llama_kv_cache_mixed::side & side, uint32_t stream, const std::vector<uint32_t> & cells,
                            const std::vector<uint32_t> & tiles, const F & f) {
     const ggml_tensor * t = side.f16;
-    for (uint32_t cell : cells) {
+    for (uint32_t cell : t->view_src ? std::vector<uint32_t>() : cells) { // a view: cells of the keys
         f((uint8_t *) t->data + stream * t->nb[2] + cell * t->nb[1], t->nb[1]);
     }
     t = side.packed;
