@@ -14,7 +14,7 @@ from qlutattn_patch.system.records import Record, Versioned, encoded, read
 
 STAMP = "qlutattn-build.json"
 # Targets that link ggml only: only its libraries affect them.
-OURS = frozenset(("align_attn", "bench_attn"))
+OURS = frozenset(("align_attn", "bench_attn", "bench_sampling"))
 LARGE = (
     "LLAMA_BUILD_COMMON",
     "LLAMA_BUILD_TESTS",

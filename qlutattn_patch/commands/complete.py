@@ -54,12 +54,14 @@ def bench_caches() -> list[str]:
 
 
 def targets() -> list[str]:
-    """The programs in the tree's cmake files, align_attn and bench_attn first."""
+    """The programs in the tree's cmake files, align_attn and the benchmarks first."""
     tree = Workspace.find().tree
     files = [path for top in ("tools", "examples") for path in (tree / top).glob("*/CMakeLists.txt")]
     texts = [path.read_text(encoding="utf-8", errors="replace") for path in sorted(files)]
     return list(
-        dict.fromkeys(["align_attn", "bench_attn", *(name for text in texts for name in _TARGET.findall(text))])
+        dict.fromkeys(
+            ["align_attn", "bench_attn", "bench_sampling", *(name for text in texts for name in _TARGET.findall(text))]
+        )
     )
 
 

@@ -18,7 +18,7 @@ from qlutattn_patch.commands.documents import (
     VendorDocument,
 )
 from qlutattn_patch.export.export import Exported
-from qlutattn_patch.measure.documents import BenchDocument, EvalDocument, ProfileDocument
+from qlutattn_patch.measure.documents import BenchDocument, EvalDocument, ProfileDocument, SamplingDocument
 from qlutattn_patch.proof.documents import AlignDocument
 from qlutattn_patch.workflow.documents import BisectDocument, MatrixDocument, RebaseDocument, StatusDocument
 
@@ -41,6 +41,8 @@ DOCUMENTS: dict[str, type[msgspec.Struct]] = {
     "types": TypesDocument,
     "vendor": VendorDocument,
 }
+# other documents of a command, by its name and the work that it is asked for
+OTHERS: dict[str, type[msgspec.Struct]] = {"bench-sampling": SamplingDocument}
 _WIDTH = 100
 _MAY_FAIL = ("align", "doctor", "export", "generate", "matrix", "profile", "run")
 
@@ -50,12 +52,13 @@ def files(root: Path) -> dict[Path, bytes]:
     if not (root / "docs" / "json.md").is_file():
         return {}
     folder = root / "docs" / "schemas"
-    return {folder / f"{command}.json": f"{_laid_out(schema(command))}\n".encode() for command in DOCUMENTS}
+    return {folder / f"{command}.json": f"{_laid_out(schema(command))}\n".encode() for command in DOCUMENTS | OTHERS}
 
 
-def schema(command: str) -> dict[str, Any]:
+def schema(name: str) -> dict[str, Any]:
     """The schema of a command's document."""
-    kind = DOCUMENTS[command]
+    kind = (DOCUMENTS | OTHERS)[name]
+    command, _, work = name.partition("-")
     _, found = msgspec.json.schema_components((kind,), ref_template="#/$defs/{name}")
     parts = {name: _tidy(part) for name, part in found.items()}
     document = parts.pop(kind.__name__)
@@ -68,7 +71,7 @@ def schema(command: str) -> dict[str, Any]:
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": f"qlutattn {command} --json",
+        "title": f"qlutattn {command}{work and f' --work {work}'} --json",
         **document,
         "required": list(dict.fromkeys([*envelope, *document["required"]])),
         "properties": envelope | {key: one for key, one in document["properties"].items() if key not in envelope},

@@ -7,6 +7,7 @@ import re
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from msgspec import UNSET, structs
 
@@ -16,9 +17,11 @@ from qlutattn_patch.measure.documents import BenchDocument, BenchRow, OwnResults
 from qlutattn_patch.system import console, process, records
 from qlutattn_patch.system.cpu import cpu_name
 from qlutattn_patch.system.errors import ExpectedError
+from qlutattn_patch.system.records import Versioned
 from qlutattn_patch.workspace import Workspace
 
 TARGET = "bench_attn"
+Own = TypeVar("Own", bound=Versioned)
 COLUMNS = ("work", "keys", "threads", "cache", "kernel", "median ms", "min ms", "spread", "× f16", "of floor")
 RIGHT = ("keys", "threads", *COLUMNS[5:], "instructions")
 _TAIL = 30
@@ -90,9 +93,10 @@ def bench(workspace: Workspace, preset: str, settings: Settings, instructions: b
     if valgrind:
         settings = replace(settings, keys=settings.keys or _SMALL, threads="1")
     program = cmake.build(workspace, preset, (TARGET,)).bin / TARGET
-    _warn_if_busy()
+    warn_if_busy()
     with tempfile.TemporaryDirectory(prefix="bench-", dir=workspace.build_dir(preset)) as folder:
-        own = _run(program, settings, Path(folder) / "bench.json")
+        file = Path(folder) / "bench.json"
+        own = run_for_results(program, settings.arguments, file, OwnResults, "qlutattn bench, with fewer --keys")
         if valgrind:
             with console.progress("counting instructions") as moved:
                 for at, row in enumerate(own.rows):
@@ -145,35 +149,37 @@ def exactly(row: str) -> str:
     return "^" + row.replace("+", r"\+") + "$"
 
 
-def _run(program: Path, settings: Settings, file: Path) -> OwnResults:
+def run_for_results(program: Path, arguments: list[str], file: Path, kind: type[Own], smaller: str) -> Own:
+    """Run a program that writes its results as JSON; `smaller` is what to type where it cannot do what it was asked."""
     lines: list[str] = []
-    with console.progress("running bench_attn") as moved:
+    with console.progress(f"running {program.name}") as moved:
 
         def take(line: str) -> None:
             lines.append(line)
             if at := re.match(r"\[(\d+)/(\d+)\] (.*)", line):
                 moved(int(at[1]), int(at[2]), at[3])
 
-        status = process.follow([program, *settings.arguments, "--json", file], take)
-    message = next((line for line in reversed(lines) if line.strip()), "bench_attn failed without a message")
+        status = process.follow([program, *arguments, "--json", file], take)
+    message = next((line for line in reversed(lines) if line.strip()), f"{program.name} failed without a message")
     if status == 2:
         raise ExpectedError(message.removesuffix(".") + ".", "qlutattn bench --help")
     if status == 3:
-        raise ExpectedError(message.removesuffix(".") + ".", "qlutattn bench, with fewer --keys")
+        raise ExpectedError(message.removesuffix(".") + ".", smaller)
     try:
         if status == 0:
-            return records.read(file, OwnResults)
+            return records.read(file, kind)
         why = ""
     except (OSError, ValueError) as failure:
         why = "" if isinstance(failure, OSError) else f" ({failure})"
     console.show(lines[-_TAIL:])
     raise ExpectedError(
-        f"bench_attn ended with exit status {status} and left no results{why}; its output is above.",
+        f"{program.name} ended with exit status {status} and left no results{why}; its output is above.",
         "qlutattn align, to check the build",
     )
 
 
-def _warn_if_busy() -> None:
+def warn_if_busy() -> None:
+    """Warn where other programs use the cores."""
     cores = os.cpu_count() or 1
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if load > _BUSY * cores:

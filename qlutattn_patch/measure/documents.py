@@ -80,6 +80,54 @@ class BenchDocument(Versioned, frozen=True):
     rows: list[BenchRow]
 
 
+class SamplingSide(Record, frozen=True):
+    """The times of one side of a row, per token."""
+
+    median_us: Annotated[_Positive, doc("the median time")]
+    min_us: Annotated[Number, doc("the shortest")]
+    spread: Annotated[Number | None, doc("interquartile range of the times over the median")]
+
+
+class TimedSampling(Record, frozen=True, kw_only=True):
+    """A row as bench_sampling reports it."""
+
+    id: Annotated[str, doc("such as default-151936-gauss, for --filter")]
+    chain: Annotated[str, doc("greedy, top-k, default, top-p or min-p")]
+    vocab: Annotated[int, doc("tokens of the vocabulary")]
+    logits: Annotated[str, doc("gauss, peaked, flat or recorded")]
+    kept: Annotated[int, doc("candidates that the chain left of the last token")]
+    tokens: Annotated[int, doc("tokens that both sides drew")]
+    different: Annotated[int, doc("of these, those that differ")]
+    stock: Annotated[SamplingSide, doc("llama.cpp's own code")]
+    select: Annotated[SamplingSide, doc("the same from the row of logits")]
+
+
+class SamplingRow(TimedSampling, frozen=True, kw_only=True):
+    """A row with its ratio."""
+
+    speedup: Annotated[Number, doc("the median of stock over that of select")]
+
+
+class OwnSampling(Versioned, frozen=True, kw_only=True):
+    """bench_sampling's results file."""
+
+    kernel: str
+    isa: _Isa
+    build: Provenance | None = None
+    rows: list[TimedSampling]
+
+
+class SamplingDocument(Versioned, frozen=True):
+    """Times of drawing a token, beside llama.cpp's own code."""
+
+    cpu: Annotated[str, doc("the processor's name")]
+    isa: _Isa
+    build: Provenance | None
+    preset: Annotated[str, doc("the preset that was run")]
+    kernel: Annotated[str, doc("the kernels that selected")]
+    rows: list[SamplingRow]
+
+
 class EvalRow(Record, frozen=True):
     """How far a model's output with a cache diverges from f16."""
 

@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from qlutattn_patch.measure import bench, evaluate, profile
+from qlutattn_patch.measure import bench, evaluate, profile, sampling
 from qlutattn_patch.measure.documents import BenchRow, ProfileSection
 from qlutattn_patch.system.errors import ExpectedError
 
@@ -62,6 +62,28 @@ def _label_bench_axes(axes: Any, title: str, unit: str, scale: str) -> None:
 
 def _is_upstream(rows: list[BenchRow]) -> bool:
     return all(row.kernel == "upstream" for row in rows)
+
+
+def plot_sampling(result: sampling.Result, path: Path) -> None:
+    """Write the plot as SVG or PNG, by suffix: a panel of times for each chain; upstream's are dashed."""
+    chains = list(dict.fromkeys(row.chain for row in result.rows))
+    figure = _new_figure(3.2 * len(chains), 3.8)
+    panels = figure.subplots(1, len(chains), squeeze=False)[0]
+    figure.suptitle(f"{result.cpu}, kernel {result.kernel}: time to draw a token (dashed: upstream)", fontsize="medium")
+    for chain, axes in zip(chains, panels, strict=True):
+        for logits in dict.fromkeys(row.logits for row in result.rows):
+            mine = sorted((r for r in result.rows if (r.chain, r.logits) == (chain, logits)), key=lambda r: r.vocab)
+            style = {"marker": "o", "markersize": 3}
+            axes.plot([row.vocab for row in mine], [row.select.median_us for row in mine], label=logits, **style)
+            style |= {"color": axes.lines[-1].get_color(), **_UPSTREAM}
+            axes.plot([row.vocab for row in mine], [row.stock.median_us for row in mine], **style)
+        axes.set_title(chain, fontsize="medium")
+        axes.set_yscale("log")
+        axes.set_xlabel("tokens in the vocabulary")
+        axes.set_ylabel("µs")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    _save(figure, path)
 
 
 def plot_evaluation(result: evaluate.Result, path: Path) -> None:

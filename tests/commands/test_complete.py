@@ -70,7 +70,7 @@ def test_targets_are_those_of_the_tree(project: Project) -> None:
     }
     write_files(project.tree, cmake)
     assert offered(project, "qlutattn build --target ll") == ["llama-two", "llama-server", "llama-one"]
-    assert offered(project, "qlutattn build --target be") == ["bench_attn"]
+    assert offered(project, "qlutattn build --target be") == ["bench_attn", "bench_sampling"]
 
 
 def test_releases_are_those_in_the_cache(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

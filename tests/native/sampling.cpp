@@ -32,7 +32,7 @@ struct llama_sampler * llama_sampler_init_dry_testing(float multiplier, float ba
 
 namespace {
 
-using row = std::vector<float>;
+using row       = std::vector<float>;
 using generator = std::mt19937;
 
 int below(generator & random, int n) {
@@ -46,8 +46,8 @@ template <typename T> T one_of(generator & random, std::initializer_list<T> item
 // rows of logits
 
 struct kind {
-    const char * name;
-    bool         has_nan; // upstream's full sorts run past the array's ends with NaN: not asked of it
+    const char *                            name;
+    bool                                    has_nan; // upstream's full sorts run past the array's ends with NaN: not asked of it
     std::function<void(row &, generator &)> fill;
 };
 
@@ -66,7 +66,9 @@ void put(row & x, generator & random, float value, int count) {
 
 std::vector<kind> kinds() {
     const auto gauss = [](float mean, float deviation) {
-        return [=](row & x, generator & random) { fill_gauss(x, random, mean, deviation); };
+        return [=](row & x, generator & random) {
+            fill_gauss(x, random, mean, deviation);
+        };
     };
     const auto rounded = [](float deviation, float step) {
         return [=](row & x, generator & random) {
@@ -83,38 +85,56 @@ std::vector<kind> kinds() {
         };
     };
     return {
-        { "gauss-3", false, gauss(0, 3) },
-        { "gauss-1", false, gauss(0, 1) },
-        { "gauss-low", false, gauss(-15, 2) },
-        { "gauss-high", false, gauss(30, 3) },
-        { "flat", false, gauss(0.3f, 0.001f) },
-        { "peaked", false, [](row & x, generator & random) {
-             fill_gauss(x, random, 0, 2);
-             for (int i = 0; i < 30; ++i) {
-                 put(x, random, 8 + 0.5f * i, 1);
-             }
-         } },
-        { "ties", false, rounded(3, 0.125f) },
-        { "many-ties", false, rounded(2, 1) },
-        { "constant", false, gauss(1.5f, 0) },
-        { "wide", false, gauss(0, 5000) },
-        { "two-values", false, [](row & x, generator & random) {
-             for (float & v : x) {
-                 v = below(random, 2) ? 1e4f : -1e4f;
-             }
-         } },
-        { "zeros", false, [](row & x, generator & random) {
-             for (float & v : x) {
-                 v = one_of(random, { 0.0f, -0.0f, 1e-40f, -1e-40f });
-             }
-         } },
-        { "rising", false, [](row & x, generator & random) { fill_gauss(x, random, 0, 3); std::sort(x.begin(), x.end()); } },
-        { "falling", false, [](row & x, generator & random) { fill_gauss(x, random, 0, 3); std::sort(x.rbegin(), x.rend()); } },
-        { "masked", false, with(-INFINITY, 2000) },
-        { "all-masked", false, [](row & x, generator &) { std::fill(x.begin(), x.end(), -INFINITY); } },
-        { "some-infinite", true, with(INFINITY, 1) },
-        { "some-nan", true, with(NAN, 10) },
-        { "nan-first", true, [](row & x, generator & random) { fill_gauss(x, random, 0, 3); x[0] = NAN; } },
+        { "gauss-3",       false, gauss(0,        3)      },
+        { "gauss-1",       false, gauss(0,        1)      },
+        { "gauss-low",     false, gauss(-15,      2)      },
+        { "gauss-high",    false, gauss(30,       3)      },
+        { "flat",          false, gauss(0.3f,     0.001f) },
+        { "peaked",        false,
+         [](row & x,                              generator & random) {
+              fill_gauss(x, random, 0, 2);
+              for (int i = 0; i < 30; ++i) {
+                  put(x, random, 8 + 0.5f * i, 1);
+              }
+          }                           },
+        { "ties",          false, rounded(3,      0.125f) },
+        { "many-ties",     false, rounded(2,      1)      },
+        { "constant",      false, gauss(1.5f,     0)      },
+        { "wide",          false, gauss(0,        5000)   },
+        { "two-values",    false,
+         [](row & x,                              generator & random) {
+              for (float & v : x) {
+                  v = below(random, 2) ? 1e4f : -1e4f;
+              }
+          }                           },
+        { "zeros",         false,
+         [](row & x,                              generator & random) {
+              for (float & v : x) {
+                  v = one_of(random, { 0.0f, -0.0f, 1e-40f, -1e-40f });
+              }
+          }                           },
+        { "rising",        false,
+         [](row & x,                              generator & random) {
+              fill_gauss(x, random, 0, 3);
+              std::sort(x.begin(), x.end());
+          }                           },
+        { "falling",       false,
+         [](row & x,                              generator & random) {
+              fill_gauss(x, random, 0, 3);
+              std::sort(x.rbegin(), x.rend());
+          }                           },
+        { "masked",        false, with(-INFINITY, 2000)   },
+        { "all-masked",    false,
+         [](row & x,                              generator &) {
+              std::fill(x.begin(), x.end(), -INFINITY);
+          }                           },
+        { "some-infinite", true,  with(INFINITY,  1)      },
+        { "some-nan",      true,  with(NAN,       10)     },
+        { "nan-first",     true,
+         [](row & x,                              generator & random) {
+              fill_gauss(x, random, 0, 3);
+              x[0] = NAN;
+          }                           },
     };
 }
 
@@ -165,19 +185,78 @@ std::string text(float x) {
 
 void add_filter(recipe & r, generator & random, int n_vocab, bool has_nan) {
     switch (has_nan ? one_of(random, { 0, 1, 2, 3, 4 }) : below(random, 12)) {
-        case 0: { const int k = one_of(random, { 1, 5, 40, 40, 128 }); r.add("top-k=" + std::to_string(k), [=] { return llama_sampler_init_top_k(k); }); break; }
-        case 1: { const float p = one_of(random, { 0.01f, 0.05f, 0.3f }); const int m = one_of(random, { 0, 1, 3 }); r.add("min-p=" + text(p) + "/" + std::to_string(m), [=] { return llama_sampler_init_min_p(p, m); }); break; }
-        case 2: { const float t = one_of(random, { 0.3f, 0.8f, 1.0f, 1.7f }); r.add("temp=" + text(t), [=] { return llama_sampler_init_temp_ext(t, 0.0f, 1.0f); }); break; }
-        case 3: { const std::vector<llama_logit_bias> biases = { { below(random, n_vocab), 3.5f }, { below(random, n_vocab), -INFINITY }, { below(random, n_vocab), 0.0f } };
-                  r.add("bias", [=] { return llama_sampler_init_logit_bias(n_vocab, (int) biases.size(), biases.data()); }); break; }
-        case 4: { const int n = one_of(random, { 4, 64 }); r.add("penalties", [=] { return llama_sampler_init_penalties(n_vocab, n, 1.3f, 0.2f, 0.1f); }); break; }
-        case 5: { const float p = one_of(random, { 0.1f, 0.5f, 0.9f, 0.95f, 0.999f }); const int m = one_of(random, { 0, 1, 7 }); r.add("top-p=" + text(p) + "/" + std::to_string(m), [=] { return llama_sampler_init_top_p(p, m); }); break; }
-        case 6: r.add("dry", [] { return llama_sampler_init_dry_testing(0.8f, 1.75f, 1, 64, { { 1 }, { 2, 3 } }); }); break;
-        case 7: { const float s = one_of(random, { 0.5f, 1.0f, 2.0f }); r.add("top-n-sigma=" + text(s), [=] { return llama_sampler_init_top_n_sigma(s); }); break; }
-        case 8: { const int k = one_of(random, { 129, 200, 1000 }); r.add("top-k=" + std::to_string(k), [=] { return llama_sampler_init_top_k(k); }); break; }
-        case 9: r.add("xtc", [] { return llama_sampler_init_xtc(0.5f, 0.1f, 1, 7); }); break;
-        case 10: r.add("typical", [] { return llama_sampler_init_typical(0.9f, 1); }); break;
-        case 11: r.add("dynatemp", [] { return llama_sampler_init_temp_ext(0.8f, 0.3f, 1.0f); }); break;
+        case 0:
+            {
+                const int k = one_of(random, { 1, 5, 40, 40, 128 });
+                r.add("top-k=" + std::to_string(k), [=] { return llama_sampler_init_top_k(k); });
+                break;
+            }
+        case 1:
+            {
+                const float p = one_of(random, { 0.01f, 0.05f, 0.3f });
+                const int   m = one_of(random, { 0, 1, 3 });
+                r.add("min-p=" + text(p) + "/" + std::to_string(m), [=] { return llama_sampler_init_min_p(p, m); });
+                break;
+            }
+        case 2:
+            {
+                const float t = one_of(random, { 0.3f, 0.8f, 1.0f, 1.7f });
+                r.add("temp=" + text(t), [=] { return llama_sampler_init_temp_ext(t, 0.0f, 1.0f); });
+                break;
+            }
+        case 3:
+            {
+                const std::vector<llama_logit_bias> biases = {
+                    { below(random, n_vocab), 3.5f      },
+                    { below(random, n_vocab), -INFINITY },
+                    { below(random, n_vocab), 0.0f      }
+                };
+                r.add("bias", [=] { return llama_sampler_init_logit_bias(n_vocab, (int) biases.size(), biases.data()); });
+                break;
+            }
+        case 4:
+            {
+                const int n = one_of(random, { 4, 64 });
+                r.add("penalties", [=] { return llama_sampler_init_penalties(n_vocab, n, 1.3f, 0.2f, 0.1f); });
+                break;
+            }
+        case 5:
+            {
+                const float p = one_of(random, { 0.1f, 0.5f, 0.9f, 0.95f, 0.999f });
+                const int   m = one_of(random, { 0, 1, 7 });
+                r.add("top-p=" + text(p) + "/" + std::to_string(m), [=] { return llama_sampler_init_top_p(p, m); });
+                break;
+            }
+        case 6:
+            r.add("dry", [] {
+                return llama_sampler_init_dry_testing(0.8f, 1.75f, 1, 64,
+                                                      {
+                                                          { 1 },
+                                                          { 2, 3 }
+                });
+            });
+            break;
+        case 7:
+            {
+                const float s = one_of(random, { 0.5f, 1.0f, 2.0f });
+                r.add("top-n-sigma=" + text(s), [=] { return llama_sampler_init_top_n_sigma(s); });
+                break;
+            }
+        case 8:
+            {
+                const int k = one_of(random, { 129, 200, 1000 });
+                r.add("top-k=" + std::to_string(k), [=] { return llama_sampler_init_top_k(k); });
+                break;
+            }
+        case 9:
+            r.add("xtc", [] { return llama_sampler_init_xtc(0.5f, 0.1f, 1, 7); });
+            break;
+        case 10:
+            r.add("typical", [] { return llama_sampler_init_typical(0.9f, 1); });
+            break;
+        case 11:
+            r.add("dynatemp", [] { return llama_sampler_init_temp_ext(0.8f, 0.3f, 1.0f); });
+            break;
     }
 }
 
@@ -189,11 +268,21 @@ recipe make_recipe(generator & random, int n_vocab, bool has_nan) {
         add_filter(r, random, n_vocab, has_nan);
     }
     switch (has_nan ? below(random, 2) : below(random, 8)) {
-        case 0:  r.add("greedy", [] { return llama_sampler_init_greedy(); }); break;
-        case 6:  r.add("mirostat", [=] { return llama_sampler_init_mirostat(n_vocab, seed, 5.0f, 0.1f, 100); }); break;
-        case 7:  r.add("mirostat-v2", [=] { return llama_sampler_init_mirostat_v2(seed, 5.0f, 0.1f); }); break;
-        case 5:  r.add("adaptive-p", [=] { return llama_sampler_init_adaptive_p(0.5f, 0.9f, seed); }); break;
-        default: r.add("dist", [=] { return llama_sampler_init_dist(seed); }); break;
+        case 0:
+            r.add("greedy", [] { return llama_sampler_init_greedy(); });
+            break;
+        case 6:
+            r.add("mirostat", [=] { return llama_sampler_init_mirostat(n_vocab, seed, 5.0f, 0.1f, 100); });
+            break;
+        case 7:
+            r.add("mirostat-v2", [=] { return llama_sampler_init_mirostat_v2(seed, 5.0f, 0.1f); });
+            break;
+        case 5:
+            r.add("adaptive-p", [=] { return llama_sampler_init_adaptive_p(0.5f, 0.9f, seed); });
+            break;
+        default:
+            r.add("dist", [=] { return llama_sampler_init_dist(seed); });
+            break;
     }
     return r;
 }
@@ -202,7 +291,7 @@ recipe make_recipe(generator & random, int n_vocab, bool has_nan) {
 
 struct result {
     std::vector<llama_token_data> buffer;
-    llama_token_data_array        kept  = {};
+    llama_token_data_array        kept   = {};
     bool                          in_row = false;
 
     llama_token token() const { return kept.data[kept.selected].id; }
@@ -228,28 +317,33 @@ bool same_bits(float a, float b) {
     return memcmp(&a, &b, sizeof(a)) == 0 || (a != a && b != b);
 }
 
-bool same_candidates(const result & a, const result & b) {
+// As many candidates, with the same logits and probabilities in the same places; tokens with equal logits may have changed places.
+bool same_but_for_ties(const result & a, const result & b) {
     if (a.kept.size != b.kept.size || a.kept.selected != b.kept.selected || a.kept.sorted != b.kept.sorted) {
         return false;
     }
     for (size_t i = 0; i < a.kept.size; ++i) {
         const llama_token_data &x = a.kept.data[i], &y = b.kept.data[i];
-        if (x.id != y.id || !same_bits(x.logit, y.logit) || !same_bits(x.p, y.p)) {
+        if (!same_bits(x.logit, y.logit) || !same_bits(x.p, y.p)) {
             return false;
         }
     }
     return true;
 }
 
+bool same_tokens(const result & a, const result & b) {
+    return std::equal(a.kept.data, a.kept.data + a.kept.size, b.kept.data, [](const auto & x, const auto & y) { return x.id == y.id; });
+}
+
 struct totals {
-    long draws = 0, in_row = 0, other_tokens = 0, other_candidates = 0;
+    long draws = 0, in_row = 0, other_tokens = 0, other_candidates = 0, other_ties = 0;
 };
 
 // Draws a few tokens with one chain, each way, over rows that change a little.
 void compare(const recipe & r, row logits, const char * kind, generator & random, totals & t) {
-    const way                      ways[] = { way::stock, way::array, way::row };
-    std::vector<llama_sampler *>   chains;
-    std::vector<result>            results(3);
+    const way                    ways[] = { way::stock, way::array, way::row };
+    std::vector<llama_sampler *> chains;
+    std::vector<result>          results(3);
     for (int i = 0; i < 3; ++i) {
         chains.push_back(r.make());
     }
@@ -262,9 +356,12 @@ void compare(const recipe & r, row logits, const char * kind, generator & random
         for (int i = 1; i < 3; ++i) {
             const bool is_greedy = results[i].in_row && r.name.find("greedy") != std::string::npos;
             const bool token     = results[i].token() == results[0].token();
-            const bool rest      = is_greedy || same_candidates(results[i], results[0]);
+            const bool alike     = is_greedy || same_but_for_ties(results[i], results[0]);
+            const bool tied      = alike && !is_greedy && !same_tokens(results[i], results[0]);
+            const bool rest      = alike && !(tied && !results[i].in_row); // ties may change places in a row only
             t.other_tokens += !token;
             t.other_candidates += !rest;
+            t.other_ties += tied && rest;
             if (!token || !rest) {
                 fprintf(stderr, "%s, %zu tokens, %s, %s: %s\n", kind, logits.size(), r.name.c_str(), i == 1 ? "array" : "row",
                         token ? "other candidates" : "another token");
@@ -282,19 +379,19 @@ void compare(const recipe & r, row logits, const char * kind, generator & random
 }
 
 int draws(long count, uint32_t seed, const char * file) {
-    generator              random(seed);
-    const std::vector<kind> all      = kinds();
-    const std::vector<row>  recorded = file ? read_rows(file) : std::vector<row>();
+    generator                   random(seed);
+    const std::vector<kind>     all      = kinds();
+    const std::vector<row>      recorded = file ? read_rows(file) : std::vector<row>();
     std::map<std::string, long> by_kind;
-    totals                 t;
+    totals                      t;
     while (t.draws < count) {
-        const int which = below(random, (int) all.size() + (recorded.empty() ? 0 : 4));
-        row       logits;
-        bool      has_nan = false;
-        std::string name  = "recorded";
+        const int   which = below(random, (int) all.size() + (recorded.empty() ? 0 : 4));
+        row         logits;
+        bool        has_nan = false;
+        std::string name    = "recorded";
         if (which < (int) all.size()) {
-            const int n_vocab = below(random, 20) ? one_of(random, { 1, 2, 31, 128, 129, 1024, 1025, 1500, 4096, 5000, 9973 })
-                                                  : one_of(random, { 32000, 128256, 151936, 262144 });
+            const int n_vocab = below(random, 20) ? one_of(random, { 1, 2, 31, 128, 129, 1024, 1025, 1500, 4096, 5000, 9973 }) :
+                                                    one_of(random, { 32000, 128256, 151936, 262144 });
             logits.resize(n_vocab);
             all[which].fill(logits, random);
             has_nan = all[which].has_nan;
@@ -305,8 +402,250 @@ int draws(long count, uint32_t seed, const char * file) {
         by_kind[name]++;
         compare(make_recipe(random, (int) logits.size(), has_nan), logits, name.c_str(), random, t);
     }
-    printf("{\"kernel\":\"%s\",\"draws\":%ld,\"in_row\":%ld,\"other_tokens\":%ld,\"other_candidates\":%ld,\"kinds\":%zu}\n", ggml_select_kernel(), t.draws,
-           t.in_row, t.other_tokens, t.other_candidates, by_kind.size());
+    printf("{\"kernel\":\"%s\",\"draws\":%ld,\"in_row\":%ld,\"other_tokens\":%ld,\"other_candidates\":%ld,\"other_ties\":%ld,\"kinds\":%zu}\n",
+           ggml_select_kernel(), t.draws, t.in_row, t.other_tokens, t.other_candidates, t.other_ties, by_kind.size());
+    return 0;
+}
+
+// what a chain writes
+
+int written() {
+    constexpr int          N_VOCAB = 151936;
+    generator              random(3);
+    row                    logits(N_VOCAB);
+    const std::string      names[]   = { "greedy", "top-k", "top-p", "min-p", "penalties, top-k", "top-n-sigma, top-k", "dist" };
+    const llama_token_data unwritten = { -7, 0.0f, 0.0f };
+    fill_gauss(logits, random, 0, 2);
+    logits[77] = 20;
+    for (const std::string & name : names) {
+        recipe r;
+        if (name.find("penalties") == 0) {
+            r.add("", [] { return llama_sampler_init_penalties(N_VOCAB, 64, 1.3f, 0.2f, 0.1f); });
+        }
+        if (name.find("top-n-sigma") == 0) {
+            r.add("", [] { return llama_sampler_init_top_n_sigma(1.0f); });
+        }
+        if (name.find("top-k") != std::string::npos) {
+            r.add("", [] { return llama_sampler_init_top_k(40); });
+        }
+        if (name == "top-p" || name == "min-p") {
+            r.add("", [=] { return name == "top-p" ? llama_sampler_init_top_p(0.95f, 0) : llama_sampler_init_min_p(0.05f, 0); });
+        }
+        r.add("", [=] { return name == "greedy" ? llama_sampler_init_greedy() : llama_sampler_init_dist(1); });
+
+        llama_sampler * chain = r.make();
+        llama_sampler_accept(chain, 77);
+        std::vector<llama_token_data> buffer(N_VOCAB, unwritten);
+        llama_token_data_array        kept = { buffer.data(), 0, -1, false };
+        const bool                    done = llama_qlutattn_sampler_apply_row(chain, logits.data(), N_VOCAB, &kept);
+        const auto                    n    = std::count_if(buffer.begin(), buffer.end(), [](const auto & c) { return c.id != -7; });
+        printf("{\"chain\":\"%s\",\"in_row\":%s,\"written\":%ld,\"kept\":%zu}\n", name.c_str(), done ? "true" : "false", (long) n, kept.size);
+        llama_sampler_free(chain);
+    }
+    return 0;
+}
+
+// draws against the distribution that they are from, computed in double from the definition of each filter
+
+std::vector<double> exact(const row & logits, const std::string & filter, double temp) {
+    std::vector<int> order(logits.size());
+    for (size_t i = 0; i < order.size(); ++i) {
+        order[i] = (int) i;
+    }
+    std::sort(order.begin(), order.end(), [&](int a, int b) { return logits[a] > logits[b]; });
+    double total = 0;
+    for (float logit : logits) {
+        total += std::exp((double) logit);
+    }
+    std::vector<double> p(logits.size());
+    double              cumulated = 0, sum = 0;
+    for (size_t i = 0; i < order.size(); ++i) {
+        const double logit = logits[order[i]];
+        if ((filter == "top-k" && i >= 40) || (filter == "top-p" && cumulated >= 0.95) ||
+            (filter == "min-p" && logit < logits[order[0]] + std::log(0.05))) {
+            break;
+        }
+        cumulated += std::exp(logit) / total;
+        p[order[i]] = std::exp((logit - logits[order[0]]) / temp);
+        sum += p[order[i]];
+    }
+    for (double & probability : p) {
+        probability /= sum;
+    }
+    return p;
+}
+
+int chi() {
+    constexpr int   N_VOCAB = 4096, N_DRAWS = 200000;
+    constexpr float TEMP = 0.8f;
+    generator       random(5);
+    row             logits(N_VOCAB);
+    fill_gauss(logits, random, 0, 2);
+    for (const std::string filter : { "top-k", "top-p", "min-p" }) {
+        recipe r;
+        r.add("", [=] {
+            return filter == "top-k" ? llama_sampler_init_top_k(40) :
+                   filter == "top-p" ? llama_sampler_init_top_p(0.95f, 0) :
+                                       llama_sampler_init_min_p(0.05f, 0);
+        });
+        r.add("", [] { return llama_sampler_init_temp(TEMP); });
+        r.add("", [] { return llama_sampler_init_dist(11); });
+        llama_sampler *   chain = r.make();
+        std::vector<long> counts(N_VOCAB);
+        result            drawn;
+        for (int i = 0; i < N_DRAWS; ++i) {
+            sample(chain, logits, way::row, drawn);
+            counts[drawn.token()]++;
+        }
+        llama_sampler_free(chain);
+        const std::vector<double> p    = exact(logits, filter, TEMP);
+        double                    chi2 = 0, rare = 0;
+        long                      cells = 0, rare_count = 0, impossible = 0;
+        for (int i = 0; i < N_VOCAB; ++i) {
+            const double expected = p[i] * N_DRAWS;
+            if (expected == 0) {
+                impossible += counts[i];
+            } else if (expected < 10) {
+                rare += expected;
+                rare_count += counts[i];
+            } else {
+                chi2 += (counts[i] - expected) * (counts[i] - expected) / expected;
+                cells++;
+            }
+        }
+        if (rare > 0) {
+            chi2 += (rare_count - rare) * (rare_count - rare) / rare;
+            cells++;
+        }
+        printf("{\"filter\":\"%s\",\"in_row\":%s,\"chi2\":%g,\"cells\":%ld,\"impossible\":%ld}\n", filter.c_str(), drawn.in_row ? "true" : "false",
+               chi2, cells, impossible);
+    }
+    return 0;
+}
+
+// the kernels
+
+const char * const KERNELS[] = { "avx512", "avx2", "neon", "scalar" };
+
+void check(bool same, const char * what, const char * kind, size_t n) {
+    if (!same) {
+        printf("%s: %s of %zu logits, %s, is not what the plain loop gives\n", ggml_select_kernel(), what, n, kind);
+        exit(1);
+    }
+}
+
+void check_sums(const row & x, float max, const char * kind) {
+    const int64_t n = x.size();
+    row           e(n), expected(n);
+    float         sum        = 0;
+    double        sum_double = 0;
+    ggml_select_exp(x.data(), n, max, e.data());
+    for (int64_t i = 0; i < n; ++i) {
+        expected[i] = expf(x[i] - max);
+        sum += expected[i];
+        sum_double += expected[i];
+    }
+    check(memcmp(e.data(), expected.data(), n * sizeof(float)) == 0, "exp", kind, n);
+    check(ggml_select_exp_sum(x.data(), n, max) == sum, "exp_sum", kind, n);
+    check(ggml_select_sum(e.data(), n) == sum_double, "sum", kind, n);
+    for (double share : { 0.0, 0.3, 0.95, 1.0, 2.0 }) {
+        int64_t at     = 0;
+        double  so_far = 0;
+        while (at < n && (so_far += e[at]) < share * sum_double) {
+            ++at;
+        }
+        check(ggml_select_reach(e.data(), n, share * sum_double) == at, "reach", kind, n);
+        float single = 0.25f, found = 0.25f;
+        for (at = 0; at < n && (single += e[at]) < (float) share * sum;) {
+            ++at;
+        }
+        check(ggml_select_reach_f32(e.data(), n, (float) share * sum, &found) == at && found == single, "reach_f32", kind, n);
+    }
+}
+
+void check_row(const row & x, const char * kind, generator & random) {
+    const int64_t     n     = x.size();
+    ggml_select_range range = { -INFINITY, INFINITY, false };
+    for (float v : x) {
+        range.max     = v > range.max ? v : range.max;
+        range.min     = v < range.min ? v : range.min;
+        range.has_nan = range.has_nan || v != v;
+    }
+    const ggml_select_range found = ggml_select_find_range(x.data(), n);
+    check(found.max == range.max && found.min == range.min && found.has_nan == range.has_nan, "range", kind, n);
+
+    std::vector<int32_t> indices(n), expected;
+    for (float threshold : { -INFINITY, -1.0f, x[below(random, (int) n)], range.max, INFINITY }) {
+        expected.clear();
+        for (int64_t i = 0; i < n; ++i) {
+            if (x[i] >= threshold) {
+                expected.push_back((int32_t) i);
+            }
+        }
+        const int64_t count = ggml_select_at_least(x.data(), n, threshold, indices.data());
+        check(count == (int64_t) expected.size() && std::equal(expected.begin(), expected.end(), indices.begin()), "at_least", kind, n);
+    }
+    for (int64_t k : { 1, 2, 40, 128, 256, 3000 }) {
+        k                 = std::min(k, n);
+        const auto larger = [&](int32_t a, int32_t b) {
+            return x[a] > x[b];
+        };
+        expected.resize(n);
+        for (int64_t i = 0; i < n; ++i) {
+            expected[i] = (int32_t) i;
+        }
+        std::partial_sort(expected.begin(), expected.begin() + k, expected.end(), larger);
+        const int64_t count = ggml_select_top_candidates(x.data(), n, k, indices.data());
+        check(count >= k && count <= n, "number of candidates", kind, n);
+        std::partial_sort(indices.begin(), indices.begin() + k, indices.begin() + count, larger);
+        check(std::equal(expected.begin(), expected.begin() + k, indices.begin()), "top", kind, n);
+    }
+    if (!range.has_nan && std::isfinite(range.max)) {
+        check_sums(x, range.max, kind);
+    }
+}
+
+int kernels() {
+    for (const char * name : KERNELS) {
+        if (!ggml_select_set_kernel(name)) {
+            continue;
+        }
+        generator random(17);
+        long      rows = 0;
+        for (const kind & k : kinds()) {
+            for (int n : { 1, 2, 15, 16, 63, 64, 65, 127, 128, 129, 1000, 4096, 9973, 40000 }) {
+                row x(n);
+                k.fill(x, random);
+                check_row(x, k.name, random);
+                rows++;
+            }
+        }
+        printf("{\"kernel\":\"%s\",\"rows\":%ld}\n", ggml_select_kernel(), rows);
+    }
+    return 0;
+}
+
+// Every float from -150 to 0.
+int all_of_exp() {
+    constexpr uint32_t FIRST = 0x80000000u, LAST = 0xc3160000u, STEP = 1 << 16;
+    for (const char * name : KERNELS) {
+        if (!ggml_select_set_kernel(name)) {
+            continue;
+        }
+        row  x(STEP), e(STEP);
+        long different = 0;
+        for (uint32_t first = FIRST; first < LAST; first += STEP) {
+            for (uint32_t i = 0; i < STEP; ++i) {
+                const uint32_t bits = first + i;
+                memcpy(&x[i], &bits, sizeof(bits));
+            }
+            ggml_select_exp(x.data(), STEP, 0.0f, e.data());
+            for (uint32_t i = 0; i < STEP; ++i) {
+                different += e[i] != expf(x[i]);
+            }
+        }
+        printf("{\"kernel\":\"%s\",\"different\":%ld}\n", ggml_select_kernel(), different);
+    }
     return 0;
 }
 
@@ -317,6 +656,15 @@ int main(int argc, char ** argv) {
     if (what == "draws" && argc >= 4) {
         return draws(atol(argv[2]), (uint32_t) atol(argv[3]), argc > 4 ? argv[4] : nullptr);
     }
-    fprintf(stderr, "sampling draws COUNT SEED [FILE]\n");
+    const std::map<std::string, int (*)()> others = {
+        { "written", written    },
+        { "chi",     chi        },
+        { "kernels", kernels    },
+        { "exp",     all_of_exp }
+    };
+    if (others.count(what)) {
+        return others.at(what)();
+    }
+    fprintf(stderr, "sampling draws COUNT SEED [FILE], written, chi, kernels or exp\n");
     return 2;
 }

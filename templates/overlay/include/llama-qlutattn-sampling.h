@@ -16,11 +16,11 @@ LLAMA_API bool llama_qlutattn_get_samplers_stock(void);
 // Applies a chain to a row of logits as llama_sampler_apply() does to the array of all candidates, which is not written: cur_p->data,
 // with room for n_vocab, gets what the chain's first filter keeps. Returns false, with nothing done, where the chain needs that array
 // (its first sampler that is not off reads all candidates) or the samplers are llama.cpp's own.
-LLAMA_API bool llama_qlutattn_sampler_apply_row(
-    struct llama_sampler * chain, const float * logits, int32_t n_vocab, struct llama_token_data_array * cur_p);
+LLAMA_API bool llama_qlutattn_sampler_apply_row(struct llama_sampler * chain, const float * logits, int32_t n_vocab,
+                                                struct llama_token_data_array * cur_p);
 // The same for the i-th output of a context; false also where a backend has sampled.
-LLAMA_API bool llama_qlutattn_sampler_apply_ith(
-    struct llama_sampler * chain, struct llama_context * ctx, int32_t i, struct llama_token_data_array * cur_p);
+LLAMA_API bool llama_qlutattn_sampler_apply_ith(struct llama_sampler * chain, struct llama_context * ctx, int32_t i,
+                                                struct llama_token_data_array * cur_p);
 
 #ifdef __cplusplus
 }

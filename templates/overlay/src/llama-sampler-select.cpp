@@ -8,6 +8,8 @@
 #include <cfloat>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -20,8 +22,11 @@ struct scratch_memory {
     std::vector<float>            logits;
     std::vector<float>            values;
     std::vector<int32_t>          indices;
+    std::vector<float>            probs;
     std::vector<llama_token_data> chosen;
     std::vector<llama_token_data> sorted;
+    std::vector<uint64_t>         items;
+    std::vector<uint64_t>         other_items;
 };
 
 scratch_memory & scratch() {
@@ -71,9 +76,33 @@ int bucket_of(float logit) {
     return logit > -MAX_LOGIT ? std::max(0, std::min(N_BUCKETS - 1, int(BUCKET_SCALE * logit + BUCKET_SHIFT))) : 0;
 }
 
-// a little below the smallest logit of a bucket
+// An integer that rises as a logit falls; the same for both zeros.
+uint32_t falling_key(float logit) {
+    uint32_t    bits;
+    const float value = logit + 0.0f;
+    memcpy(&bits, &value, sizeof(bits));
+    return bits & 0x80000000u ? bits : ~bits & 0x7fffffffu;
+}
+
+float logit_of(uint32_t key) {
+    const uint32_t bits = key & 0x80000000u ? key : ~key & 0x7fffffffu;
+    float          logit;
+    memcpy(&logit, &bits, sizeof(logit));
+    return logit;
+}
+
+// the smallest logit of a bucket
 float bucket_start(int bucket) {
-    return bucket <= 0 ? -INFINITY : (bucket - BUCKET_SHIFT) / BUCKET_SCALE - 0.01f;
+    if (bucket <= 0 || bucket >= N_BUCKETS) {
+        return bucket <= 0 ? -INFINITY : INFINITY;
+    }
+    uint32_t in    = falling_key(BUCKET_HIGH);
+    uint32_t below = falling_key(2 * BUCKET_LOW);
+    while (below - in > 1) {
+        const uint32_t middle                                = in + (below - in) / 2;
+        (bucket_of(logit_of(middle)) >= bucket ? in : below) = middle;
+    }
+    return logit_of(in);
 }
 
 bool has_buckets(const ggml_select_range & range) {
@@ -83,126 +112,167 @@ bool has_buckets(const ggml_select_range & range) {
 // Candidates in upstream's order, from the largest down: a bucket is filled and sorted when the order is needed that far.
 class bucket_order {
   public:
-    bucket_order(const llama_select_source & from, const ggml_select_range & range)
-        : from(from)
-        , lowest(bucket_of(range.min))
-        , sorted(scratch().sorted) {
-        sorted.clear();
-    }
+    bucket_order(const llama_select_source & from, const ggml_select_range & range) : from(from), lowest(bucket_of(range.min)) {}
 
     // the k largest, of which upstream sorts the last bucket only so far
-    std::vector<llama_token_data> & sort_top(int64_t k);
+    void sort_top(int64_t k);
 
-    // all in buckets from `first` up that are not sorted yet
-    std::vector<llama_token_data> & sort_from(int first);
+    // All in buckets from `first` up that are not sorted yet. by_token: with ties by token, of a row, where that is faster.
+    void sort_from(int first, bool by_token);
 
     bool has_all() const { return end <= lowest; }
 
-    const llama_select_source & from;
-    const int                   lowest;          // bucket that is not empty; upstream sorts that one as a heap
-    int                         end = N_BUCKETS; // first bucket that is sorted
+    llama_token_data * sorted() const { return scratch().sorted.data(); }
+
+    int64_t n_sorted = 0;
+    int     end      = N_BUCKETS; // first bucket that is sorted, or is not wanted
+    bool    has_ties = false;     // some of which are sorted by token
 
   private:
-    std::vector<llama_token_data> & sorted;
+    const llama_select_source & from;
+    const int                   lowest; // bucket that is not empty; upstream sorts that one as a heap
 
-    void append(const std::vector<llama_token_data> & chosen, int first);
+    // indices of the candidates of buckets from `first` up to, and without, `end`
+    int64_t choose(int first, int32_t * indices) const;
+
+    void append_to_buckets(const int32_t * indices, int64_t n, int first);
+    bool append_by_token(const int32_t * indices, int64_t n);
 };
 
-// Puts the chosen into their buckets, and those from the largest down to `first` behind what is sorted.
-void bucket_order::append(const std::vector<llama_token_data> & chosen, int first) {
-    size_t ends[N_BUCKETS + 1] = {};
-    for (const llama_token_data & candidate : chosen) {
-        ++ends[bucket_of(candidate.logit)];
+int64_t bucket_order::choose(int first, int32_t * indices) const {
+    const int64_t n = ggml_select_at_least(from.logits, from.n, bucket_start(first), indices);
+    if (end == N_BUCKETS) {
+        return n;
     }
-    size_t at = sorted.size();
+    const float limit = bucket_start(end);
+    return std::remove_if(indices, indices + n, [&](int32_t i) { return from.logits[i] >= limit; }) - indices;
+}
+
+// Behind what is sorted, the largest bucket first, each in the order of the indices.
+void bucket_order::append_to_buckets(const int32_t * indices, int64_t n, int first) {
+    int64_t places[N_BUCKETS] = {};
+    for (int64_t i = 0; i < n; ++i) {
+        ++places[bucket_of(from.logits[indices[i]])];
+    }
     for (int b = N_BUCKETS - 1; b >= first; --b) {
-        const size_t count = ends[b];
-        ends[b]            = at;
-        at += count;
+        const int64_t count = places[b];
+        places[b]           = n_sorted;
+        n_sorted += count;
     }
-    sorted.resize(at);
-    for (const llama_token_data & candidate : chosen) {
-        sorted[ends[bucket_of(candidate.logit)]++] = candidate;
+    llama_token_data * to = room(scratch().sorted, n_sorted);
+    for (int64_t i = 0; i < n; ++i) {
+        to[places[bucket_of(from.logits[indices[i]])]++] = from[indices[i]];
     }
 }
 
-std::vector<llama_token_data> & bucket_order::sort_top(int64_t k) {
+void bucket_order::sort_top(int64_t k) {
     int32_t * indices = room(scratch().indices, from.n);
     float *   values  = room(scratch().values, from.n);
-
-    // the bucket of the k-th largest
-    int64_t n = ggml_select_top_candidates(from.logits, from.n, k, indices);
+    int64_t   n       = ggml_select_top_candidates(from.logits, from.n, k, indices);
     for (int64_t i = 0; i < n; ++i) {
         values[i] = from.logits[indices[i]];
     }
     std::nth_element(values, values + k - 1, values + n, std::greater<float>());
+
+    // all in the buckets above that of the k-th largest; of its own, what a partial sort of the rest of k would move
     const int last = bucket_of(values[k - 1]);
-
-    // all above it; of its own, what a partial sort of the rest of k would move
-    auto & chosen = scratch().chosen;
-    chosen.clear();
-    n               = ggml_select_at_least(from.logits, from.n, bucket_start(last), indices);
-    int64_t in_last = 0;
+    sort_from(last + 1, false);
+    n = choose(last, indices);
     for (int64_t i = 0; i < n; ++i) {
-        const int bucket = bucket_of(from.logits[indices[i]]);
-        if (bucket > last) {
-            chosen.push_back(from[indices[i]]);
-        } else if (bucket == last) {
-            values[in_last]    = from.logits[indices[i]];
-            indices[in_last++] = indices[i];
-        }
+        values[i] = from.logits[indices[i]];
     }
-    const int64_t        rest = k - (int64_t) chosen.size();
-    std::vector<int32_t> moved(in_last);
-    moved.resize(ggml_select_top_candidates(values, in_last, rest, moved.data()));
-    for (int32_t i : moved) {
-        chosen.push_back(from[indices[i]]);
+    std::vector<int32_t> moved(n);
+    moved.resize(ggml_select_top_candidates(values, n, k - n_sorted, moved.data()));
+    for (int32_t & i : moved) {
+        i = indices[i];
     }
-    append(chosen, last);
-
-    size_t first = 0;
-    for (size_t i = 1; i <= (size_t) (k - rest); ++i) {
-        if (i == (size_t) (k - rest) || bucket_of(sorted[i].logit) != bucket_of(sorted[first].logit)) {
-            std::sort(sorted.begin() + first, sorted.begin() + i, by_logit());
-            first = i;
-        }
-    }
-    std::partial_sort(sorted.begin() + (k - rest), sorted.begin() + k, sorted.end(), by_logit());
-    return sorted;
+    const int64_t before = n_sorted;
+    append_to_buckets(moved.data(), moved.size(), last);
+    std::partial_sort(sorted() + before, sorted() + k, sorted() + n_sorted, by_logit());
 }
 
-std::vector<llama_token_data> & bucket_order::sort_from(int first) {
+void bucket_order::sort_from(int first, bool by_token) {
     int32_t *     indices = room(scratch().indices, from.n);
-    const int64_t n       = ggml_select_at_least(from.logits, from.n, bucket_start(first), indices);
-    auto &        chosen  = scratch().chosen;
-    chosen.clear();
-    for (int64_t i = 0; i < n; ++i) {
-        const int bucket = bucket_of(from.logits[indices[i]]);
-        if (bucket >= first && bucket < end) {
-            chosen.push_back(from[indices[i]]);
-        }
+    const int64_t n       = choose(first, indices);
+    end                   = first;
+    if (by_token && append_by_token(indices, n)) {
+        return;
     }
-    const size_t before = sorted.size();
-    append(chosen, first);
-    for (size_t begin = before; begin < sorted.size();) {
-        const int    bucket = bucket_of(sorted[begin].logit);
-        const auto   is_other = [&](const llama_token_data & c) { return bucket_of(c.logit) != bucket; };
-        const auto   past     = std::find_if(sorted.begin() + begin, sorted.end(), is_other);
+    const int64_t before = n_sorted;
+    append_to_buckets(indices, n, first);
+    const auto last = sorted() + n_sorted;
+    for (auto begin = sorted() + before; begin < last;) {
+        const int  bucket = bucket_of(begin->logit);
+        const auto past   = std::find_if(begin, last, [&](const llama_token_data & c) { return bucket_of(c.logit) != bucket; });
         if (bucket > lowest) {
-            std::sort(sorted.begin() + begin, past, by_logit());
+            std::sort(begin, past, by_logit());
         } else {
-            std::partial_sort(sorted.begin() + begin, past, past, by_logit());
+            std::partial_sort(begin, past, past, by_logit());
         }
-        begin = past - sorted.begin();
+        begin = past;
     }
-    end = first;
-    return sorted;
+}
+
+// Sorts items by their upper halves; returns how many have the same as the one before.
+int64_t radix_sort(std::vector<uint64_t> & items, int64_t n) {
+    constexpr int DIGIT = 8, PASSES = 4;
+    uint32_t      places[PASSES][1 << DIGIT] = {};
+    auto &        other                      = scratch().other_items;
+    const auto    digit                      = [](uint64_t item, int pass) {
+        return item >> (32 + pass * DIGIT) & ((1 << DIGIT) - 1);
+    };
+    room(other, n);
+    for (int64_t i = 0; i < n; ++i) {
+        for (int pass = 0; pass < PASSES; ++pass) {
+            ++places[pass][digit(items[i], pass)];
+        }
+    }
+    for (int pass = 0; pass < PASSES; ++pass) {
+        uint32_t at = 0;
+        for (uint32_t & place : places[pass]) {
+            const uint32_t count = place;
+            place                = at;
+            at += count;
+        }
+        for (int64_t i = 0; i < n; ++i) {
+            other[places[pass][digit(items[i], pass)]++] = items[i];
+        }
+        items.swap(other);
+    }
+    int64_t equal = 0;
+    for (int64_t i = 1; i < n; ++i) {
+        equal += items[i] >> 32 == items[i - 1] >> 32;
+    }
+    return equal;
+}
+
+// Returns false, with nothing done, where ties are so many that upstream's order is cheaper than finding it for what is drawn.
+bool bucket_order::append_by_token(const int32_t * indices, int64_t n) {
+    constexpr int64_t FEW   = 32; // a tie in this many
+    auto &            items = scratch().items;
+    room(items, n);
+    for (int64_t i = 0; i < n; ++i) {
+        items[i] = (uint64_t) falling_key(from.logits[indices[i]]) << 32 | (uint32_t) indices[i];
+    }
+    const int64_t equal = radix_sort(items, n);
+    if (equal > n / FEW) {
+        return false;
+    }
+    has_ties              = has_ties || equal > 0;
+    llama_token_data * to = room(scratch().sorted, n_sorted + n) + n_sorted;
+    for (int64_t i = 0; i < n; ++i) {
+        const llama_token id    = (llama_token) (uint32_t) items[i];
+        const float       logit = logit_of(items[i] >> 32);
+        to[i]                   = { id, logit != 0 ? logit : from.logits[id], 0.0f }; // there are two zeros
+    }
+    n_sorted += n;
+    return true;
 }
 
 // The probabilities of candidates in order, and how many of them top-p keeps.
 class nucleus {
   public:
-    nucleus(float max, float sum, float p, size_t min_keep) : max(max), sum(sum), p(p), min_keep(min_keep) {}
+    nucleus(float max, float sum, float p, size_t min_keep) : max(max), sum(sum), p(p), min_keep(min_keep), probs(scratch().probs) {}
 
     // Goes on behind the candidates that were added before, up to the n-th; true if the last one to keep is among them.
     bool add(const llama_token_data * candidates, size_t n);
@@ -218,16 +288,16 @@ class nucleus {
     size_t size = 0; // candidates that were added, or that are kept
 
   private:
-    const float        max;
-    const float        sum; // of all exponentials
-    const float        p;
-    const size_t       min_keep;
-    float              cum_sum = 0;
-    std::vector<float> probs;
+    const float          max;
+    const float          sum; // of all exponentials
+    const float          p;
+    const size_t         min_keep;
+    float                cum_sum = 0;
+    std::vector<float> & probs;
 };
 
 bool nucleus::add(const llama_token_data * candidates, size_t n) {
-    probs.resize(n);
+    room(probs, n);
     for (size_t i = size; i < n; ++i) {
         probs[i] = candidates[i].logit;
     }
@@ -243,10 +313,10 @@ bool nucleus::add(const llama_token_data * candidates, size_t n) {
     return last < n;
 }
 
-// About where top-p ends: the logit down to which a sample of the row has a share of the probability below `below`, and a little more.
-float find_end(const llama_select_source & from, float max, float below, float share, float sum) {
+// About where top-p ends: the logit down to which, in a sample of the row, all below `below` have this share of what all of them have.
+float find_end(const llama_select_source & from, float below, float share) {
     constexpr int64_t  SAMPLES = 2048;
-    const int64_t      step    = std::max<int64_t>(1, from.n / SAMPLES);
+    const int64_t      step    = from.n / SAMPLES + 1;
     std::vector<float> sample;
     for (int64_t i = 0; i < from.n; i += step) {
         if (from.logits[i] < below) {
@@ -254,14 +324,10 @@ float find_end(const llama_select_source & from, float max, float below, float s
         }
     }
     std::sort(sample.begin(), sample.end(), std::greater<float>());
-    double reached = 0;
-    for (float logit : sample) {
-        reached += std::exp(logit - max) * step / sum;
-        if (reached > 1.05 * share) {
-            return logit;
-        }
-    }
-    return -INFINITY;
+    std::vector<float> terms(sample.size());
+    ggml_select_exp(sample.data(), sample.size(), below, terms.data());
+    const size_t end = ggml_select_reach(terms.data(), terms.size(), share * ggml_select_sum(terms.data(), terms.size()));
+    return end < sample.size() ? sample[end] : -INFINITY;
 }
 
 } // namespace
@@ -287,11 +353,13 @@ bool llama_select_top_k(const llama_select_source & from, int32_t k, llama_token
     if (!has_buckets(range)) {
         return false;
     }
-    keep(bucket_order(from, range).sort_top(k).data(), k, cur_p);
+    bucket_order order(from, range);
+    order.sort_top(k);
+    keep(order.sorted(), k, cur_p);
     return true;
 }
 
-bool llama_select_top_p(const llama_select_source & from, float p, size_t min_keep, llama_token_data_array * cur_p) {
+bool llama_select_top_p(const llama_select_source & from, float p, size_t min_keep, llama_token_data_array * cur_p, bool * has_ties_by_token) {
     constexpr int64_t FIRST = 256; // how many upstream sorts before it sorts all
     if (!is_on(from.n)) {
         return false;
@@ -302,24 +370,51 @@ bool llama_select_top_p(const llama_select_source & from, float p, size_t min_ke
     }
     const float sum = ggml_select_exp_sum(from.logits, from.n, range.max);
 
-    nucleus few(range.max, sum, p, min_keep);
-    auto &  sorted = bucket_order(from, range).sort_top(FIRST);
-    if (few.add(sorted.data(), FIRST)) {
-        few.fill(sorted.data());
-        keep(sorted.data(), few.size, cur_p);
+    nucleus      few(range.max, sum, p, min_keep);
+    bucket_order top(from, range);
+    top.sort_top(FIRST);
+    if (few.add(top.sorted(), FIRST)) {
+        few.fill(top.sorted());
+        keep(top.sorted(), few.size, cur_p);
         return true;
     }
 
-    constexpr int LESS = 8; // buckets that are added where the estimate was too high
-    const float   end  = find_end(from, range.max, sorted[FIRST - 1].logit, p - few.total(), sum);
-    nucleus       many(range.max, sum, p, min_keep);
-    bucket_order  order(from, range);
-    for (int first = bucket_of(end); !many.add(sorted.data(), order.sort_from(first).size()) && !order.has_all();) {
-        first = std::max(0, order.end - LESS);
+    constexpr int   LESS  = 4;    // buckets that are added where the estimate was too high
+    constexpr float EXTRA = 0.2f; // of what top-p leaves, for the error of the estimate
+    const float     share = (p + EXTRA * (1 - p) - few.total()) / (1 - few.total());
+    const float     last  = find_end(from, top.sorted()[FIRST - 1].logit, share);
+    nucleus         many(range.max, sum, p, min_keep);
+    bucket_order    order(from, range);
+    order.sort_from(bucket_of(last), has_ties_by_token);
+    while (!many.add(order.sorted(), order.n_sorted) && !order.has_all()) {
+        order.sort_from(std::max(0, order.end - LESS), has_ties_by_token);
     }
-    many.fill(sorted.data());
-    keep(sorted.data(), many.size, cur_p);
+    many.fill(order.sorted());
+    keep(order.sorted(), many.size, cur_p);
+    if (has_ties_by_token) {
+        *has_ties_by_token = order.has_ties;
+    }
     return true;
+}
+
+llama_token llama_select_untie(const llama_select_source & from, llama_token token) {
+    const float logit = from.logits[token];
+    int64_t     rank  = 0;
+    int64_t     ties  = 0;
+    for (int64_t i = 0; i < from.n; ++i) {
+        rank += i < token && from.logits[i] == logit;
+        ties += from.logits[i] == logit;
+    }
+    if (ties == 1) {
+        return token;
+    }
+    bucket_order order(from, ggml_select_find_range(from.logits, from.n));
+    order.end = bucket_of(logit) + 1;
+    order.sort_from(bucket_of(logit), false);
+    const auto is_next = [&](const llama_token_data & candidate) {
+        return candidate.logit == logit && rank-- == 0;
+    };
+    return std::find_if(order.sorted(), order.sorted() + order.n_sorted, is_next)->id;
 }
 
 bool llama_select_min_p(const llama_select_source & from, float p, size_t min_keep, llama_token_data_array * cur_p) {
@@ -364,7 +459,7 @@ bool llama_select_top_k(llama_token_data_array * cur_p, int32_t k) {
 }
 
 bool llama_select_top_p(llama_token_data_array * cur_p, float p, size_t min_keep) {
-    return is_on(cur_p->size) && llama_select_top_p(source_of(*cur_p), p, min_keep, cur_p);
+    return is_on(cur_p->size) && llama_select_top_p(source_of(*cur_p), p, min_keep, cur_p, nullptr);
 }
 
 bool llama_select_min_p(llama_token_data_array * cur_p, float p, size_t min_keep) {

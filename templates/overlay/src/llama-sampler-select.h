@@ -21,9 +21,14 @@ struct llama_select_source {
 
 // From a source into an array with room for all candidates, its own source for instance.
 bool llama_select_top_k(const llama_select_source & from, int32_t k, llama_token_data_array * cur_p);
-bool llama_select_top_p(const llama_select_source & from, float p, size_t min_keep, llama_token_data_array * cur_p);
 bool llama_select_min_p(const llama_select_source & from, float p, size_t min_keep, llama_token_data_array * cur_p);
 bool llama_select_greedy(const llama_select_source & from, llama_token_data_array * cur_p); // keeps the selected one
+
+// With has_ties_by_token, candidates with equal logits may stand by token; it is set where some do. Sorting them as upstream does
+// takes as long as upstream: llama_select_untie() does it for the one token that is drawn, if that has a tie at all.
+bool        llama_select_top_p(const llama_select_source & from, float p, size_t min_keep, llama_token_data_array * cur_p, bool * has_ties_by_token);
+// Of the tokens with a token's logit, the one that upstream's order has in its place by token; of a row of logits.
+llama_token llama_select_untie(const llama_select_source & from, llama_token token);
 
 // From an array into itself.
 bool llama_select_top_k(llama_token_data_array * cur_p, int32_t k);

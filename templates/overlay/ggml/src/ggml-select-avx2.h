@@ -44,14 +44,28 @@ static void exp(const float * x, int64_t n, float max, float * e) {
     exp_scalar(x + i, n - i, max, e + i);
 }
 
-static float max_of_block(const float * x) {
-    __m256 max = _mm256_loadu_ps(x);
-    for (int i = 8; i < BLOCK; i += 8) {
-        max = _mm256_max_ps(max, _mm256_loadu_ps(x + i));
+static void block_maxima(const float * x, int64_t n_blocks, float * maxima) {
+    for (int64_t b = 0; b < n_blocks; ++b) {
+        __m256 max = _mm256_set1_ps(-INFINITY);
+        for (int i = 0; i < SMALL_BLOCK; i += 8) {
+            max = _mm256_max_ps(_mm256_loadu_ps(x + b * SMALL_BLOCK + i), max); // the second if one is NaN
+        }
+        __m128 four = _mm_max_ps(_mm256_castps256_ps128(max), _mm256_extractf128_ps(max, 1));
+        four        = _mm_max_ps(four, _mm_movehl_ps(four, four));
+        maxima[b]   = _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
     }
-    float lanes[8];
-    _mm256_storeu_ps(lanes, max);
-    return *std::max_element(lanes, lanes + 8);
+}
+
+static int values_at_least(const float * x, float threshold, float * values) {
+    const __m256 limit = _mm256_set1_ps(threshold);
+    int          count = 0;
+    for (int i = 0; i < BLOCK; i += 8) {
+        uint32_t found = _mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(x + i), limit, _CMP_GE_OQ));
+        for (; found; found &= found - 1) {
+            values[count++] = x[i + lowest_bit(found)];
+        }
+    }
+    return count;
 }
 
 static bool rounded_sum(const float * terms, double unit, double & sum) {

@@ -51,16 +51,30 @@ static void exp(const float * x, int64_t n, float max, float * e) {
     exp_scalar(x + i, n - i, max, e + i);
 }
 
-static float max_of_block(const float * x) {
-    __m512 max = _mm512_loadu_ps(x);
-    for (int i = 16; i < BLOCK; i += 16) {
-        max = _mm512_max_ps(max, _mm512_loadu_ps(x + i));
+static void block_maxima(const float * x, int64_t n_blocks, float * maxima) {
+    for (int64_t b = 0; b < n_blocks; ++b) {
+        __m512 max = _mm512_set1_ps(-INFINITY);
+        for (int i = 0; i < SMALL_BLOCK; i += 16) {
+            max = _mm512_max_ps(_mm512_loadu_ps(x + b * SMALL_BLOCK + i), max); // the second if one is NaN
+        }
+        maxima[b] = _mm512_reduce_max_ps(max);
     }
-    return _mm512_reduce_max_ps(max);
+}
+
+static int values_at_least(const float * x, float threshold, float * values) {
+    const __m512 limit = _mm512_set1_ps(threshold);
+    int          count = 0;
+    for (int i = 0; i < BLOCK; i += 16) {
+        const __m512    v     = _mm512_loadu_ps(x + i);
+        const __mmask16 found = _mm512_cmp_ps_mask(v, limit, _CMP_GE_OQ);
+        _mm512_storeu_ps(values + count, _mm512_maskz_compress_ps(found, v));
+        count += count_bits(found);
+    }
+    return count;
 }
 
 static bool rounded_sum(const float * terms, double unit, double & sum) {
-    const __m512d shift = _mm512_set1_pd(ROUNDING_SHIFT * unit);
+    const __m512d shift   = _mm512_set1_pd(ROUNDING_SHIFT * unit);
     __m512d       sums[2] = { _mm512_setzero_pd(), _mm512_setzero_pd() };
     __m512d       worst   = _mm512_setzero_pd();
     for (int i = 0; i < BLOCK; i += 16) {

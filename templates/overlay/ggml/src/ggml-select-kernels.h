@@ -30,4 +30,22 @@ static void range(const float * x, int64_t n, ggml_select_range & result) {
     }
 }
 
-static const select_kernels KERNELS = { NAME, range, at_least, exp, max_of_block, rounded_sum };
+static int64_t count_at_least(const float * x, int64_t n, float threshold) {
+    int32_t counts[LANES] = {};
+    int64_t i             = 0;
+    for (; i + LANES <= n; i += LANES) {
+        for (int j = 0; j < LANES; ++j) {
+            counts[j] += x[i + j] >= threshold;
+        }
+    }
+    int64_t count = 0;
+    for (; i < n; ++i) {
+        count += x[i] >= threshold;
+    }
+    for (int j = 0; j < LANES; ++j) {
+        count += counts[j];
+    }
+    return count;
+}
+
+static const select_kernels KERNELS = { NAME, range, at_least, values_at_least, count_at_least, block_maxima, exp, rounded_sum };

@@ -1,20 +1,28 @@
 // Verbs of ggml-select.cpp over blocks as plain loops, for where they are not written in intrinsics; included inside a namespace.
 
-static float max_of_block(const float * x) {
-    float max[LANES];
-    for (int j = 0; j < LANES; ++j) {
-        max[j] = x[j];
-    }
-    for (int i = LANES; i < BLOCK; i += LANES) {
+static void block_maxima(const float * x, int64_t n_blocks, float * maxima) {
+    for (int64_t b = 0; b < n_blocks; ++b) {
+        const float * block = x + b * SMALL_BLOCK;
+        float         max[LANES];
         for (int j = 0; j < LANES; ++j) {
-            max[j] = x[i + j] > max[j] ? x[i + j] : max[j];
+            max[j] = block[j] > -INFINITY ? block[j] : -INFINITY;
         }
+        for (int i = LANES; i < SMALL_BLOCK; i += LANES) {
+            for (int j = 0; j < LANES; ++j) {
+                max[j] = block[i + j] > max[j] ? block[i + j] : max[j];
+            }
+        }
+        maxima[b] = *std::max_element(max, max + LANES);
     }
-    float result = max[0];
-    for (int j = 1; j < LANES; ++j) {
-        result = max[j] > result ? max[j] : result;
+}
+
+static int values_at_least(const float * x, float threshold, float * values) {
+    int count = 0;
+    for (int i = 0; i < BLOCK; ++i) {
+        values[count] = x[i];
+        count += x[i] >= threshold;
     }
-    return result;
+    return count;
 }
 
 static bool rounded_sum(const float * terms, double unit, double & sum) {

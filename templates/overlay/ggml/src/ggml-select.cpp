@@ -26,16 +26,20 @@
 
 namespace {
 
-constexpr int BLOCK = 128; // terms that are summed together
-constexpr int LANES = 16;  // independent accumulators in plain loops, which compilers turn into vectors
+constexpr int BLOCK       = 128; // terms that are summed together
+constexpr int SMALL_BLOCK = 64;  // values with a maximum
+constexpr int LANES       = 16;  // independent accumulators in plain loops, which compilers turn into vectors
 
 struct select_kernels {
     const char * name;
     void (*range)(const float * x, int64_t n, ggml_select_range & result);
     int64_t (*at_least)(const float * x, int64_t n, float threshold, int32_t first, int32_t * indices);
+    // of BLOCK values; there is room for all
+    int (*values_at_least)(const float * x, float threshold, float * values);
+    int64_t (*count_at_least)(const float * x, int64_t n, float threshold);
+    // of SMALL_BLOCK values each, all but NaN
+    void (*block_maxima)(const float * x, int64_t n_blocks, float * maxima);
     void (*exp)(const float * x, int64_t n, float max, float * e);
-    // of BLOCK values that are no NaN
-    float (*max_of_block)(const float * x);
     // The sum of BLOCK terms, each rounded to a multiple of unit, to even; false if one lay half way between two, where the direction
     // depends on what it is added to. Adding ROUNDING_SHIFT units to a term, and taking them off, leaves no digit below a unit.
     bool (*rounded_sum)(const float * terms, double unit, double & sum);
@@ -167,7 +171,7 @@ bool has_avx2() {
 
 bool has_avx512() {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl");
+           __builtin_cpu_supports("avx512vl");
 }
 #    endif
 
@@ -286,19 +290,27 @@ float exp_sum(const select_kernels & kernels, const float * x, int64_t n, float 
     ordered_sum<in_float> sum{ kernels };
     double                end    = 0;         // of the binade that lowest is for
     float                 lowest = -INFINITY; // what lies below rounds to nothing
+    alignas(64) float     terms[2 * BLOCK];
+    int                   n_terms = 0;
     for (int64_t i = 0; i < n; i += BLOCK) {
-        const int64_t size = std::min<int64_t>(BLOCK, n - i);
-        if (size == BLOCK && kernels.max_of_block(x + i) < lowest) {
+        if (n - i >= BLOCK) {
+            n_terms += kernels.values_at_least(x + i, lowest, terms + n_terms);
+        } else {
+            n_terms = (int) (std::copy(x + i, x + n, terms + n_terms) - terms);
+        }
+        if (n_terms < BLOCK) {
             continue;
         }
-        alignas(64) float terms[BLOCK];
-        kernels.exp(x + i, size, max, terms);
-        sum.add(terms, size);
+        kernels.exp(terms, BLOCK, max, terms);
+        sum.add(terms, BLOCK);
+        n_terms = (int) (std::copy(terms + BLOCK, terms + n_terms, terms) - terms);
         if (sum.value >= end && sum.value > sum.LEAST) {
             end    = 2 * sum.binade();
             lowest = max + (float) std::log(sum.binade() * in_float::unit / 2) - 0.01f - 1e-6f * std::fabs(max);
         }
     }
+    kernels.exp(terms, n_terms, max, terms);
+    sum.add(terms, n_terms);
     return (float) sum.value;
 }
 
@@ -369,6 +381,10 @@ const select_kernels *& current() {
     return kernels;
 }
 
+bool is_nan(float x) {
+    return x != x;
+}
+
 // A threshold that rises with the k-th largest value of what was seen so far.
 struct rising_threshold {
     const int64_t      k;
@@ -376,7 +392,7 @@ struct rising_threshold {
     float              value = -INFINITY;
 
     void add(float x) {
-        if (x == x) {
+        if (!is_nan(x)) {
             largest.push_back(x);
         }
     }
@@ -388,40 +404,14 @@ struct rising_threshold {
     }
 };
 
-} // namespace
-
-const char * ggml_select_kernel(void) {
-    return current()->name;
-}
-
-bool ggml_select_set_kernel(const char * name) {
-    const select_kernels * kernels = kernels_named(name);
-    if (kernels) {
-        current() = kernels;
-    }
-    return kernels != nullptr;
-}
-
-struct ggml_select_range ggml_select_find_range(const float * x, int64_t n) {
-    ggml_select_range result;
-    current()->range(x, n, result);
-    return result;
-}
-
-int64_t ggml_select_at_least(const float * x, int64_t n, float threshold, int32_t * indices) {
-    return current()->at_least(x, n, threshold, 0, indices);
-}
-
 // The algorithm keeps a heap of the k largest so far, and moves what is larger than the least of them. So a value may be left out
 // if it is not larger than the k-th largest of some part of the row before it.
-int64_t ggml_select_top_candidates(const float * x, int64_t n, int64_t k, int32_t * indices) {
-    constexpr int64_t      MIN_STEP = 256, MAX_STEP = 4096;
-    const select_kernels & kernels = *current();
-    rising_threshold       threshold{ k, {} };
+int64_t top_with_ties(const select_kernels & kernels, const float * x, int64_t n, int64_t k, int32_t * indices) {
+    constexpr int64_t MIN_STEP = 256, MAX_STEP = 4096;
+    rising_threshold  threshold{ k, {} };
 
-    // a NaN among the first k makes a heap without order
-    const bool    has_nan = std::any_of(x, x + k, [](float v) { return v != v; });
-    const int64_t first   = has_nan ? n : std::min(n, std::max(2 * k, MIN_STEP));
+    const bool    has_order = std::none_of(x, x + k, is_nan); // in the heap of the first k
+    const int64_t first     = has_order ? std::min(n, std::max(2 * k, MIN_STEP)) : n;
     for (int64_t i = 0; i < first; ++i) {
         indices[i] = (int32_t) i;
     }
@@ -447,6 +437,84 @@ int64_t ggml_select_top_candidates(const float * x, int64_t n, int64_t k, int32_
         }
     }
     return count;
+}
+
+// A threshold that at least k of these reach, and not many more if there is one.
+float threshold_for(const select_kernels & kernels, const float * x, int64_t n, int64_t k) {
+    ggml_select_range range;
+    kernels.range(x, n, range);
+    float reached = range.min, missed = range.max;
+    for (int i = 0; i < 24; ++i) {
+        const float   middle            = reached + (missed - reached) / 2;
+        const int64_t count             = kernels.count_at_least(x, n, middle);
+        (count >= k ? reached : missed) = middle;
+        if (count >= k && count <= k + 2 + k / 16) {
+            break;
+        }
+    }
+    return reached;
+}
+
+// Where the k largest and the next are all different, their order is the same for every algorithm. At least k values reach what the
+// maxima of k blocks reach. Returns 0 for rows with ties, or too short, or with most values in few blocks.
+int64_t top_without_ties(const select_kernels & kernels, const float * x, int64_t n, int64_t k, int32_t * indices) {
+    const int64_t n_blocks = n / SMALL_BLOCK;
+    const int64_t rest     = n_blocks * SMALL_BLOCK;
+    if (n_blocks < 2 * k || std::any_of(x, x + k, is_nan)) {
+        return 0;
+    }
+    static thread_local std::vector<float>   maxima, values;
+    static thread_local std::vector<int32_t> blocks;
+    maxima.resize(n_blocks);
+    kernels.block_maxima(x, n_blocks, maxima.data());
+    const float threshold = threshold_for(kernels, maxima.data(), n_blocks, k);
+    if (!(threshold > -INFINITY) || kernels.count_at_least(maxima.data(), n_blocks, threshold) > 2 * k + 16) {
+        return 0;
+    }
+    blocks.resize(n_blocks);
+    blocks.resize(kernels.at_least(maxima.data(), n_blocks, threshold, 0, blocks.data()));
+    int64_t count = 0;
+    for (int32_t block : blocks) {
+        const int32_t first = block * SMALL_BLOCK;
+        count += kernels.at_least(x + first, SMALL_BLOCK, threshold, first, indices + count);
+    }
+    count += kernels.at_least(x + rest, n - rest, threshold, (int32_t) rest, indices + count);
+
+    values.resize(count);
+    std::transform(indices, indices + count, values.begin(), [&](int32_t i) { return x[i]; });
+    const auto sorted_end = values.begin() + std::min(count, k + 1);
+    std::partial_sort(values.begin(), sorted_end, values.end(), std::greater<float>());
+    return std::adjacent_find(values.begin(), sorted_end) == sorted_end ? count : 0;
+}
+
+} // namespace
+
+const char * ggml_select_kernel(void) {
+    return current()->name;
+}
+
+bool ggml_select_set_kernel(const char * name) {
+    const select_kernels * kernels = kernels_named(name);
+    if (kernels) {
+        current() = kernels;
+    }
+    return kernels != nullptr;
+}
+
+struct ggml_select_range ggml_select_find_range(const float * x, int64_t n) {
+    ggml_select_range result;
+    current()->range(x, n, result);
+    return result;
+}
+
+int64_t ggml_select_at_least(const float * x, int64_t n, float threshold, int32_t * indices) {
+    return current()->at_least(x, n, threshold, 0, indices);
+}
+
+int64_t ggml_select_top_candidates(const float * x, int64_t n, int64_t k, int32_t * indices) {
+    const select_kernels & kernels = *current();
+    const int64_t          count   = top_without_ties(kernels, x, n, k, indices);
+    return count ? count : top_with_ties(kernels, x, n, k, indices);
 }
 
 void ggml_select_exp(const float * x, int64_t n, float max, float * e) {
