@@ -53,6 +53,7 @@ TARGETS = {
             "src/llama-kv-cache-mixed-iswa.cpp",
             "src/llama-kv-mixed-block.cpp",
             "src/llama-kv-mixed-cells.cpp",
+            "src/llama-kv-mixed-convert.cpp",
             "src/llama-kv-mixed-packer.cpp",
             "src/llama-kv-mixed-planner.cpp",
             "src/llama-kv-mixed-io.cpp",

@@ -168,7 +168,7 @@ struct subject {
 
     subject(llama_model * model, ggml_type type_k, ggml_type type_v, bool unified) : ctx(nullptr, llama_free) {
         llama_context_params params = llama_context_default_params();
-        params.n_ctx                = 512 * N_SEQ;
+        params.n_ctx                = 1024 * N_SEQ;
         params.n_ubatch             = 64;
         params.n_seq_max            = N_SEQ;
         params.n_threads            = 1;

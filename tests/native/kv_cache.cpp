@@ -4,6 +4,7 @@
 
 #include "kv_driver.h"
 #include "kv_churn.h"
+#include "kv_convert.h"
 #include "kv_images.h"
 
 #include "ggml-backend.h"
@@ -428,6 +429,7 @@ int main(int argc, char ** argv) {
         { "noncausal", scenario_noncausal },
         { "churn",     scenario_churn     },
         { "cuts",      scenario_cuts      },
+        { "convert",   scenario_convert   },
     };
     check(scenarios.count(scenario), "no scenario " + scenario);
     scenarios.at(scenario)(model.get(), k, v);

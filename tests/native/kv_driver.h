@@ -71,7 +71,7 @@ static llama_context_params params_of(ggml_type type_k, ggml_type type_v) {
     llama_context_params res = llama_context_default_params();
     res.n_ctx                = option("ctx", 2048) * option("seqs", 1);
     res.n_batch              = res.n_ctx;
-    res.n_ubatch             = option("ubatch", 512);
+    res.n_ubatch             = option("ubatch", 256);
     res.n_seq_max            = option("seqs", 1);
     res.n_threads            = option("threads", 1);
     res.n_threads_batch      = option("threads", 1);

@@ -71,14 +71,31 @@ std::vector<llama_ubatch> llama_kv_cache_mixed_split(llama_batch_allocr & balloc
 // llama_kv_cache_mixed
 //
 
+// the size of a token in tiles, in units of its size in f16 cells
+static double packed_share(const llama_hparams & hparams, ggml_type type_k, ggml_type type_v, const llama_memory_i::layer_filter_cb & filter) {
+    size_t     packed = 0;
+    size_t     f16    = 0;
+    const auto add    = [&](ggml_type type, int64_t n_embd) {
+        packed += ggml_row_size(type, ggml_is_qlutattn(type) ? GGML_PAD(n_embd, GGML_QLUTATTN_TILE) : n_embd);
+        f16 += ggml_row_size(GGML_TYPE_F16, n_embd);
+    };
+    for (uint32_t il = 0; il < hparams.n_layer_all; il++) {
+        if (hparams.has_kv(il) && (!filter || filter(il))) {
+            add(type_k, (int64_t) hparams.n_head_kv(il) * llama_kv_cache_mixed_head_size(hparams.n_embd_head_k(il)));
+            add(type_v, (int64_t) hparams.n_head_kv(il) * llama_kv_cache_mixed_head_size(hparams.n_embd_head_v(il)));
+        }
+    }
+    return f16 > 0 ? (double) packed / f16 : 1.0;
+}
+
 llama_kv_cache_mixed::llama_kv_cache_mixed(const llama_model & model, ggml_type type_k, ggml_type type_v, const llama_cparams & cparams,
                                            const layer_filter_cb & filter, const layer_reuse_cb & reuse) :
     hparams(model.hparams),
     no_alloc(model.hparams.no_alloc),
     type_k(type_k),
     type_v(type_v),
-    layout(
-        llama_kv_mixed_layout::make(cparams.n_ctx_seq, cparams.n_ubatch, cparams.n_seq_max, cparams.kv_unified, cparams.kv_sink, cparams.kv_window)),
+    layout(llama_kv_mixed_layout::make(cparams.n_ctx_seq, cparams.n_ubatch, cparams.n_seq_max, cparams.kv_unified, cparams.kv_sink, cparams.kv_window,
+                                       packed_share(hparams, type_k, type_v, filter))),
     streams(layout.n_stream),
     packer(cparams.n_threads_batch) {
     for (auto & stream : streams) {
@@ -210,6 +227,12 @@ void llama_kv_cache_mixed::print_size() const {
         mib(f16 / layout.n_stream), layout.n_sink, layout.n_window, layout.n_tiles, GGML_QLUTATTN_TILE, mib(packed / layout.n_stream));
     LLAMA_LOG_INFO("%s: size = %.2f MiB: f16 part %zu bytes, packed part %zu bytes; f16 alone would take %zu bytes (%.1f %% of it)\n", __func__,
                    mib(f16 + packed), f16, packed, full, 100.0 * (f16 + packed) / full);
+    if (layout.n_tiles == 0) {
+        LLAMA_LOG_INFO(
+            "%s: all tokens stay in f16, since packed ones beside the f16 cells would not make a context of %u tokens smaller: "
+            "for a packed cache use a larger -c, or a smaller --kv-window, --kv-sink or -ub\n",
+            __func__, layout.n_cells);
+    }
     const auto padded = std::find_if(layers.begin(), layers.end(), [this](const layer & l) {
         return l.head_dim != hparams.n_embd_head_k(l.il) || l.head_dim_v != hparams.n_embd_head_v(l.il);
     });

@@ -12,14 +12,17 @@
 // what the cells of a cache are for
 struct llama_kv_mixed_layout {
     uint32_t n_stream; // sequences have a stream each, or share the only one
+    uint32_t n_seq_max;
     uint32_t n_cells;  // tokens of a stream, at most
     uint32_t n_f16;    // f16 cells of a stream
-    uint32_t n_tiles;  // tiles of a stream
+    uint32_t n_tiles;  // tiles of a stream; 0: all tokens are in f16
     uint32_t n_sink;   // tokens at positions below this are never packed
     uint32_t n_window; // nor are this many of the newest tokens of each sequence
 
-    // room for what must stay in f16, for tokens that do not fill a tile yet, and for a ubatch
-    static llama_kv_mixed_layout make(uint32_t n_cells, uint32_t n_ubatch, uint32_t n_seq_max, bool unified, uint32_t n_sink, uint32_t n_window);
+    // Room for what must stay in f16, for tokens that do not fill a tile yet, and for a ubatch. packed_share: the size of a packed token in units
+    // of one in f16.
+    static llama_kv_mixed_layout make(uint32_t n_cells, uint32_t n_ubatch, uint32_t n_seq_max, bool unified, uint32_t n_sink, uint32_t n_window,
+                                      double packed_share);
 };
 
 // A tile to fill, and the cells whose tokens it takes: first those of tiles that are given up (or of this one), then f16 cells. Together they are

@@ -6,7 +6,7 @@
 #include <cstring>
 #include <stdexcept>
 
-static constexpr uint32_t STATE_VERSION = 1;
+static constexpr uint32_t STATE_VERSION = 2;
 
 uint64_t llama_kv_mixed_checksum(uint64_t sum, const void * data, size_t size) {
     const auto * bytes = (const uint8_t *) data;

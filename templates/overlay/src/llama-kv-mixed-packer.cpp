@@ -19,9 +19,8 @@ llama_kv_mixed_packer::llama_kv_mixed_packer(int n_threads) :
     }
 }
 
-// the channels of a row of tiles, or of a row in f16
-static int64_t row_width(const llama_kv_mixed_side & side) {
-    return ggml_is_qlutattn(side.packed->type) ? side.packed->ne[0] * side.packed->ne[2] : side.packed->ne[0];
+int64_t llama_kv_mixed_side::row_width() const {
+    return ggml_is_qlutattn(packed->type) ? packed->ne[0] * packed->ne[2] : packed->ne[0];
 }
 
 bool llama_kv_mixed_packer::prepare(scratch & scr, const std::vector<const llama_kv_mixed_side *> & sides,
@@ -40,7 +39,7 @@ bool llama_kv_mixed_packer::prepare(scratch & scr, const std::vector<const llama
     }
     int64_t width = 0;
     for (const auto * side : sides) {
-        width = std::max(width, row_width(*side));
+        width = std::max(width, side->row_width());
     }
     scr.buffer.reset(ggml_backend_alloc_buffer(backend.get(), ggml_row_size(GGML_TYPE_F16, width) * scr.n_rows));
     return scr.buffer != nullptr;
@@ -118,7 +117,7 @@ void llama_kv_mixed_packer::build(ggml_context * ctx, ggml_cgraph * gf, const ll
                                   const std::vector<llama_kv_mixed_pack> & packs, const std::vector<inputs> & in, const scratch & scr) const {
     ggml_tensor * rows = nullptr;
     if (scr.buffer) {
-        rows = ggml_new_tensor_2d(ctx, GGML_TYPE_F16, row_width(side), scr.n_rows);
+        rows = ggml_new_tensor_2d(ctx, GGML_TYPE_F16, side.row_width(), scr.n_rows);
         ggml_backend_tensor_alloc(scr.buffer.get(), rows, ggml_backend_buffer_get_base(scr.buffer.get()));
         for (const auto & [from, i] : scr.tiles) {
             ggml_tensor * to = view_as_tile(ctx, rows, i * GGML_QLUTATTN_TILE, side.packed);
@@ -186,6 +185,30 @@ bool llama_kv_mixed_packer::pack(const std::vector<const llama_kv_mixed_side *> 
     // nothing was written yet if this fails: it needs no more memory, and nothing aborts it
     if (ggml_backend_graph_compute(backend.get(), gf) != GGML_STATUS_SUCCESS) {
         LLAMA_LOG_ERROR("%s: packing %zu tiles failed\n", __func__, packs.size());
+        return false;
+    }
+    return true;
+}
+
+bool llama_kv_mixed_packer::unpack(const llama_kv_mixed_side & side, const std::vector<uint32_t> & tiles, ggml_tensor * rows) {
+    const size_t n_tensors = 3 * tiles.size();
+
+    const ggml_init_params params = {
+        /*.mem_size   =*/n_tensors * ggml_tensor_overhead() + ggml_graph_overhead_custom(n_tensors, false),
+        /*.mem_buffer =*/nullptr,
+        /*.no_alloc   =*/true,
+    };
+    ggml_context_ptr ctx(ggml_init(params));
+    if (!ctx) {
+        return false;
+    }
+    ggml_cgraph * gf = ggml_new_graph_custom(ctx.get(), n_tensors, false);
+    for (size_t i = 0; i < tiles.size(); i++) {
+        ggml_tensor * to = view_as_tile(ctx.get(), rows, i * GGML_QLUTATTN_TILE, side.packed);
+        ggml_build_forward_expand(gf, ggml_cpy(ctx.get(), view_tile(ctx.get(), side.packed, 0, tiles[i]), to));
+    }
+    if (!ggml_gallocr_alloc_graph(galloc.get(), gf) || ggml_backend_graph_compute(backend.get(), gf) != GGML_STATUS_SUCCESS) {
+        LLAMA_LOG_ERROR("%s: unpacking %zu tiles failed\n", __func__, tiles.size());
         return false;
     }
     return true;

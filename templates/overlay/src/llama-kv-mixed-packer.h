@@ -12,8 +12,10 @@
 
 // keys or values of a layer
 struct llama_kv_mixed_side {
-    ggml_tensor * f16;    // [n_embd, n_f16, n_stream], n_embd with padded heads
-    ggml_tensor * packed; // tiles [TILE, n_tiles*TILE, n_columns, n_stream], or f16 [n_embd, n_tiles*TILE, n_stream], or null
+    ggml_tensor * f16;         // [n_embd, n_f16, n_stream], n_embd with padded heads
+    ggml_tensor * packed;      // tiles [TILE, n_tiles*TILE, n_columns, n_stream], or f16 [n_embd, n_tiles*TILE, n_stream], or null
+
+    int64_t row_width() const; // channels of a row of tiles, or of a packed row in f16
 };
 
 class llama_kv_mixed_packer {
@@ -22,6 +24,9 @@ class llama_kv_mixed_packer {
 
     // false, with a message and nothing changed, if there is no memory for it
     bool pack(const std::vector<const llama_kv_mixed_side *> & sides, const std::vector<llama_kv_mixed_pack> & packs);
+
+    // unpack tiles, one after the other, to f16 rows [at least n_embd, n*TILE]; false, with a message, if there is no memory for it
+    bool unpack(const llama_kv_mixed_side & side, const std::vector<uint32_t> & tiles, ggml_tensor * rows);
 
   private:
     // Rows in f16 that packs with packed cells take their tokens from: the tiles that are given up, unpacked, then f16 cells. One piece of
