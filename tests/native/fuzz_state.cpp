@@ -166,7 +166,7 @@ struct subject {
     llama_memory_i *   memory;
     std::vector<bytes> states; // of sequences 0, 1, .., then the whole
 
-    subject(llama_model * model, ggml_type type_k, ggml_type type_v, bool unified) : ctx(nullptr, llama_free) {
+    subject(llama_model * model, ggml_type type_k, ggml_type type_v, bool unified, int window = 16) : ctx(nullptr, llama_free) {
         llama_context_params params = llama_context_default_params();
         params.n_ctx                = 1024 * N_SEQ;
         params.n_ubatch             = 64;
@@ -176,7 +176,7 @@ struct subject {
         params.type_k               = type_k;
         params.type_v               = type_v;
         params.kv_unified           = unified;
-        llama_qlutattn_set_kv_window(16);
+        llama_qlutattn_set_kv_window(window);
         llama_qlutattn_set_kv_sink(4);
         ctx.reset(llama_init_from_model(model, params));
         if (!ctx) {
@@ -234,6 +234,9 @@ extern "C" int LLVMFuzzerInitialize(int *, char ***) {
     subjects().emplace_back(llama, GGML_TYPE_QLUTATTN_K2_128x128, GGML_TYPE_QLUTATTN_V1_128x128, true);
     subjects().emplace_back(llama, GGML_TYPE_F16, GGML_TYPE_QLUTATTN_V4_128x128, false);
     subjects().emplace_back(llama, GGML_TYPE_QLUTATTN_K4_128x128, GGML_TYPE_F16, true);
+    // these take the states of the first one, and it theirs, only converted
+    subjects().emplace_back(llama, GGML_TYPE_QLUTATTN_K4_128x128, GGML_TYPE_QLUTATTN_V4_128x128, false, 250);
+    subjects().emplace_back(llama, GGML_TYPE_QLUTATTN_K4_128x128, GGML_TYPE_QLUTATTN_V4_128x128, false, 4000);
     subjects().emplace_back(gemma, GGML_TYPE_QLUTATTN_K4_128x128, GGML_TYPE_QLUTATTN_V4_128x128, false);
     return 0;
 }
