@@ -9,6 +9,7 @@ from pathlib import Path
 import effort
 import fuzz
 import pytest
+import tiny_hybrids
 import tiny_models
 
 from qlutattn_patch.commands import main
@@ -85,23 +86,28 @@ def test_the_fuzzer_notices(
 
 
 @pytest.mark.parametrize(
-    ("arch", "scenario", "options"),
+    ("source", "arch", "scenario", "options"),
     [
-        ("llama", "restore", ["seqs=2", "n=400", "after=200"]),
-        ("llama", "damage", ["times=20", "n=300"]),
-        ("llama", "random", ["seqs=3", "tokens=1500"]),
-        ("gemma3", "random", ["seqs=3", "unified=1", "tokens=1000"]),
-        ("gemma3", "damage", ["times=20", "n=300"]),
+        ("kv_cache.cpp", "llama", "restore", ["seqs=2", "n=400", "after=200"]),
+        ("kv_cache.cpp", "llama", "damage", ["times=20", "n=300"]),
+        ("kv_cache.cpp", "llama", "random", ["seqs=3", "tokens=1500"]),
+        ("kv_cache.cpp", "gemma3", "random", ["seqs=3", "unified=1", "tokens=1000"]),
+        ("kv_cache.cpp", "gemma3", "damage", ["times=20", "n=300"]),
+        ("kv_cache.cpp", "nemotron_h", "damage", ["times=20", "n=300"]),
+        ("kv_hybrid.cpp", "qwen35", "random", ["seqs=3", "rs=4", "tokens=1500"]),
     ],
 )
 def test_the_cache_is_clean(
-    arch: str, scenario: str, options: list[str], workspace: Workspace, fuzzer: Path, tmp_path: Path
+    source: str, arch: str, scenario: str, options: list[str], workspace: Workspace, fuzzer: Path, tmp_path: Path
 ) -> None:
-    driver = fuzz.compile_one(workspace, TARGET, NATIVE / "kv_cache.cpp", tmp_path, [])
+    driver = fuzz.compile_one(workspace, TARGET, NATIVE / source, tmp_path, [])
     # again, since there is no libFuzzer here to count coverage
-    cache = [fuzz.compile_one(workspace, TARGET, workspace.tree / source, tmp_path, []) for source in TARGET.sources]
+    cache = [fuzz.compile_one(workspace, TARGET, workspace.tree / each, tmp_path, []) for each in TARGET.sources]
     program = link(workspace, [driver, *cache], tmp_path / "kv_cache")
-    model = tiny_models.write_model(tmp_path / "m.gguf", tiny_models.Shape(arch=arch, n_head=2, n_head_kv=1))
+    if arch in tiny_hybrids.BLOCKS:
+        model = tiny_hybrids.write_hybrid(tmp_path / "m.gguf", arch)
+    else:
+        model = tiny_models.write_model(tmp_path / "m.gguf", tiny_models.Shape(arch=arch, n_head=2, n_head_kv=1))
     argv = [program, model, scenario, *K4V4, *options, "threads=1"]
     done = subprocess.run([str(one) for one in argv], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
