@@ -95,10 +95,11 @@ def merged(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
     return tuple(out)
 
 
-def add_tokenizer(writer: gguf.GGUFWriter) -> int:
-    """Write the tokenizer; the number of its tokens."""
+def add_tokenizer(writer: gguf.GGUFWriter, n_more: int = 0) -> int:
+    """Write the tokenizer, with more tokens that no text has; the number of its tokens."""
     merges = train_merges(CORPUS, MERGES)
     pieces = list(dict.fromkeys([*byte_characters(), *("".join(pair) for pair in merges)]))
+    pieces += [f"more{i}" for i in range(n_more)]
     special = ["<|end|>"]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
@@ -111,7 +112,7 @@ def add_tokenizer(writer: gguf.GGUFWriter) -> int:
     return len(pieces) + len(special)
 
 
-def write_model(path: Path, shape: Shape | None = None, seed: int = 0, blur: float = 0) -> Path:
+def write_model(path: Path, shape: Shape | None = None, seed: int = 0, blur: float = 0, n_more: int = 0) -> Path:
     """Write a model of this shape; the same seed gives the same bytes.
 
     A blurred model, whose weights are off by a part of their spread, mostly says what the model says: a draft model.
@@ -133,7 +134,7 @@ def write_model(path: Path, shape: Shape | None = None, seed: int = 0, blur: flo
     writer.add_rope_freq_base(10000.0)
     writer.add_layer_norm_rms_eps(1e-6)
     add_extras(writer, shape)
-    n_vocab = add_tokenizer(writer)
+    n_vocab = add_tokenizer(writer, n_more)
     add_weights(Drawer(writer, np.random.default_rng(seed), blur), shape, n_vocab)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

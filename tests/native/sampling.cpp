@@ -3,10 +3,10 @@
 //   sampling draws COUNT SEED [FILE]   random chains over random rows; FILE: rows recorded by bench_sampling
 //   sampling written                   how many candidates a chain writes
 //   sampling chi                       draws against their exact distribution
-//   sampling kernels                   each kernel of ggml-select.h against plain loops
-//   sampling exp                       every float from -150 to 0 through each kernel's exp
 //
 // Prints JSON objects, one per line.
+
+#include "logits_kinds.h"
 
 #include "ggml-select.h"
 #include "llama-qlutattn-sampling.h"
@@ -31,112 +31,6 @@ struct llama_sampler * llama_sampler_init_dry_testing(float multiplier, float ba
                                                       const std::vector<std::vector<llama_token>> & breakers);
 
 namespace {
-
-using row       = std::vector<float>;
-using generator = std::mt19937;
-
-int below(generator & random, int n) {
-    return (int) (random() % (uint32_t) n);
-}
-
-template <typename T> T one_of(generator & random, std::initializer_list<T> items) {
-    return *(items.begin() + below(random, (int) items.size()));
-}
-
-// rows of logits
-
-struct kind {
-    const char *                            name;
-    bool                                    has_nan; // upstream's full sorts run past the array's ends with NaN: not asked of it
-    std::function<void(row &, generator &)> fill;
-};
-
-void fill_gauss(row & x, generator & random, float mean, float deviation) {
-    std::normal_distribution<float> normal(mean, deviation);
-    for (float & v : x) {
-        v = normal(random);
-    }
-}
-
-void put(row & x, generator & random, float value, int count) {
-    for (int i = 0; i < count; ++i) {
-        x[below(random, (int) x.size())] = value;
-    }
-}
-
-std::vector<kind> kinds() {
-    const auto gauss = [](float mean, float deviation) {
-        return [=](row & x, generator & random) {
-            fill_gauss(x, random, mean, deviation);
-        };
-    };
-    const auto rounded = [](float deviation, float step) {
-        return [=](row & x, generator & random) {
-            fill_gauss(x, random, 0, deviation);
-            for (float & v : x) {
-                v = std::round(v / step) * step;
-            }
-        };
-    };
-    const auto with = [](float value, int per_mille) {
-        return [=](row & x, generator & random) {
-            fill_gauss(x, random, 0, 3);
-            put(x, random, value, 1 + (int) x.size() * per_mille / 1000);
-        };
-    };
-    return {
-        { "gauss-3",       false, gauss(0,        3)      },
-        { "gauss-1",       false, gauss(0,        1)      },
-        { "gauss-low",     false, gauss(-15,      2)      },
-        { "gauss-high",    false, gauss(30,       3)      },
-        { "flat",          false, gauss(0.3f,     0.001f) },
-        { "peaked",        false,
-         [](row & x,                              generator & random) {
-              fill_gauss(x, random, 0, 2);
-              for (int i = 0; i < 30; ++i) {
-                  put(x, random, 8 + 0.5f * i, 1);
-              }
-          }                           },
-        { "ties",          false, rounded(3,      0.125f) },
-        { "many-ties",     false, rounded(2,      1)      },
-        { "constant",      false, gauss(1.5f,     0)      },
-        { "wide",          false, gauss(0,        5000)   },
-        { "two-values",    false,
-         [](row & x,                              generator & random) {
-              for (float & v : x) {
-                  v = below(random, 2) ? 1e4f : -1e4f;
-              }
-          }                           },
-        { "zeros",         false,
-         [](row & x,                              generator & random) {
-              for (float & v : x) {
-                  v = one_of(random, { 0.0f, -0.0f, 1e-40f, -1e-40f });
-              }
-          }                           },
-        { "rising",        false,
-         [](row & x,                              generator & random) {
-              fill_gauss(x, random, 0, 3);
-              std::sort(x.begin(), x.end());
-          }                           },
-        { "falling",       false,
-         [](row & x,                              generator & random) {
-              fill_gauss(x, random, 0, 3);
-              std::sort(x.rbegin(), x.rend());
-          }                           },
-        { "masked",        false, with(-INFINITY, 2000)   },
-        { "all-masked",    false,
-         [](row & x,                              generator &) {
-              std::fill(x.begin(), x.end(), -INFINITY);
-          }                           },
-        { "some-infinite", true,  with(INFINITY,  1)      },
-        { "some-nan",      true,  with(NAN,       10)     },
-        { "nan-first",     true,
-         [](row & x,                              generator & random) {
-              fill_gauss(x, random, 0, 3);
-              x[0] = NAN;
-          }                           },
-    };
-}
 
 // Rows of bench_sampling --record: the vocabulary's size as int32, then rows of float32.
 std::vector<row> read_rows(const char * path) {
@@ -476,7 +370,7 @@ std::vector<double> exact(const row & logits, const std::string & filter, double
 }
 
 int chi() {
-    constexpr int   N_VOCAB = 4096, N_DRAWS = 200000;
+    constexpr int   N_VOCAB = 4096, N_DRAWS = 60000;
     constexpr float TEMP = 0.8f;
     generator       random(5);
     row             logits(N_VOCAB);
@@ -523,132 +417,6 @@ int chi() {
     return 0;
 }
 
-// the kernels
-
-const char * const KERNELS[] = { "avx512", "avx2", "neon", "scalar" };
-
-void check(bool same, const char * what, const char * kind, size_t n) {
-    if (!same) {
-        printf("%s: %s of %zu logits, %s, is not what the plain loop gives\n", ggml_select_kernel(), what, n, kind);
-        exit(1);
-    }
-}
-
-void check_sums(const row & x, float max, const char * kind) {
-    const int64_t n = x.size();
-    row           e(n), expected(n);
-    float         sum        = 0;
-    double        sum_double = 0;
-    ggml_select_exp(x.data(), n, max, e.data());
-    for (int64_t i = 0; i < n; ++i) {
-        expected[i] = expf(x[i] - max);
-        sum += expected[i];
-        sum_double += expected[i];
-    }
-    check(memcmp(e.data(), expected.data(), n * sizeof(float)) == 0, "exp", kind, n);
-    check(ggml_select_exp_sum(x.data(), n, max) == sum, "exp_sum", kind, n);
-    check(ggml_select_sum(e.data(), n) == sum_double, "sum", kind, n);
-    for (double share : { 0.0, 0.3, 0.95, 1.0, 2.0 }) {
-        int64_t at     = 0;
-        double  so_far = 0;
-        while (at < n && (so_far += e[at]) < share * sum_double) {
-            ++at;
-        }
-        check(ggml_select_reach(e.data(), n, share * sum_double) == at, "reach", kind, n);
-        float single = 0.25f, found = 0.25f;
-        for (at = 0; at < n && (single += e[at]) < (float) share * sum;) {
-            ++at;
-        }
-        check(ggml_select_reach_f32(e.data(), n, (float) share * sum, &found) == at && found == single, "reach_f32", kind, n);
-    }
-}
-
-void check_row(const row & x, const char * kind, generator & random) {
-    const int64_t     n     = x.size();
-    ggml_select_range range = { -INFINITY, INFINITY, false };
-    for (float v : x) {
-        range.max     = v > range.max ? v : range.max;
-        range.min     = v < range.min ? v : range.min;
-        range.has_nan = range.has_nan || v != v;
-    }
-    const ggml_select_range found = ggml_select_find_range(x.data(), n);
-    check(found.max == range.max && found.min == range.min && found.has_nan == range.has_nan, "range", kind, n);
-
-    std::vector<int32_t> indices(n), expected;
-    for (float threshold : { -INFINITY, -1.0f, x[below(random, (int) n)], range.max, INFINITY }) {
-        expected.clear();
-        for (int64_t i = 0; i < n; ++i) {
-            if (x[i] >= threshold) {
-                expected.push_back((int32_t) i);
-            }
-        }
-        const int64_t count = ggml_select_at_least(x.data(), n, threshold, indices.data());
-        check(count == (int64_t) expected.size() && std::equal(expected.begin(), expected.end(), indices.begin()), "at_least", kind, n);
-    }
-    for (int64_t k : { 1, 2, 40, 128, 256, 3000 }) {
-        k                 = std::min(k, n);
-        const auto larger = [&](int32_t a, int32_t b) {
-            return x[a] > x[b];
-        };
-        expected.resize(n);
-        for (int64_t i = 0; i < n; ++i) {
-            expected[i] = (int32_t) i;
-        }
-        std::partial_sort(expected.begin(), expected.begin() + k, expected.end(), larger);
-        const int64_t count = ggml_select_top_candidates(x.data(), n, k, indices.data());
-        check(count >= k && count <= n, "number of candidates", kind, n);
-        std::partial_sort(indices.begin(), indices.begin() + k, indices.begin() + count, larger);
-        check(std::equal(expected.begin(), expected.begin() + k, indices.begin()), "top", kind, n);
-    }
-    if (!range.has_nan && std::isfinite(range.max)) {
-        check_sums(x, range.max, kind);
-    }
-}
-
-int kernels() {
-    for (const char * name : KERNELS) {
-        if (!ggml_select_set_kernel(name)) {
-            continue;
-        }
-        generator random(17);
-        long      rows = 0;
-        for (const kind & k : kinds()) {
-            for (int n : { 1, 2, 15, 16, 63, 64, 65, 127, 128, 129, 1000, 4096, 9973, 40000 }) {
-                row x(n);
-                k.fill(x, random);
-                check_row(x, k.name, random);
-                rows++;
-            }
-        }
-        printf("{\"kernel\":\"%s\",\"rows\":%ld}\n", ggml_select_kernel(), rows);
-    }
-    return 0;
-}
-
-// Every float from -150 to 0.
-int all_of_exp() {
-    constexpr uint32_t FIRST = 0x80000000u, LAST = 0xc3160000u, STEP = 1 << 16;
-    for (const char * name : KERNELS) {
-        if (!ggml_select_set_kernel(name)) {
-            continue;
-        }
-        row  x(STEP), e(STEP);
-        long different = 0;
-        for (uint32_t first = FIRST; first < LAST; first += STEP) {
-            for (uint32_t i = 0; i < STEP; ++i) {
-                const uint32_t bits = first + i;
-                memcpy(&x[i], &bits, sizeof(bits));
-            }
-            ggml_select_exp(x.data(), STEP, 0.0f, e.data());
-            for (uint32_t i = 0; i < STEP; ++i) {
-                different += e[i] != expf(x[i]);
-            }
-        }
-        printf("{\"kernel\":\"%s\",\"different\":%ld}\n", ggml_select_kernel(), different);
-    }
-    return 0;
-}
-
 } // namespace
 
 int main(int argc, char ** argv) {
@@ -657,14 +425,12 @@ int main(int argc, char ** argv) {
         return draws(atol(argv[2]), (uint32_t) atol(argv[3]), argc > 4 ? argv[4] : nullptr);
     }
     const std::map<std::string, int (*)()> others = {
-        { "written", written    },
-        { "chi",     chi        },
-        { "kernels", kernels    },
-        { "exp",     all_of_exp }
+        { "written", written },
+        { "chi",     chi     }
     };
     if (others.count(what)) {
         return others.at(what)();
     }
-    fprintf(stderr, "sampling draws COUNT SEED [FILE], written, chi, kernels or exp\n");
+    fprintf(stderr, "sampling draws COUNT SEED [FILE], written or chi\n");
     return 2;
 }

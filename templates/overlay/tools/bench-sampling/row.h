@@ -12,7 +12,7 @@ struct sampling_row {
     std::string logits;
     int32_t     n_vocab;
 
-    std::vector<double> stock;           // seconds per token: llama.cpp's own code
+    std::vector<double> stock;           // seconds of computing per token: llama.cpp's own code
     std::vector<double> select;          // the same tokens from the row of logits
     int64_t             n_tokens    = 0; // that both sides drew
     int64_t             n_different = 0; // where they were not the same
