@@ -10,7 +10,7 @@ from pathlib import Path
 import effort
 import pytest
 import tiny_models
-from kv_helpers import BOUNDS, build, compile_driver, compile_native, findings, run
+from kv_helpers import BOUNDS, build, compile_driver, compile_native, findings, run, serve_several_clients
 
 from qlutattn_patch.commands import main
 from qlutattn_patch.workspace import Workspace

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_latent
 import tiny_models
 from kv_helpers import compile_driver, findings
 
@@ -56,6 +57,13 @@ def test_a_state_is_made_to_fit(name: str, pair: str, program: Path, llama: Path
 def test_a_state_with_positions_of_several_parts_is_made_to_fit(program: Path, tmp_path: Path) -> None:
     model = tiny_models.write_model(tmp_path / "m.gguf", tiny_models.Shape(arch="qwen3vl"))
     rows = findings(program, model, "convert", "k4v4", to_window=4000)
+    assert all(is_near(row) for row in rows), rows
+
+
+@pytest.mark.parametrize("options", [{}, {"to_window": 4000}, {"to_window": 0, "to_ubatch": 64}], ids=str)
+def test_a_state_of_latent_rows_is_made_to_fit(options: dict[str, int], program: Path, tmp_path: Path) -> None:
+    model = tiny_latent.write_latent(tmp_path / "m.gguf", tiny_latent.Latent("deepseek2"))
+    rows = findings(program, model, "convert", "k4v4", **options)
     assert all(is_near(row) for row in rows), rows
 
 

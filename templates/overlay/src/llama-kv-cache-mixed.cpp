@@ -75,14 +75,14 @@ std::vector<llama_ubatch> llama_kv_cache_mixed_split(llama_batch_allocr & balloc
 static double packed_share(const llama_hparams & hparams, ggml_type type_k, ggml_type type_v, const llama_memory_i::layer_filter_cb & filter) {
     size_t     packed = 0;
     size_t     f16    = 0;
-    const auto add    = [&](ggml_type type, int64_t n_embd) {
+    const auto add    = [&](ggml_type type, int64_t n_embd, bool is_part_of_keys) {
         packed += ggml_row_size(type, ggml_is_qlutattn(type) ? GGML_PAD(n_embd, GGML_QLUTATTN_TILE) : n_embd);
-        f16 += ggml_row_size(GGML_TYPE_F16, n_embd);
+        f16 += is_part_of_keys ? 0 : ggml_row_size(GGML_TYPE_F16, n_embd);
     };
     for (uint32_t il = 0; il < hparams.n_layer_all; il++) {
         if (hparams.has_kv(il) && (!filter || filter(il))) {
-            add(type_k, (int64_t) hparams.n_head_kv(il) * llama_kv_cache_mixed_head_size(hparams.n_embd_head_k(il)));
-            add(type_v, (int64_t) hparams.n_head_kv(il) * llama_kv_cache_mixed_head_size(hparams.n_embd_head_v(il)));
+            add(type_k, (int64_t) hparams.n_head_kv(il) * llama_kv_cache_mixed_head_size(hparams.n_embd_head_k(il)), false);
+            add(type_v, (int64_t) hparams.n_head_kv(il) * llama_kv_cache_mixed_head_size(hparams.n_embd_head_v(il)), hparams.is_mla());
         }
     }
     return f16 > 0 ? (double) packed / f16 : 1.0;

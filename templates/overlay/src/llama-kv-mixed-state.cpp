@@ -281,10 +281,10 @@ void llama_kv_mixed_state::read_sides(const llama_kv_cache_mixed & kv, llama_kv_
         }
     };
     for (const auto & l : kv.layers) {
-        to.sides.push_back({ kv.type_k, l.k.f16->ne[0], {} });
-        to.sides.push_back({ kv.type_v, l.v.f16->ne[0], {} });
+        to.sides.push_back({ kv.type_k, l.k.f16->ne[0], false, {} });
+        to.sides.push_back({ kv.type_v, l.v.f16->ne[0], l.v.f16->view_src != nullptr, {} });
         for (auto * side : { &to.sides.end()[-2], &to.sides.back() }) {
-            read(side->data, to.cells.size(), side->row_size());
+            read(side->data, side->has_rows_of_keys ? 0 : to.cells.size(), side->row_size());
             read(side->data, to.tiles.size() * side->n_columns(), side->column_size());
         }
     }
@@ -369,8 +369,21 @@ void llama_kv_mixed_state::assign_cells(const llama_kv_cache_mixed & kv, saved_s
 // change the tokens of a stream, and their keys and values
 void llama_kv_mixed_state::convert(saved_stream & s, const llama_kv_mixed_conversion & how) {
     llama_kv_mixed_packer packer(GGML_DEFAULT_N_THREADS);
-    for (auto & side : s.sides) {
+    for (size_t i = s.sides.size(); i-- > 0;) { // values before keys, whose rows they may need
+        auto & side = s.sides[i];
+        if (side.has_rows_of_keys) {
+            const auto &         keys = s.sides[i - 1];
+            std::vector<uint8_t> data;
+            for (uint32_t row = 0; row < how.n_rows; row++) {
+                const auto from = keys.data.begin() + row * keys.row_size();
+                data.insert(data.end(), from, from + side.row_size());
+            }
+            side.data.insert(side.data.begin(), data.begin(), data.end());
+        }
         side.convert(packer, how);
+        if (side.has_rows_of_keys) {
+            side.data.erase(side.data.begin(), side.data.begin() + how.rows.size() * side.row_size());
+        }
     }
     const auto token_of = [&s](uint32_t cell) -> const token & {
         return s.in_tiles[cell / GGML_QLUTATTN_TILE][cell % GGML_QLUTATTN_TILE];
