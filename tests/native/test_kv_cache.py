@@ -202,7 +202,6 @@ def every_model(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Pa
 # What is refused, and why; these must at least be among the models.
 REFUSED = {
     "deepseek32": "an index picks",
-    "kimi-linear": "latent attention",
     "qwen4exp": "an index picks",
     "grok": "Grok models run without flash attention",
 }
@@ -269,5 +268,8 @@ def server(tree: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [["-np", "3", "--no-kv-unified"], ["-np", "3", "--kv-unified"]], ids=" ".join)
-def test_a_server_with_several_clients(more: list[str], server: Path, llama: Path, tmp_path: Path) -> None:
-    serve_several_clients(server, llama, tmp_path, more)
+@pytest.mark.parametrize("arch", ["llama", "qwen3vl", "gemma4"])
+def test_a_server_with_several_clients(
+    arch: str, more: list[str], server: Path, models: dict[tuple[str, int], Path], tmp_path: Path
+) -> None:
+    serve_several_clients(server, models[arch, 128], tmp_path, more)

@@ -131,7 +131,7 @@ static std::string reason_of_model(const llama_model & model, const llama_contex
         return "models that attend to keys which an index picks one by one cannot have packed caches: use f16, q8_0 or q4_0";
     }
     if (llama_model_has_encoder(&model)) {
-        return "encoder-decoder models cannot have packed caches: use f16, q8_0 or q4_0";
+        return "the decoder of an encoder-decoder model adds a bias to each score, which packed caches cannot: use f16, q8_0 or q4_0";
     }
     if (params.ctx_type == LLAMA_CONTEXT_TYPE_MTP && behind - first > 1) {
         return "several draft heads that take turns in filling the same cells cannot have packed caches: use f16, q8_0 or q4_0";
