@@ -17,7 +17,8 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).resolve().parent.parent
 # Reading order; pages that are not named here come after these.
 ORDER = (
-    *("index", "install", "howto", "cli", "kv-cache", "bindings", "building", "profiler", "json", "performance", "quality"),
+    *("index", "install", "howto", "cli", "kv-cache", "bindings", "building"),
+    *("profiler", "json", "performance", "sampling", "quality"),
     *("architecture", "formats", "align", "provenance", "faults", "patches"),
 )
 COPIES = "repository"  # the folder of the site for files from outside of docs/
