@@ -13,9 +13,9 @@ SCHEMAS = ROOT / "docs" / "schemas"
 
 
 @cache
-def _validator(command: str) -> jsonschema.Draft202012Validator:
-    path = SCHEMAS / f"{command}.json"
-    assert path.is_file(), f"qlutattn {command} --json has no schema: name its record in commands/schemas.py"
+def _validator(name: str) -> jsonschema.Draft202012Validator:
+    path = SCHEMAS / f"{name}.json"
+    assert path.is_file(), f"qlutattn {name} --json has no schema: name its record in commands/schemas.py"
     schema = json.loads(path.read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema)
@@ -24,5 +24,6 @@ def _validator(command: str) -> jsonschema.Draft202012Validator:
 def check(document: Any) -> None:
     """Fail with every place where a document is not as its schema says."""
     assert isinstance(document, dict)
-    wrong = [f"{error.json_path}: {error.message}" for error in _validator(document["command"]).iter_errors(document)]
-    assert not wrong, f"docs/schemas/{document['command']}.json does not describe this:\n" + "\n".join(wrong[:20])
+    name = "-".join(document[key] for key in ("command", "work") if key in document)
+    wrong = [f"{error.json_path}: {error.message}" for error in _validator(name).iter_errors(document)]
+    assert not wrong, f"docs/schemas/{name}.json does not describe this:\n" + "\n".join(wrong[:20])

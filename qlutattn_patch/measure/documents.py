@@ -120,6 +120,7 @@ class OwnSampling(Versioned, frozen=True, kw_only=True):
 class SamplingDocument(Versioned, frozen=True):
     """Times of drawing a token, beside llama.cpp's own code."""
 
+    work: Annotated[Literal["sampling"], doc("tells this document from that of other work")]
     cpu: Annotated[str, doc("the processor's name")]
     isa: _Isa
     build: Provenance | None

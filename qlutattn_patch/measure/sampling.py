@@ -81,4 +81,4 @@ def result_of(own: OwnSampling, preset: str, cpu: str) -> Result:
         SamplingRow(**structs.asdict(row), speedup=round(row.stock.median_us / row.select.median_us, 5))
         for row in own.rows
     ]
-    return Result(cpu, own.isa, own.build, preset, own.kernel, rows)
+    return Result("sampling", cpu, own.isa, own.build, preset, own.kernel, rows)
