@@ -70,6 +70,7 @@ def test_targets_are_those_of_the_tree(project: Project) -> None:
     }
     write_files(project.tree, cmake)
     assert offered(project, "qlutattn build --target ll") == ["llama-two", "llama-server", "llama-one"]
+    assert offered(project, "qlutattn profile -- llama-s") == ["llama-server"]
     assert offered(project, "qlutattn build --target be") == ["bench_attn", "bench_sampling"]
 
 

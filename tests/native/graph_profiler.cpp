@@ -44,6 +44,7 @@ static void compute_nodes(int n_threads) {
         ggml_swiglu(ctx, x),
         ggml_flash_attn_ext(ctx, zeros(ctx, GGML_TYPE_F32, 64, 3, 4), zeros(ctx, GGML_TYPE_F16, 64, 256, 2), zeros(ctx, GGML_TYPE_F16, 64, 256, 2),
                             zeros(ctx, GGML_TYPE_F16, 256, 3), 1.0f, 0.0f, 0.0f),
+        ggml_add(ctx, x, x),
         ggml_mul_mat_id(ctx, zeros(ctx, GGML_TYPE_F16, 64, 32, 6), zeros(ctx, GGML_TYPE_F32, 64, 2, 1), zeros(ctx, GGML_TYPE_I32, 2, 1)),
     };
     ggml_cgraph * graph = ggml_new_graph(ctx);

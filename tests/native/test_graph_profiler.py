@@ -98,13 +98,14 @@ def test_bytes_and_operations_are_those_of_the_nodes(program: Path, tmp_path: Pa
         "SET_ROWS f32 to f16": (64 * 4 + 8 + 64 * 2, 0),
         "CPY f32 to f16": (x + x // 2, 0),
         "RMS_NORM+MUL": (x + 64 * 4 + x, 0),
+        "ADD": (2 * x, 0),  # a source that is given twice is read once
         "SILU": (2 * x, 0),
         "SWIGLU": (x + x // 2, 0),
         "FLASH_ATTN_EXT f16": (attention, 2 * 2 * 256 * 64 * 4 * 3),
         "MUL_MAT_ID f16": (2 * 64 * 32 * 2 + 64 * 2 * 4 + 2 * 4 + 32 * 2 * 4, 2 * 64 * 32 * 2),
     }
     names = {node.args["name"] for node, _ in nodes(threads)}
-    assert names == {f"out?{i}" for i in range(9)}
+    assert names == {f"out?{i}" for i in range(10)}
     (shape,) = {node.args["shape"] for node, _ in nodes(threads) if node.name == "MUL_MAT q8_0"}
     assert shape == "32 x 8 x 1 x 1"
 

@@ -24,11 +24,21 @@ static bool is_attention(const ggml_tensor * t) {
     return t->op == GGML_OP_FLASH_ATTN_EXT || t->op == GGML_OP_FLASH_ATTN_EXT_MIXED;
 }
 
+// whether a source lies within one before it, as the values of MLA do in the keys
+static bool is_counted(const ggml_tensor * t, int i) {
+    for (int j = 0; j < i; ++j) {
+        if (t->src[j] && t->src[j]->data == t->src[i]->data && count_bytes(t->src[j]) >= count_bytes(t->src[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
 // the sources from `first` on, but for one
 static uint64_t count_sources(const ggml_tensor * t, int first, const ggml_tensor * without = nullptr) {
     uint64_t bytes = 0;
     for (int i = first; i < GGML_MAX_SRC; ++i) {
-        if (t->src[i] && t->src[i] != without) {
+        if (t->src[i] && t->src[i] != without && !is_counted(t, i)) {
             bytes += count_bytes(t->src[i]);
         }
     }
@@ -65,7 +75,7 @@ static uint64_t count_flops(const ggml_tensor * t) {
         case GGML_OP_FLASH_ATTN_EXT:
             return 2 * (t->src[1]->ne[0] + t->ne[0]) * t->src[1]->ne[1] * count_rows(t);
         case GGML_OP_FLASH_ATTN_EXT_MIXED:
-            return 4 * ggml_nelements(t) * ((t->src[1] ? t->src[1]->ne[1] : 0) + (t->src[5] ? t->src[5]->ne[1] : 0));
+            return 2 * (t->src[0]->ne[0] + t->ne[0]) * count_rows(t) * ((t->src[1] ? t->src[1]->ne[1] : 0) + (t->src[5] ? t->src[5]->ne[1] : 0));
         default:
             return 0;
     }
