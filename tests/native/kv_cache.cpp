@@ -385,18 +385,6 @@ static void scenario_any(llama_model * model, ggml_type k, ggml_type v) {
 }
 
 // what cannot be done with a packed cache
-static void scenario_shift(llama_model * model, ggml_type k, ggml_type v) {
-    auto ctx = new_context(model, k, v);
-    auto mem = llama_get_memory(ctx.get());
-    check(!decode(ctx.get(), random_tokens(300, 8), 0, 0).empty(), "decoding failed");
-    const auto before = save(ctx.get(), false, 0);
-    check(!llama_memory_can_shift(mem), "packed keys can be shifted");
-    log_errors.clear();
-    llama_memory_seq_add(mem, 0, 100, -1, -50);
-    llama_memory_seq_div(mem, 0, 100, -1, 2);
-    printf("%s", log_errors.c_str());
-    check(save(ctx.get(), false, 0) == before, "a shift that was refused changed the cache");
-}
 
 int main(int argc, char ** argv) {
     check(argc >= 5, "usage: kv_cache MODEL SCENARIO K V [key=value ...]");
@@ -423,7 +411,6 @@ int main(int argc, char ** argv) {
         { "random",    scenario_random    },
         { "refuse",    scenario_refuse    },
         { "any",       scenario_any       },
-        { "shift",     scenario_shift     },
         { "memory",    scenario_memory    },
         { "images",    scenario_images    },
         { "noncausal", scenario_noncausal },

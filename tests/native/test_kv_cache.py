@@ -163,13 +163,6 @@ def test_a_forgotten_removal_shows(program: Path, llama: Path) -> None:
     assert done.returncode == 1 or json.loads(done.stdout)["worst"] > 0.2
 
 
-def test_a_shift_is_refused(program: Path, llama: Path) -> None:
-    done = run(program, llama, "shift", "k4v4")
-    assert done.returncode == 0, done.stderr
-    assert "cannot be moved by -50" in done.stdout
-    assert "cannot be moved to positions divided by 2" in done.stdout
-
-
 @pytest.mark.parametrize(
     ("k", "v", "options", "says"),
     [

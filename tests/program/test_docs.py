@@ -178,7 +178,12 @@ def test_commands_in_sentences_are_understood(page: Path) -> None:
         elif len(words) > 1 and not words[1].startswith("-"):
             placed = {"NAME": "native", "PRESET": "native", "PROGRAM": "align_attn", "GOOD": "0.1", "BAD": "0.2"}
             argv = [placed.get(word, word) for word in words[1:]]
-            if set(argv[1:]) or argv[0] not in ("eval", "profile", "bisect", "rebase"):  # a bare name is no command to type
+            if set(argv[1:]) or argv[0] not in (
+                "eval",
+                "profile",
+                "bisect",
+                "rebase",
+            ):  # a bare name is no command to type
                 parsed(argv)
 
 

@@ -6,6 +6,7 @@
 #include "llama-impl.h"
 #include "llama-kv-cache-mixed-iswa.h"
 #include "llama-kv-cache-mixed.h"
+#include "llama-kv-mixed-rotation.h"
 
 #include <algorithm>
 #include <cmath>
@@ -25,6 +26,15 @@ static uint32_t count_streams(const llama_kv_cache_mixed_context * mctx, const l
     return mctx->get_kv().get_layout().n_stream == 1 ? 1 : ubatch.n_seqs_unq;
 }
 
+// the largest number of different shifts in a stream
+static uint32_t count_shifts(const llama_kv_cache_mixed_context * mctx) {
+    size_t res = 0;
+    for (const auto & shifts : mctx->get_shifts()) {
+        res = std::max(res, shifts.size());
+    }
+    return res;
+}
+
 llm_graph_input_attn_kv_mixed::llm_graph_input_attn_kv_mixed(ggml_context * ctx, const llama_ubatch & ubatch, const llama_hparams & hparams,
                                                              const llama_cparams & cparams, const llama_kv_cache_mixed_context * mctx) :
     llm_graph_input_attn_kv(hparams, cparams, nullptr), mctx_mixed(mctx), n_stream(count_streams(mctx, ubatch)), s0(mctx->get_plan().s0) {
@@ -35,6 +45,10 @@ llm_graph_input_attn_kv_mixed::llm_graph_input_attn_kv_mixed(ggml_context * ctx,
     mask_f16    = new_input(ctx, GGML_TYPE_F16, "attn_inp_mask_f16", mctx->get_n_f16(), n_tokens / n_stream, n_stream);
     if (mctx->get_n_packed() > 0) {
         mask_packed = new_input(ctx, GGML_TYPE_F16, "attn_inp_mask_packed", mctx->get_n_packed(), n_tokens / n_stream, n_stream);
+    }
+    if (const uint32_t n = count_shifts(mctx)) {
+        turns      = new_input(ctx, GGML_TYPE_I32, "attn_inp_turns", n_tokens * n);
+        tile_shift = new_input(ctx, GGML_TYPE_I32, "attn_inp_tile_shift", mctx->get_n_packed() / GGML_QLUTATTN_TILE, n_stream);
     }
     if (kv.n_rot_k() > 0) {
         rot_k = new_input(ctx, GGML_TYPE_F32, "attn_inp_k_rot", kv.n_rot_k(), kv.n_rot_k());
@@ -52,24 +66,7 @@ bool llm_graph_input_attn_kv_mixed::can_reuse(const llm_graph_params & params, c
     mctx_mixed = mctx;
 
     return self_k_idxs->ne[0] == params.ubatch.n_tokens && n_stream == count_streams(mctx, params.ubatch) && s0 == mctx->get_plan().s0 &&
-           mask_f16->ne[0] == mctx->get_n_f16() && (mask_packed ? mask_packed->ne[0] : 0) == mctx->get_n_packed();
-}
-
-// orthonormal, symmetric (Walsh-Hadamard)
-static void set_rotation(ggml_tensor * t) {
-    const int64_t      n = t->ne[0];
-    std::vector<float> data(n * n);
-    for (int64_t i = 0; i < n; i++) {
-        for (int64_t j = 0; j < n; j++) {
-            int64_t bits = i & j;
-            float   sign = 1.0f;
-            for (; bits; bits &= bits - 1) {
-                sign = -sign;
-            }
-            data[i * n + j] = sign / std::sqrt((float) n);
-        }
-    }
-    ggml_backend_tensor_set(t, data.data(), 0, ggml_nbytes(t));
+           mask_f16->ne[0] == mctx->get_n_f16() && n_shift() == count_shifts(mctx) && (mask_packed ? mask_packed->ne[0] : 0) == mctx->get_n_packed();
 }
 
 // Whether a cell of a token's own sequence is later than the token; parts of an image are at the same position.
@@ -156,6 +153,28 @@ template <typename T> static bool is_swa_only(const T &, long) {
     return false;
 }
 
+void llm_graph_input_attn_kv_mixed::set_shifts() const {
+    const int64_t n_tokens = self_k_idxs->ne[0];
+    const int64_t n_tps    = n_tokens / n_stream;
+    const int64_t n_tiles  = tile_shift->ne[0];
+
+    std::vector<int32_t> turns_data(turns->ne[0], 0);
+    std::vector<int32_t> tiles_data(n_tiles * n_stream, 0);
+    for (uint32_t s = 0; s < n_stream; s++) {
+        const auto & shifts = mctx_mixed->get_shifts()[s];
+        for (size_t i = 0; i < shifts.size(); i++) {
+            std::fill_n(turns_data.begin() + i * n_tokens + s * n_tps, n_tps, -shifts[i]);
+        }
+        const auto & of_tiles = mctx_mixed->get_kv().get_stream(s0 + s).tile_shift;
+        for (int64_t t = 0; t < n_tiles; t++) {
+            const auto it               = std::find(shifts.begin(), shifts.end(), of_tiles[t]);
+            tiles_data[s * n_tiles + t] = it == shifts.end() ? 0 : it - shifts.begin() + 1;
+        }
+    }
+    ggml_backend_tensor_set(turns, turns_data.data(), 0, ggml_nbytes(turns));
+    ggml_backend_tensor_set(tile_shift, tiles_data.data(), 0, ggml_nbytes(tile_shift));
+}
+
 void llm_graph_input_attn_kv_mixed::set_input(const llama_ubatch * ubatch) {
     const auto & kv   = mctx_mixed->get_kv();
     const auto & plan = mctx_mixed->get_plan();
@@ -182,9 +201,12 @@ void llm_graph_input_attn_kv_mixed::set_input(const llama_ubatch * ubatch) {
             set_mask(mask_packed, s, stream.packed, *ubatch, causal, hparams.use_alibi);
         }
     }
+    if (turns && turns->buffer) {
+        set_shifts();
+    }
     for (ggml_tensor * rot : { rot_k, rot_v }) {
         if (rot && rot->buffer) {
-            set_rotation(rot);
+            ggml_backend_tensor_set(rot, llama_kv_mixed_rotation(rot->ne[0]).data(), 0, ggml_nbytes(rot));
         }
     }
 }
@@ -217,6 +239,16 @@ static ggml_tensor * pad_heads(ggml_context * ctx, ggml_tensor * t, int64_t head
     return t->ne[0] == head_dim ? t : ggml_pad(ctx, t, head_dim - t->ne[0], 0, 0, 0);
 }
 
+// the queries for each of the shifts: [head_dim, n_tokens/n_stream, n_head, n_stream*n_shift]
+ggml_tensor * llm_graph_input_attn_kv_mixed::build_shifted(ggml_context * ctx, ggml_tensor * q, int il) const {
+    const auto &  layer = mctx_mixed->get_kv().get_layer(il);
+    const int64_t n_tps = q->ne[2] / n_stream;
+
+    ggml_tensor * cur = ggml_repeat_4d(ctx, q, q->ne[0], q->ne[1], turns->ne[0], 1);
+    cur               = rotate(ctx, pad_heads(ctx, layer.rope.turn(ctx, cur, turns), layer.head_dim), rot_k);
+    return ggml_view_4d(ctx, cur, cur->ne[0], n_tps, cur->ne[1], cur->ne[2] / n_tps, cur->nb[2], cur->nb[1], cur->nb[2] * n_tps, 0);
+}
+
 ggml_tensor * llm_graph_input_attn_kv_mixed::build_attn(ggml_context * ctx, ggml_cgraph * gf, ggml_tensor * q, ggml_tensor * k, ggml_tensor * v,
                                                         ggml_tensor * sinks, ggml_tensor * v_mla, float kq_scale, int il) const {
     const auto &  layer       = mctx_mixed->get_kv().get_layer(il);
@@ -225,7 +257,9 @@ ggml_tensor * llm_graph_input_attn_kv_mixed::build_attn(ggml_context * ctx, ggml
     const int64_t n_f16       = mask_f16->ne[0];
     const int64_t n_embd_head = hparams.n_embd_head_v(il);
 
-    q = rotate(ctx, pad_heads(ctx, q, layer.head_dim), rot_k);
+    const int64_t n_tps     = n_tokens / n_stream;
+    ggml_tensor * q_shifted = turns && layer.rope.n_rot > 0 ? build_shifted(ctx, q, il) : nullptr;
+    q                       = rotate(ctx, pad_heads(ctx, q, layer.head_dim), rot_k);
     ggml_build_forward_expand(gf, q);
     if (k) {
         k = rotate(ctx, pad_heads(ctx, k, layer.head_dim), rot_k);
@@ -236,8 +270,7 @@ ggml_tensor * llm_graph_input_attn_kv_mixed::build_attn(ggml_context * ctx, ggml
         }
     }
 
-    const int64_t n_tps = n_tokens / n_stream;
-    q                   = ggml_view_4d(ctx, q, q->ne[0], n_tps, n_head, n_stream, q->nb[2], q->nb[1], q->nb[2] * n_tps, 0);
+    q = ggml_view_4d(ctx, q, q->ne[0], n_tps, n_head, n_stream, q->nb[2], q->nb[1], q->nb[2] * n_tps, 0);
 
     ggml_tensor * kp = nullptr;
     ggml_tensor * vp = nullptr;
@@ -249,6 +282,10 @@ ggml_tensor * llm_graph_input_attn_kv_mixed::build_attn(ggml_context * ctx, ggml
                                                   view_f16(ctx, layer.v.f16, layer.head_dim_v, n_f16, s0, n_stream), mask_f16, kp, vp, mask_packed,
                                                   sinks, layer.n_head_kv, layer.head_dim_v, kq_scale, hparams.f_max_alibi_bias,
                                                   hparams.attn_soft_cap ? hparams.f_attn_logit_softcapping : 0.0f);
+
+    if (q_shifted) {
+        ggml_flash_attn_ext_mixed_set_shifts(res, q_shifted, tile_shift);
+    }
 
     res = rotate(ctx, res, rot_v);
     if (n_embd_head != layer.head_dim_v) {

@@ -26,13 +26,22 @@ class llm_graph_input_attn_kv_mixed : public llm_graph_input_attn_kv {
   private:
     const llama_kv_cache_mixed_context * mctx_mixed;
 
+    uint32_t n_shift() const { return turns ? turns->ne[0] / self_k_idxs->ne[0] : 0; }
+
+    void          set_shifts() const;
+    ggml_tensor * build_shifted(ggml_context * ctx, ggml_tensor * q, int il) const;
+
     const uint32_t n_stream;
     const uint32_t s0;                   // first stream
 
     ggml_tensor * mask_f16    = nullptr; // f16 [n_f16, n_tokens/n_stream, 1, n_stream]
     ggml_tensor * mask_packed = nullptr; // f16 [n_packed, ..], or null
 
-    ggml_tensor * rot_k = nullptr;       // f32 [n_rot, n_rot], or null; self_k_rot and self_v_rot stay null
+    // where tiles have moved (K-shift), or null
+    ggml_tensor * turns      = nullptr; // i32 [n_tokens*n_shift]: by how many positions queries are turned, for shift after shift
+    ggml_tensor * tile_shift = nullptr; // i32 [n_packed/TILE, n_stream]: which of those queries a tile's keys are for, 0: those as they are
+
+    ggml_tensor * rot_k = nullptr;      // f32 [n_rot, n_rot], or null; self_k_rot and self_v_rot stay null
     ggml_tensor * rot_v = nullptr;
 };
 

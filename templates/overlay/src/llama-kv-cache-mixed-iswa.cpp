@@ -55,7 +55,7 @@ llama_memory_context_ptr llama_kv_cache_mixed_iswa::init_update(llama_context * 
 }
 
 bool llama_kv_cache_mixed_iswa::get_can_shift() const {
-    return false;
+    return base->get_can_shift() && swa->get_can_shift();
 }
 
 void llama_kv_cache_mixed_iswa::clear(bool data) {
@@ -80,11 +80,17 @@ void llama_kv_cache_mixed_iswa::seq_keep(llama_seq_id seq_id) {
 }
 
 void llama_kv_cache_mixed_iswa::seq_add(llama_seq_id seq_id, llama_pos p0, llama_pos p1, llama_pos shift) {
-    base->seq_add(seq_id, p0, p1, shift); // logs the reason
+    base->seq_add(seq_id, p0, p1, shift); // logs the reason if it cannot
+    if (get_can_shift()) {
+        swa->seq_add(seq_id, p0, p1, shift);
+    }
 }
 
 void llama_kv_cache_mixed_iswa::seq_div(llama_seq_id seq_id, llama_pos p0, llama_pos p1, int d) {
-    base->seq_div(seq_id, p0, p1, d); // logs the reason
+    base->seq_div(seq_id, p0, p1, d); // logs the reason if it cannot
+    if (get_can_shift()) {
+        swa->seq_div(seq_id, p0, p1, d);
+    }
 }
 
 // base has all tokens of a sequence, swa the newest ones

@@ -7,6 +7,7 @@
 #include "llama-hparams.h"
 #include "llama-impl.h"
 #include "llama-kv-cache-mixed-iswa.h"
+#include "llama-kv-mixed-shift.h"
 #include "llama-model.h"
 
 #include <algorithm>
@@ -91,17 +92,19 @@ static double packed_share(const llama_hparams & hparams, ggml_type type_k, ggml
 llama_kv_cache_mixed::llama_kv_cache_mixed(const llama_model & model, ggml_type type_k, ggml_type type_v, const llama_cparams & cparams,
                                            const layer_filter_cb & filter, const layer_reuse_cb & reuse) :
     hparams(model.hparams),
+    arch(model.arch),
     no_alloc(model.hparams.no_alloc),
     type_k(type_k),
     type_v(type_v),
     layout(llama_kv_mixed_layout::make(cparams.n_ctx_seq, cparams.n_ubatch, cparams.n_seq_max, cparams.kv_unified, cparams.kv_sink, cparams.kv_window,
                                        packed_share(hparams, type_k, type_v, filter))),
     streams(layout.n_stream),
-    packer(cparams.n_threads_batch) {
+    cpu(cparams.n_threads_batch),
+    packer(cpu) {
     for (auto & stream : streams) {
         stream.resize(layout);
     }
-    add_layers(filter, reuse);
+    add_layers(model, cparams, filter, reuse);
 
     set_rotation();
     allocate();
@@ -158,7 +161,8 @@ llama_kv_cache_mixed::side llama_kv_cache_mixed::new_side(const char * name, uin
     return res;
 }
 
-void llama_kv_cache_mixed::add_layers(const layer_filter_cb & filter, const layer_reuse_cb & reuse) {
+void llama_kv_cache_mixed::add_layers(const llama_model & model, const llama_cparams & cparams, const layer_filter_cb & filter,
+                                      const layer_reuse_cb & reuse) {
     const ggml_init_params params = {
         /*.mem_size   =*/4 * hparams.n_layer_all * ggml_tensor_overhead(),
         /*.mem_buffer =*/nullptr,
@@ -180,6 +184,7 @@ void llama_kv_cache_mixed::add_layers(const layer_filter_cb & filter, const laye
         res.k          = new_side("k", il, type_k, res.n_head_kv * res.head_dim, nullptr);
         res.v          = new_side("v", il, type_v, res.n_head_kv * res.head_dim_v, hparams.is_mla() ? res.k.f16 : nullptr);
         layer_ids[il]  = layers.size();
+        res.rope       = llama_kv_mixed_rope::make(model, cparams, il);
         layers.push_back(res);
     }
     for (uint32_t il = 0; reuse && il < hparams.n_layer_all; il++) {
@@ -270,6 +275,9 @@ llama_memory_context_ptr llama_kv_cache_mixed::init_full() {
 }
 
 llama_memory_context_ptr llama_kv_cache_mixed::init_update(llama_context * /*lctx*/, bool /*optimize*/) {
+    if (has_shift()) {
+        return std::make_unique<llama_kv_cache_mixed_context>(this);
+    }
     return std::make_unique<llama_kv_cache_mixed_context>(LLAMA_MEMORY_STATUS_NO_UPDATE);
 }
 
@@ -330,8 +338,9 @@ bool llama_kv_cache_mixed::apply(const llama_kv_mixed_plan & plan, const llama_u
 // sequences
 //
 
+// as upstream's cache
 bool llama_kv_cache_mixed::get_can_shift() const {
-    return false; // a packed key cannot be rotated to another position
+    return arch != LLM_ARCH_STEP35 && hparams.n_pos_per_embd() == 1;
 }
 
 void llama_kv_cache_mixed::clear(bool data) {
@@ -389,18 +398,24 @@ void llama_kv_cache_mixed::seq_keep(llama_seq_id seq_id) {
 }
 
 void llama_kv_cache_mixed::seq_add(llama_seq_id seq_id, llama_pos p0, llama_pos p1, llama_pos shift) {
+    if (!get_can_shift()) {
+        LLAMA_LOG_ERROR("%s: the tokens of sequence %d stay where they are: this model's positions cannot be shifted\n", __func__, seq_id);
+        return;
+    }
+    resolve_range(p0, p1);
     if (shift != 0) {
-        LLAMA_LOG_ERROR("%s: sequence %d keeps its positions [%d, %d): packed keys cannot be moved by %d (see llama_memory_can_shift)\n", __func__,
-                        seq_id, p0, p1, shift);
+        streams[stream_of(seq_id)].seq_add(seq_id, p0, p1, shift);
     }
 }
 
 void llama_kv_cache_mixed::seq_div(llama_seq_id seq_id, llama_pos p0, llama_pos p1, int d) {
+    if (!get_can_shift()) {
+        LLAMA_LOG_ERROR("%s: the tokens of sequence %d stay where they are: this model's positions cannot be shifted\n", __func__, seq_id);
+        return;
+    }
+    resolve_range(p0, p1);
     if (d != 1) {
-        LLAMA_LOG_ERROR(
-            "%s: sequence %d keeps its positions [%d, %d): packed keys cannot be moved to positions divided by %d (see "
-            "llama_memory_can_shift)\n",
-            __func__, seq_id, p0, p1, d);
+        streams[stream_of(seq_id)].seq_div(seq_id, p0, p1, d);
     }
 }
 
@@ -429,6 +444,7 @@ llama_kv_cache_mixed_context::llama_kv_cache_mixed_context(llama_kv_cache_mixed 
     status(LLAMA_MEMORY_STATUS_SUCCESS), kv(kv), plans(1), n_f16(kv->get_layout().n_f16), n_packed(kv->get_layout().n_tiles * GGML_QLUTATTN_TILE) {
     plans[0].s0 = 0;
     plans[0].idxs.resize(kv->get_layout().n_stream);
+    find_shifts();
 }
 
 llama_kv_cache_mixed_context::llama_kv_cache_mixed_context(llama_kv_cache_mixed * kv, llama_kv_cache_mixed::plans plans,
@@ -441,7 +457,7 @@ bool llama_kv_cache_mixed_context::next() {
 
 bool llama_kv_cache_mixed_context::apply() {
     if (ubatches.empty()) {
-        return true; // no ubatch
+        return kv->apply_shift(); // an update
     }
     if (!kv->apply(plans[i_cur], ubatches[i_cur])) {
         return false;
@@ -454,7 +470,18 @@ bool llama_kv_cache_mixed_context::apply() {
         n_f16               = std::max<uint32_t>(n_f16, GGML_PAD(stream.f16.used_max_p1(), GGML_QLUTATTN_TILE));
         n_packed            = std::max<uint32_t>(n_packed, GGML_PAD(stream.packed.used_max_p1(), GGML_QLUTATTN_TILE));
     }
+    find_shifts();
     return true;
+}
+
+void llama_kv_cache_mixed_context::find_shifts() {
+    shifts.clear();
+    for (uint32_t s = 0; s < plans[i_cur].n_stream(); s++) {
+        shifts.push_back(llama_kv_mixed_shifts_of(kv->get_stream(plans[i_cur].s0 + s), n_packed / GGML_QLUTATTN_TILE));
+        if (shifts.back().size() > LLAMA_KV_MIXED_MAX_SHIFTS) {
+            shifts.back().resize(LLAMA_KV_MIXED_MAX_SHIFTS); // a full cache before the update that limits them
+        }
+    }
 }
 
 llama_memory_status llama_kv_cache_mixed_context::get_status() const {

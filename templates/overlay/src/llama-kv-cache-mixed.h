@@ -4,9 +4,11 @@
 // docs/kv-cache.md of the project describes the lifecycle of a token.
 
 #include "ggml-cpp.h"
+#include "llama-arch.h"
 #include "llama-batch.h"
 #include "llama-kv-mixed-packer.h"
 #include "llama-kv-mixed-planner.h"
+#include "llama-kv-mixed-rope.h"
 #include "llama-memory.h"
 
 #include <map>
@@ -80,6 +82,12 @@ class llama_kv_cache_mixed : public llama_memory_i {
     // pack tiles and assign cells to the tokens of a ubatch, as planned; false, with nothing changed, if packing failed
     bool apply(const llama_kv_mixed_plan & plan, const llama_ubatch & ubatch);
 
+    // whether the keys of tokens that moved still have to be turned
+    bool has_shift() const;
+
+    // turn them; false, with nothing changed, if that failed (in llama-kv-cache-mixed-shift.cpp)
+    bool apply_shift();
+
     const llama_kv_mixed_layout & get_layout() const { return layout; }
 
     const llama_kv_mixed_stream & get_stream(uint32_t stream) const { return streams[stream]; }
@@ -100,6 +108,8 @@ class llama_kv_cache_mixed : public llama_memory_i {
         side k;
         side v;
 
+        llama_kv_mixed_rope rope;
+
         bool is_latent() const { return v.f16->view_src != nullptr; } // values are the first channels of keys, in f16 cells the same memory
     };
 
@@ -113,6 +123,7 @@ class llama_kv_cache_mixed : public llama_memory_i {
 
   private:
     const llama_hparams & hparams;
+    const llm_arch        arch;
     const bool            no_alloc;
     const ggml_type       type_k;
     const ggml_type       type_v;
@@ -128,11 +139,12 @@ class llama_kv_cache_mixed : public llama_memory_i {
     ggml_context_ptr        ctx;
     ggml_backend_buffer_ptr buf;
 
+    llama_kv_mixed_cpu    cpu;
     llama_kv_mixed_packer packer;
 
     // part_of: f16 cells that are first of all those of the other side, or null
     side new_side(const char * name, uint32_t il, ggml_type type, int64_t n_embd, ggml_tensor * part_of) const;
-    void add_layers(const layer_filter_cb & filter, const layer_reuse_cb & reuse);
+    void add_layers(const llama_model & model, const llama_cparams & cparams, const layer_filter_cb & filter, const layer_reuse_cb & reuse);
     void allocate();
     void set_rotation();
     void print_size() const;
@@ -144,10 +156,10 @@ class llama_kv_cache_mixed : public llama_memory_i {
 
 class llama_kv_cache_mixed_context : public llama_memory_context_i {
   public:
-    // a failure, or no update
+    // a failure, or nothing to update
     explicit llama_kv_cache_mixed_context(llama_memory_status status);
 
-    // a full cache
+    // a full cache, or an update
     explicit llama_kv_cache_mixed_context(llama_kv_cache_mixed * kv);
 
     // a batch
@@ -169,6 +181,9 @@ class llama_kv_cache_mixed_context : public llama_memory_context_i {
 
     uint32_t get_n_packed() const { return n_packed; }
 
+    // how far those cells' tiles have moved: the different shifts of each stream of the current ubatch, without 0
+    const std::vector<std::vector<llama_pos>> & get_shifts() const { return shifts; }
+
   private:
     const llama_memory_status status;
 
@@ -180,4 +195,8 @@ class llama_kv_cache_mixed_context : public llama_memory_context_i {
 
     uint32_t n_f16    = 0;
     uint32_t n_packed = 0;
+
+    std::vector<std::vector<llama_pos>> shifts; // [stream of the ubatch]
+
+    void find_shifts();
 };

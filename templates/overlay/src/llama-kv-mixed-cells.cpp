@@ -111,9 +111,12 @@ void llama_kv_mixed_stream::seq_cp(const llama_kv_mixed_stream & src, llama_seq_
     const auto copy = [&](const llama_kv_cells & a, llama_kv_cells & b) {
         for (uint32_t i = 0; i < a.size(); i++) {
             if (a.pos_in(i, p0, p1) && a.seq_has(i, from)) {
-                b.pos_set(i, a.pos_get(i));
+                b.pos_set(i, a.pos_get(i) - a.get_shift(i));
                 b.ext_set(i, a.ext_get(i));
                 b.seq_add(i, to);
+                if (a.get_shift(i) != 0) {
+                    b.pos_add(i, a.get_shift(i));
+                }
             }
         }
     };
@@ -127,6 +130,27 @@ void llama_kv_mixed_stream::seq_keep(llama_seq_id seq_id) {
     for (llama_kv_cells * cells : { &f16, &packed }) {
         for (uint32_t i = 0; i < cells->size(); i++) {
             cells->seq_keep(i, seq_id);
+        }
+    }
+}
+
+void llama_kv_mixed_stream::seq_add(llama_seq_id seq_id, llama_pos p0, llama_pos p1, llama_pos shift) {
+    for (llama_kv_cells * cells : { &f16, &packed }) {
+        for (uint32_t i = 0; i < cells->size(); i++) {
+            if (cells->pos_in(i, p0, p1) && cells->seq_has(i, seq_id)) {
+                cells->pos_add(i, shift);
+            }
+        }
+    }
+}
+
+// by pos_add: pos_div of llama_kv_cells records the opposite shift
+void llama_kv_mixed_stream::seq_div(llama_seq_id seq_id, llama_pos p0, llama_pos p1, int d) {
+    for (llama_kv_cells * cells : { &f16, &packed }) {
+        for (uint32_t i = 0; i < cells->size(); i++) {
+            if (cells->pos_in(i, p0, p1) && cells->seq_has(i, seq_id)) {
+                cells->pos_add(i, cells->pos_get(i) / d - cells->pos_get(i));
+            }
         }
     }
 }

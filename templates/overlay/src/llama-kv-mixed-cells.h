@@ -60,6 +60,11 @@ struct llama_kv_mixed_stream {
     void seq_cp(llama_seq_id from, llama_seq_id to, llama_pos p0, llama_pos p1);
     void seq_cp(const llama_kv_mixed_stream & src, llama_seq_id from, llama_seq_id to, llama_pos p0, llama_pos p1); // replaces all that is here
     void seq_keep(llama_seq_id seq_id);
+    // positions change at once, keys before the next ubatch
+    void seq_add(llama_seq_id seq_id, llama_pos p0, llama_pos p1, llama_pos shift);
+    void seq_div(llama_seq_id seq_id, llama_pos p0, llama_pos p1, int d);
+
+    bool has_shift() const { return f16.get_has_shift() || packed.get_has_shift(); }
 
     llama_pos seq_pos_min(llama_seq_id seq_id) const;
     llama_pos seq_pos_max(llama_seq_id seq_id) const;

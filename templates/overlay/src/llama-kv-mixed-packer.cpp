@@ -1,30 +1,17 @@
 #include "llama-kv-mixed-packer.h"
 
-#include "ggml-alloc.h"
 #include "ggml-backend.h"
 #include "ggml-qlutattn.h"
 #include "llama-impl.h"
 
 #include <algorithm>
-#include <stdexcept>
-
-llama_kv_mixed_packer::llama_kv_mixed_packer(int n_threads) :
-    backend(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr)), galloc(ggml_gallocr_new(ggml_backend_cpu_buffer_type())) {
-    if (!backend || !galloc) {
-        throw std::runtime_error("failed to start the CPU backend that packs the KV cache");
-    }
-    ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(ggml_backend_get_device(backend.get()));
-    if (auto * set_n_threads = (ggml_backend_set_n_threads_t) ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads")) {
-        set_n_threads(backend.get(), n_threads);
-    }
-}
 
 int64_t llama_kv_mixed_side::row_width() const {
     return ggml_is_qlutattn(packed->type) ? packed->ne[0] * packed->ne[2] : packed->ne[0];
 }
 
 bool llama_kv_mixed_packer::prepare(scratch & scr, const std::vector<const llama_kv_mixed_side *> & sides,
-                                    const std::vector<llama_kv_mixed_pack> & packs) const {
+                                    const std::vector<llama_kv_mixed_pack> & packs) {
     for (const auto & p : packs) {
         for (uint32_t cell : p.packed) {
             scr.tiles.emplace(std::make_pair(p.stream, cell / GGML_QLUTATTN_TILE), scr.tiles.size());
@@ -41,7 +28,7 @@ bool llama_kv_mixed_packer::prepare(scratch & scr, const std::vector<const llama
     for (const auto * side : sides) {
         width = std::max(width, side->row_width());
     }
-    scr.buffer.reset(ggml_backend_alloc_buffer(backend.get(), ggml_row_size(GGML_TYPE_F16, width) * scr.n_rows));
+    scr.buffer.reset(ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), ggml_row_size(GGML_TYPE_F16, width) * scr.n_rows));
     return scr.buffer != nullptr;
 }
 
@@ -81,8 +68,7 @@ std::vector<llama_kv_mixed_packer::inputs> llama_kv_mixed_packer::new_inputs(ggm
     return res;
 }
 
-// a tile of the packed part: [TILE, TILE, columns], or [n_embd, TILE] in f16
-static ggml_tensor * view_tile(ggml_context * ctx, ggml_tensor * packed, uint32_t stream, uint32_t tile) {
+ggml_tensor * llama_kv_mixed_view_tile(ggml_context * ctx, ggml_tensor * packed, uint32_t stream, uint32_t tile) {
     const size_t row = tile * GGML_QLUTATTN_TILE;
     if (!ggml_is_qlutattn(packed->type)) {
         return ggml_view_2d(ctx, packed, packed->ne[0], GGML_QLUTATTN_TILE, packed->nb[1], stream * packed->nb[2] + row * packed->nb[1]);
@@ -91,8 +77,7 @@ static ggml_tensor * view_tile(ggml_context * ctx, ggml_tensor * packed, uint32_
                         stream * packed->nb[3] + row * packed->nb[1]);
 }
 
-// TILE rows in the shape of a tile
-static ggml_tensor * view_as_tile(ggml_context * ctx, ggml_tensor * rows, size_t first, const ggml_tensor * packed) {
+ggml_tensor * llama_kv_mixed_view_as_tile(ggml_context * ctx, ggml_tensor * rows, size_t first, const ggml_tensor * packed) {
     const size_t offset = first * rows->nb[1];
     if (!ggml_is_qlutattn(packed->type)) {
         return ggml_view_2d(ctx, rows, packed->ne[0], GGML_QLUTATTN_TILE, rows->nb[1], offset);
@@ -100,8 +85,8 @@ static ggml_tensor * view_as_tile(ggml_context * ctx, ggml_tensor * rows, size_t
     return ggml_view_3d(ctx, rows, GGML_QLUTATTN_TILE, GGML_QLUTATTN_TILE, packed->ne[2], rows->nb[1], GGML_QLUTATTN_TILE * rows->nb[0], offset);
 }
 
-// Rows of whole tiles. The other half of the last one repeats channels: zeros would not fit the scale that a token's channels share.
-static ggml_tensor * pad_rows(ggml_context * ctx, ggml_tensor * rows, const ggml_tensor * packed) {
+// The other half of the last tile repeats channels: zeros would not fit the scale that a token's channels share.
+ggml_tensor * llama_kv_mixed_pad_rows(ggml_context * ctx, ggml_tensor * rows, const ggml_tensor * packed) {
     const int64_t n_pad = ggml_is_qlutattn(packed->type) ? packed->ne[0] * packed->ne[2] - rows->ne[0] : 0;
     if (n_pad == 0) {
         return rows;
@@ -114,20 +99,20 @@ static ggml_tensor * view_stream(ggml_context * ctx, ggml_tensor * f16, uint32_t
 }
 
 void llama_kv_mixed_packer::build(ggml_context * ctx, ggml_cgraph * gf, const llama_kv_mixed_side & side,
-                                  const std::vector<llama_kv_mixed_pack> & packs, const std::vector<inputs> & in, const scratch & scr) const {
+                                  const std::vector<llama_kv_mixed_pack> & packs, const std::vector<inputs> & in, const scratch & scr) {
     ggml_tensor * rows = nullptr;
     if (scr.buffer) {
         rows = ggml_new_tensor_2d(ctx, GGML_TYPE_F16, side.row_width(), scr.n_rows);
         ggml_backend_tensor_alloc(scr.buffer.get(), rows, ggml_backend_buffer_get_base(scr.buffer.get()));
         for (const auto & [from, i] : scr.tiles) {
-            ggml_tensor * to = view_as_tile(ctx, rows, i * GGML_QLUTATTN_TILE, side.packed);
-            ggml_build_forward_expand(gf, ggml_cpy(ctx, view_tile(ctx, side.packed, from.first, from.second), to));
+            ggml_tensor * to = llama_kv_mixed_view_as_tile(ctx, rows, i * GGML_QLUTATTN_TILE, side.packed);
+            ggml_build_forward_expand(gf, ggml_cpy(ctx, llama_kv_mixed_view_tile(ctx, side.packed, from.first, from.second), to));
         }
     }
     for (size_t i = 0; i < packs.size(); i++) {
         if (in[i].f16) {
             ggml_tensor * from = ggml_get_rows(ctx, view_stream(ctx, side.f16, packs[i].stream, 0, side.f16->ne[1]), in[i].f16);
-            from               = pad_rows(ctx, from, side.packed);
+            from               = llama_kv_mixed_pad_rows(ctx, from, side.packed);
             ggml_tensor * to   = ggml_view_2d(ctx, rows, from->ne[0], from->ne[1], rows->nb[1], in[i].first * rows->nb[1]);
             ggml_build_forward_expand(gf, ggml_cpy(ctx, from, to));
         }
@@ -138,11 +123,13 @@ void llama_kv_mixed_packer::build(ggml_context * ctx, ggml_cgraph * gf, const ll
         if (!p.packed.empty()) {
             from = ggml_get_rows(ctx, rows, in[i].rows);
         } else if (in[i].rows) {
-            from = pad_rows(ctx, ggml_get_rows(ctx, view_stream(ctx, side.f16, p.stream, 0, side.f16->ne[1]), in[i].rows), side.packed);
+            from =
+                llama_kv_mixed_pad_rows(ctx, ggml_get_rows(ctx, view_stream(ctx, side.f16, p.stream, 0, side.f16->ne[1]), in[i].rows), side.packed);
         } else {
-            from = pad_rows(ctx, view_stream(ctx, side.f16, p.stream, p.f16[0], GGML_QLUTATTN_TILE), side.packed);
+            from = llama_kv_mixed_pad_rows(ctx, view_stream(ctx, side.f16, p.stream, p.f16[0], GGML_QLUTATTN_TILE), side.packed);
         }
-        ggml_build_forward_expand(gf, ggml_cpy(ctx, view_as_tile(ctx, from, 0, side.packed), view_tile(ctx, side.packed, p.stream, p.tile)));
+        ggml_build_forward_expand(
+            gf, ggml_cpy(ctx, llama_kv_mixed_view_as_tile(ctx, from, 0, side.packed), llama_kv_mixed_view_tile(ctx, side.packed, p.stream, p.tile)));
     }
 }
 
@@ -170,20 +157,16 @@ bool llama_kv_mixed_packer::pack(const std::vector<const llama_kv_mixed_side *> 
         build(ctx, gf, *side, packs, in, scr);
     }
 
-    if (!ggml_gallocr_alloc_graph(galloc.get(), gf)) {
-        LLAMA_LOG_ERROR("%s: no memory to pack %zu tiles\n", __func__, packs.size());
-        return false;
-    }
+    llama_kv_mixed_cpu::inputs data;
     for (size_t i = 0; i < packs.size(); i++) {
         if (in[i].rows) {
-            ggml_backend_tensor_set(in[i].rows, in[i].row_values.data(), 0, ggml_nbytes(in[i].rows));
+            data.emplace_back(in[i].rows, in[i].row_values.data());
         }
         if (in[i].f16) {
-            ggml_backend_tensor_set(in[i].f16, packs[i].f16.data(), 0, ggml_nbytes(in[i].f16));
+            data.emplace_back(in[i].f16, packs[i].f16.data());
         }
     }
-    // nothing was written yet if this fails: it needs no more memory, and nothing aborts it
-    if (ggml_backend_graph_compute(backend.get(), gf) != GGML_STATUS_SUCCESS) {
+    if (!cpu.compute(gf, data)) {
         LLAMA_LOG_ERROR("%s: packing %zu tiles failed\n", __func__, packs.size());
         return false;
     }
@@ -204,10 +187,10 @@ bool llama_kv_mixed_packer::unpack(const llama_kv_mixed_side & side, const std::
     }
     ggml_cgraph * gf = ggml_new_graph_custom(ctx.get(), n_tensors, false);
     for (size_t i = 0; i < tiles.size(); i++) {
-        ggml_tensor * to = view_as_tile(ctx.get(), rows, i * GGML_QLUTATTN_TILE, side.packed);
-        ggml_build_forward_expand(gf, ggml_cpy(ctx.get(), view_tile(ctx.get(), side.packed, 0, tiles[i]), to));
+        ggml_tensor * to = llama_kv_mixed_view_as_tile(ctx.get(), rows, i * GGML_QLUTATTN_TILE, side.packed);
+        ggml_build_forward_expand(gf, ggml_cpy(ctx.get(), llama_kv_mixed_view_tile(ctx.get(), side.packed, 0, tiles[i]), to));
     }
-    if (!ggml_gallocr_alloc_graph(galloc.get(), gf) || ggml_backend_graph_compute(backend.get(), gf) != GGML_STATUS_SUCCESS) {
+    if (!cpu.compute(gf, {})) {
         LLAMA_LOG_ERROR("%s: unpacking %zu tiles failed\n", __func__, tiles.size());
         return false;
     }

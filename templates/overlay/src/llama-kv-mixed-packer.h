@@ -5,6 +5,7 @@
 
 #include "ggml-cpp.h"
 #include "llama-kv-mixed-cells.h"
+#include "llama-kv-mixed-cpu.h"
 
 #include <map>
 #include <utility>
@@ -18,9 +19,18 @@ struct llama_kv_mixed_side {
     int64_t row_width() const; // channels of a row of tiles, or of a packed row in f16
 };
 
+// a tile of the packed part: [TILE, TILE, columns], or [n_embd, TILE] in f16
+ggml_tensor * llama_kv_mixed_view_tile(ggml_context * ctx, ggml_tensor * packed, uint32_t stream, uint32_t tile);
+
+// TILE rows, from the first one on, in the shape of a tile
+ggml_tensor * llama_kv_mixed_view_as_tile(ggml_context * ctx, ggml_tensor * rows, size_t first, const ggml_tensor * packed);
+
+// rows of whole tiles
+ggml_tensor * llama_kv_mixed_pad_rows(ggml_context * ctx, ggml_tensor * rows, const ggml_tensor * packed);
+
 class llama_kv_mixed_packer {
   public:
-    explicit llama_kv_mixed_packer(int n_threads);
+    explicit llama_kv_mixed_packer(llama_kv_mixed_cpu & cpu) : cpu(cpu) {}
 
     // false, with a message and nothing changed, if there is no memory for it
     bool pack(const std::vector<const llama_kv_mixed_side *> & sides, const std::vector<llama_kv_mixed_pack> & packs);
@@ -45,12 +55,11 @@ class llama_kv_mixed_packer {
         uint32_t             first = 0;       // their place there
     };
 
-    ggml_backend_ptr backend;
-    ggml_gallocr_ptr galloc;
+    llama_kv_mixed_cpu & cpu;
 
-    bool prepare(scratch & scr, const std::vector<const llama_kv_mixed_side *> & sides, const std::vector<llama_kv_mixed_pack> & packs) const;
-    void build(ggml_context * ctx, ggml_cgraph * gf, const llama_kv_mixed_side & side, const std::vector<llama_kv_mixed_pack> & packs,
-               const std::vector<inputs> & in, const scratch & scr) const;
+    static bool prepare(scratch & scr, const std::vector<const llama_kv_mixed_side *> & sides, const std::vector<llama_kv_mixed_pack> & packs);
+    static void build(ggml_context * ctx, ggml_cgraph * gf, const llama_kv_mixed_side & side, const std::vector<llama_kv_mixed_pack> & packs,
+                      const std::vector<inputs> & in, const scratch & scr);
 
     static std::vector<inputs> new_inputs(ggml_context * ctx, const std::vector<llama_kv_mixed_pack> & packs, const scratch & scr);
 };

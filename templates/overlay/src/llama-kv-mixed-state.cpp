@@ -55,6 +55,7 @@ static void write_token(llama_kv_mixed_writer & out, const llama_kv_cells & cell
         return;
     }
     out.write_u32(cells.pos_get(i));
+    out.write_u32(cells.get_shift(i));
     if (has_ext) {
         out.write_u32(cells.ext_get(i).x);
         out.write_u32(cells.ext_get(i).y);
@@ -190,6 +191,17 @@ llama_kv_mixed_state::llama_kv_mixed_state(const llama_kv_cache_mixed & kv, llam
     }
 }
 
+// far from where sums of shifts overflow
+static constexpr llama_pos MAX_SHIFT = 1 << 28;
+
+llama_pos llama_kv_mixed_state::read_shift(const llama_kv_cache_mixed & kv, llama_kv_mixed_reader & in) const {
+    const llama_pos res = (llama_pos) in.read_u32();
+    if (res != 0 && (!kv.get_can_shift() || res < -MAX_SHIFT || res > MAX_SHIFT)) {
+        throw std::runtime_error(format("the state of the KV cache is damaged: a token has moved by %d", res));
+    }
+    return res;
+}
+
 llama_kv_mixed_state::token llama_kv_mixed_state::read_token(const llama_kv_cache_mixed & kv, llama_kv_mixed_reader & in, uint32_t stream) const {
     token res;
     res.pos = (llama_pos) in.read_u32();
@@ -198,6 +210,10 @@ llama_kv_mixed_state::token llama_kv_mixed_state::read_token(const llama_kv_cach
     }
     if (res.pos < 0) {
         return res;
+    }
+    res.shift = read_shift(kv, in);
+    if (res.shift > res.pos) {
+        throw std::runtime_error(format("the state of the KV cache is damaged: a token at position %d has moved by %d", res.pos, res.shift));
     }
     if (has_ext) {
         res.ext.x = (llama_pos) in.read_u32();
@@ -259,7 +275,7 @@ void llama_kv_mixed_state::read_stream(const llama_kv_cache_mixed & kv, llama_kv
     }
     for (uint32_t i = 0; i < n_tiles; i++) {
         to.tiles.push_back(read_next(in, to.tiles));
-        to.shifts.push_back((llama_pos) in.read_u32());
+        to.shifts.push_back(read_shift(kv, in));
         to.in_tiles.emplace_back();
         for (uint32_t k = 0; k < GGML_QLUTATTN_TILE; k++) {
             to.in_tiles.back().push_back(read_token(kv, in, to.stream));
@@ -368,7 +384,8 @@ void llama_kv_mixed_state::assign_cells(const llama_kv_cache_mixed & kv, saved_s
 
 // change the tokens of a stream, and their keys and values
 void llama_kv_mixed_state::convert(saved_stream & s, const llama_kv_mixed_conversion & how) {
-    llama_kv_mixed_packer packer(GGML_DEFAULT_N_THREADS);
+    llama_kv_mixed_cpu    cpu(GGML_DEFAULT_N_THREADS);
+    llama_kv_mixed_packer packer(cpu);
     for (size_t i = s.sides.size(); i-- > 0;) { // values before keys, whose rows they may need
         auto & side = s.sides[i];
         if (side.has_rows_of_keys) {
@@ -391,6 +408,7 @@ void llama_kv_mixed_state::convert(saved_stream & s, const llama_kv_mixed_conver
     std::vector<token> tokens = s.tokens;
     for (uint32_t cell : how.unpacked) {
         tokens.push_back(token_of(cell));
+        tokens.back().shift += s.shifts[cell / GGML_QLUTATTN_TILE];
     }
     auto in_tiles = s.in_tiles;
     auto shifts   = s.shifts;
@@ -404,7 +422,7 @@ void llama_kv_mixed_state::convert(saved_stream & s, const llama_kv_mixed_conver
         for (uint32_t cell : p.f16) {
             filled.push_back(tokens[cell]);
         }
-        filled.resize(GGML_QLUTATTN_TILE, token{ -1, {}, {} });
+        filled.resize(GGML_QLUTATTN_TILE, token{ -1, 0, {}, {} });
         in_tiles[p.tile] = filled;
         shifts[p.tile]   = p.shift;
     }
@@ -453,7 +471,7 @@ void llama_kv_mixed_state::merge_tiles(saved_stream & s) {
     convert(s, how);
 }
 
-// all but the fullest tiles; f16 rows are not moved, so tiles that were moved cannot be unpacked
+// all but the fullest tiles
 void llama_kv_mixed_state::unpack_tiles(saved_stream & s, uint32_t n_kept) {
     std::vector<uint32_t> order = first_n(s.tiles.size());
     std::stable_sort(order.begin(), order.end(), [&s](uint32_t a, uint32_t b) { return count_tokens(s.in_tiles[a]) > count_tokens(s.in_tiles[b]); });
@@ -464,11 +482,12 @@ void llama_kv_mixed_state::unpack_tiles(saved_stream & s, uint32_t n_kept) {
         if (std::binary_search(how.tiles.begin(), how.tiles.end(), tile)) {
             continue;
         }
-        if (s.shifts[tile] != 0) {
-            return;
-        }
         for (uint32_t i = 0; i < GGML_QLUTATTN_TILE; i++) {
-            if (s.in_tiles[tile][i].pos >= 0) {
+            const token & t = s.in_tiles[tile][i];
+            if (t.pos >= 0 && t.shift + s.shifts[tile] > t.pos) {
+                return; // its key was turned on its own, and a cell cannot say by how much
+            }
+            if (t.pos >= 0) {
                 how.unpacked.push_back(tile * GGML_QLUTATTN_TILE + i);
             }
         }
@@ -527,10 +546,13 @@ void llama_kv_mixed_state::load(llama_kv_cache_mixed & kv) const {
 
     const auto set = [](llama_kv_cells & cells, uint32_t i, const token & t) {
         if (t.pos >= 0) {
-            cells.pos_set(i, t.pos);
+            cells.pos_set(i, t.pos - t.shift);
             cells.ext_set(i, t.ext);
             for (llama_seq_id id : t.seq_ids) {
                 cells.seq_add(i, id);
+            }
+            if (t.shift != 0) {
+                cells.pos_add(i, t.shift);
             }
         }
     };

@@ -11,8 +11,8 @@
 //     for each layer, K then V: rows of the f16 cells, then tiles
 //   checksum of all this                                            u64
 //
-// A token is a position (-1: no token), the other parts of an M-RoPE position (x, y) where has_ext is set, and, in the state of a whole cache,
-// the number and ids of its sequences. The state of one sequence has no ids: it can be loaded as any sequence.
+// A token is a position (-1: no token), by how much of that its key still has to be turned, the other parts of an M-RoPE position (x, y) where
+// has_ext is set, and, in the state of a whole cache, the number and ids of its sequences. The state of one sequence has no ids: it can be loaded as any sequence.
 //
 // A cache with fewer f16 cells packs the oldest of the saved tokens, one with fewer tiles merges them, and one without tiles unpacks them.
 
@@ -36,7 +36,8 @@ class llama_kv_mixed_state {
   private:
     struct token {
         llama_pos                 pos;
-        llama_kv_cell_ext         ext = {};
+        llama_pos                 shift = 0;
+        llama_kv_cell_ext         ext   = {};
         std::vector<llama_seq_id> seq_ids;
     };
 
@@ -67,10 +68,11 @@ class llama_kv_mixed_state {
 
     static void write_stream(const llama_kv_cache_mixed & kv, llama_kv_mixed_writer & out, uint32_t s, llama_seq_id seq_id);
 
-    uint32_t read_head(const llama_kv_cache_mixed & kv, llama_kv_mixed_reader & in); // the number of streams
-    void     read_stream(const llama_kv_cache_mixed & kv, llama_kv_mixed_reader & in, saved_stream & to) const;
-    void     read_sides(const llama_kv_cache_mixed & kv, llama_kv_mixed_reader & in, saved_stream & to) const;
-    token    read_token(const llama_kv_cache_mixed & kv, llama_kv_mixed_reader & in, uint32_t stream) const;
+    llama_pos read_shift(const llama_kv_cache_mixed & kv, llama_kv_mixed_reader & in) const;
+    uint32_t  read_head(const llama_kv_cache_mixed & kv, llama_kv_mixed_reader & in); // the number of streams
+    void      read_stream(const llama_kv_cache_mixed & kv, llama_kv_mixed_reader & in, saved_stream & to) const;
+    void      read_sides(const llama_kv_cache_mixed & kv, llama_kv_mixed_reader & in, saved_stream & to) const;
+    token     read_token(const llama_kv_cache_mixed & kv, llama_kv_mixed_reader & in, uint32_t stream) const;
 
     room        find_room(const llama_kv_cache_mixed & kv, uint32_t stream) const;
     void        assign_cells(const llama_kv_cache_mixed & kv, saved_stream & s) const;

@@ -1,0 +1,10 @@
+#pragma once
+
+// The rotation of keys (and queries) or values before they are packed: it spreads outliers over all channels.
+
+#include <vector>
+
+#include <cstdint>
+
+// the Hadamard matrix of a size that is a power of two: orthonormal, symmetric (Walsh-Hadamard), so its own inverse; [n*n]
+std::vector<float> llama_kv_mixed_rotation(int64_t n);
