@@ -217,7 +217,7 @@ def test_a_model_with_a_mixed_cache(threads: int, tmp_path: Path, capfd: pytest.
     caches = ["-ctk", "qlutattn_k4_128x128", "-ctv", "qlutattn_v4_128x128"]
     argv = ["profile", "--json", "--trace", str(tmp_path / "t.json"), "--", "llama-bench", "-m", str(model), *caches]
     capfd.readouterr()
-    assert main.run([*argv, "-p", "640", "-n", "8", "-d", "640", "-r", "1", "-t", str(threads)]) == 0
+    assert main.run([*argv, "-p", "64", "-n", "8", "-d", "1536", "-r", "1", "-t", str(threads)]) == 0
     found = json.loads(capfd.readouterr().out)
     documents.check(found)
     sections = {section["kind"]: section for section in found["sections"]}
@@ -228,32 +228,34 @@ def test_a_model_with_a_mixed_cache(threads: int, tmp_path: Path, capfd: pytest.
     assert [row["name"] for row in sections["decode"]["layers"]] == ["0", "1", "none"]
     assert sections["decode"]["threads"] == threads
     outermost = trace_format.slices(trace_format.load(tmp_path / "t.json"))
-    graphs = [one for slices in outermost.values() for one in slices if one.category == "graph"]
-    covered = sum(inner.length for graph in graphs for inner in graph.inner) / sum(graph.length for graph in graphs)
-    if threads == 1:  # two on a busy machine may wait for one another to begin
-        assert covered > 0.98
-        assert all(section["covered"] > 0.9 for section in sections.values())
+    if threads == 1:  # several on a busy machine may wait for one another to begin, as those that pack may
+        graphs = [one for slices in outermost.values() for one in slices if one.name in ("decode", "prefill")]
+        assert len(graphs) == sections["decode"]["graphs"] + sections["prefill"]["graphs"]
+        covered = sum(inner.length for graph in graphs for inner in graph.inner)
+        assert covered > 0.98 * sum(graph.length for graph in graphs)
+        assert sections["decode"]["covered"] > 0.98
 
 
 @pytest.mark.slow
 @pytest.mark.compiler
 @pytest.mark.usefixtures("patched_tree")
 def test_rates_are_those_of_bench_attn(tmp_path: Path) -> None:
-    """In one run: a node's highest rate in the trace, and what bench_attn makes of its own shortest time."""
+    """In one run: a node's highest rate in the trace, and what bench_attn makes of its own shortest time.
+
+    Decode alone: bench_attn counts keys and values, and in prefill the rest is as much.
+    """
     trace, own = tmp_path / "t.json", tmp_path / "own.json"
-    argv = ["--work", "decode,prefill", "--keys", "2048", "--threads", "1", "--types", "f16,K4V4,K2V2,K1V1"]
+    argv = ["--work", "decode", "--keys", "2048", "--threads", "1", "--types", "f16,K4V4,K2V2,K1V1"]
     assert main.run(["profile", "--trace", str(trace), "--", "bench_attn", *argv, "--json", str(own)]) == 0
-    nodes: dict[tuple[str, int], list[tuple[float, int]]] = defaultdict(list)
+    nodes: dict[str, list[tuple[float, int]]] = defaultdict(list)
     for event in trace_format.load(trace)["traceEvents"]:
         if event.get("cat") == "node":
-            n_q = int(event["args"]["shape"].split(" x ")[2])
-            nodes[event["name"], n_q].append((event["dur"] / 1e3, event["args"]["bytes"]))
+            nodes[event["name"]].append((event["dur"] / 1e3, event["args"]["bytes"]))
     rows = json.loads(own.read_text(encoding="utf-8"))["rows"]
-    assert len(rows) == 8
+    assert len(rows) == 4
     for one in rows:
         types = one["cache"].lower().replace("v", " v")
         name = f"FLASH_ATTN_EXT_MIXED {types}" if types != "f16" else "FLASH_ATTN_EXT f16"
-        ms, touched = min(nodes[name, one["n_q"]])
+        ms, touched = min(nodes[name])
         assert ms == pytest.approx(one["min_ms"], rel=0.15), one["id"]
-        if one["work"] == "decode":  # bench_attn counts keys and values alone; in prefill the rest is as much
-            assert touched / ms == pytest.approx(one["bytes"] / one["min_ms"], rel=0.15), one["id"]
+        assert touched / ms == pytest.approx(one["bytes"] / one["min_ms"], rel=0.15), one["id"]
