@@ -61,7 +61,11 @@ def int8_attention(problem: Problem) -> np.ndarray:
         for start, segment in zip(starts, problem.segments, strict=False):
             count = segment.keys.shape[2]
             if segment.packed_v is None:
-                total += p[:, start : start + count] @ segment.values[b, kv]
+                latent = segment.packed_k if segment.is_latent else None
+                tokens = p[:, start : start + count]
+                total += (
+                    tokens @ segment.values[b, kv] if latent is None else rounded_keys(latent, tokens, b, kv, total)
+                )
                 continue
             for tile in range(count // SIZE):
                 x = p[:, start + tile * SIZE :][:, :SIZE]
@@ -71,6 +75,21 @@ def int8_attention(problem: Problem) -> np.ndarray:
         weight = p.sum(axis=1, keepdims=True)
         out[b, :, h] = total / np.where(weight == 0, 1, weight)
     return out
+
+
+def rounded_keys(packed_k: Packed, p: np.ndarray, b: int, kv: int, like: np.ndarray) -> np.ndarray:
+    """Weights p times the first channels of packed keys, the weights rounded with their tokens' scales."""
+    total = np.zeros_like(like)
+    for tile in range(p.shape[1] // SIZE):
+        for column, inside, channels in head_slices(kv, packed_k.head_dim):
+            k = one(packed_k.tiles, b, column, tile)
+            x = p[:, tile * SIZE :][:, :SIZE]
+            scaled = x * k.scale.astype(np.float64)
+            step = np.maximum(scaled.max(axis=1, keepdims=True), 1e-300) / STEPS["dot"]
+            level = np.asarray(k.code.levels)[k.codes[:, inside]] / 64
+            sums = np.round(scaled / step) * step @ level + x @ k.offset.astype(np.float64)[:, None]
+            total[:, channels] += sums[:, : total[:, channels].shape[1]]
+    return total
 
 
 def causal(n_q: int, n_tokens: int, shift: int) -> np.ndarray:

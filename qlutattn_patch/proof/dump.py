@@ -183,7 +183,8 @@ def _sides(case: DumpCase, added_kinds: Mapping[str, Kind]) -> list[_Side]:
         ("v", case.type_v, case.kernel_v, case.head_dim_v),
     ):
         kind = None if type_name == "f16" else Kind.of(type_name, added_kinds)
-        if kind is not None and kind.side != name:
+        is_latent = name == "v" and type_name == case.type_k
+        if kind is not None and kind.side != name and not is_latent:
             raise ValueError(f"{type_name} is not a type for {name.upper()}")
         if kind is not None and arithmetic(kernel) not in STEPS:
             raise ValueError(f"the kernel '{kernel}' is unknown")
@@ -192,9 +193,13 @@ def _sides(case: DumpCase, added_kinds: Mapping[str, Kind]) -> list[_Side]:
 
 
 def _packed_segment(case: DumpCase, sides: list[_Side], q_shape: tuple[int, ...], verdict: Verdict) -> Segment:
-    k, v = (_packed_side(case, side, verdict) for side in sides)
     n_tokens = _need(case, "ksrc").shape[2]
-    segment = Segment.of_tiles(k, v, case.n_head_kv, _mask(case, "maskp", q_shape[2], n_tokens))
+    mask = _mask(case, "maskp", q_shape[2], n_tokens)
+    k = _packed_side(case, sides[0], verdict)
+    if isinstance(k, Packed) and case.type_v == case.type_k:
+        segment = Segment.of_keys(k, case.head_dim_v, case.n_head_kv, mask)
+    else:
+        segment = Segment.of_tiles(k, _packed_side(case, sides[1], verdict), case.n_head_kv, mask)
     if "tile_shift" not in case.tensors:
         return segment
     shifts = case.tensors["tile_shift"].reshape(q_shape[0], -1)

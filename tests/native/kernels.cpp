@@ -66,6 +66,39 @@ static bool compare(const kernel_case & c) {
     return true;
 }
 
+// likewise of the transposed product, whose x is not negative
+static bool compare_transposed(const qlutattn_kernel_config & config, const qlutattn_span & span, int n_rows, bool extreme) {
+    std::vector<uint8_t> codes(config.code_bytes());
+    for (uint8_t & byte : codes) {
+        byte = extreme ? 0xff : (uint8_t) rng();
+    }
+    static qlutattn_qvec  qvecs[QLUTATTN_ROWS];
+    const qlutattn_qvec * x[QLUTATTN_ROWS];
+    for (int r = 0; r < n_rows; r++) {
+        memset(&qvecs[r], 0xaa, sizeof(qvecs[r]));
+        for (int8_t & q : qvecs[r].qs) {
+            q = (int8_t) (extreme ? QLUTATTN_QMAX_TRANSPOSED : random_up_to(QLUTATTN_QMAX_TRANSPOSED));
+        }
+        qlutattn_spread_simd(qvecs[r]);
+        x[r] = &qvecs[r];
+    }
+    static qlutattn_acc plain, simd;
+    memset(plain, 0x55, sizeof(plain));
+    memset(simd, 0x55, sizeof(simd));
+    qlutattn_tile_gemm_transposed_scalar(config, codes.data(), span, x, n_rows, plain);
+    qlutattn_tile_gemm_transposed_simd(config, codes.data(), span, x, n_rows, simd);
+    for (int r = 0; r < QLUTATTN_ROWS; r++) {
+        for (int d = 0; d < PACK_SIZE; d++) {
+            if (plain[r][d] != simd[r][d]) {
+                printf("transposed %d bits, depths %d+%d, %d rows: row %d depth %d is %d, not %d\n", config.bits, span.depth0, span.n_depth, n_rows, r,
+                       d, simd[r][d], plain[r][d]);
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
 int main() {
     printf("%s\n", qlutattn_simd_name() ? qlutattn_simd_name() : "no vector kernels");
     int n = 0;
@@ -74,6 +107,12 @@ int main() {
             continue;
         }
         const qlutattn_kernel_config & config = *qlutattn_get_kernel_config((ggml_type) type);
+        for (int i = 0; config.lane_is_token && qlutattn_has_simd_transposed(config) && i < 3 * QLUTATTN_ROWS * 6; i++, n++) {
+            const qlutattn_span span = { i % 3 == 2 ? PACK_SIZE / 2 : 0, i % 3 == 0 ? PACK_SIZE : PACK_SIZE / 2, 0, PACK_SIZE };
+            if (!compare_transposed(config, span, 1 + i / 3 % QLUTATTN_ROWS, i / 3 / QLUTATTN_ROWS == 0)) {
+                return 1;
+            }
+        }
         for (qlutattn_kernel kernel : { QLUTATTN_KERNEL_LUT, QLUTATTN_KERNEL_DOT }) {
             if (!qlutattn_has_simd(config, kernel)) {
                 continue;

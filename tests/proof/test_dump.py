@@ -12,6 +12,8 @@ import pytest
 from align_helpers import PAIRS, dump_case, write_dump
 
 from qlutattn_patch.proof.dump import check, read
+from qlutattn_patch.proof.reference.attention import Packed, Problem, Segment, attend
+from qlutattn_patch.proof.reference.quantise import unpack
 from qlutattn_patch.proof.reference.tile import Kind
 from qlutattn_patch.system.errors import ExpectedError
 
@@ -145,6 +147,24 @@ def test_a_case_that_makes_no_sense_is_a_failure(change: dict[str, Any], said: s
     case = {key: value for key, value in {**dump_case(), **change}.items() if value is not None}
     (wrong,) = verdicts(tmp_path, case, dump_case(1, 1))[0].wrong
     assert said in wrong
+
+
+def latent_case() -> dict[str, Any]:
+    """A case whose values are the first channels of its keys, all packed."""
+    case = dump_case(4, 4, head_dim=192, window=0, tiles=2)
+    tiles = unpack(case["kp"].view(np.uint8), Kind.of(case["type_k"]), 1, 3)
+    segment = Segment.of_keys(Packed(tiles, "dot", 192), 128, 2)
+    case.update(type_v=case["type_k"], kernel_v="dot", head_dim_v=128)
+    case["out"] = attend(Problem(case["q"].astype(float), (segment,), case["scale"], 2)).astype(np.float32)
+    del case["vp"], case["vu"], case["vsrc"]
+    return case
+
+
+def test_values_that_are_keys(tmp_path: Path) -> None:
+    case = latent_case()
+    assert verdicts(tmp_path, case)[0].wrong == []
+    case["out"][0, 1, 2, 100] += 0.1
+    assert "query 1, head 2, channel 100" in verdicts(tmp_path, case)[0].wrong[0]
 
 
 def test_a_tile_with_other_queries_than_named_is_seen(tmp_path: Path) -> None:

@@ -33,7 +33,14 @@ class Segment:
     packed_k: Packed | None = None
     packed_v: Packed | None = None
     value_sizes: Double | None = None  # as Tiles.sizes; None is the values' own magnitudes
+    is_latent: bool = False  # the values are the first channels of the keys
     shifts: NDArray[np.integer[Any]] | None = None  # [batch, tile]: the set of queries that packed keys meet
+
+    @classmethod
+    def of_keys(cls, k: Packed, head_dim_v: int, n_head_kv: int, mask: Double | None = None) -> Segment:
+        """The segment decoded from packed keys alone, of which the values are the first channels."""
+        keys, sizes = (heads(each, "k", n_head_kv, k.head_dim) for each in (k.tiles.values(), k.tiles.sizes()))
+        return cls(keys, keys[..., :head_dim_v], mask, k, None, sizes[..., :head_dim_v], is_latent=True)
 
     @classmethod
     def of_tiles(cls, k: Packed | Double, v: Packed | Double, n_head_kv: int, mask: Double | None = None) -> Segment:

@@ -60,6 +60,7 @@ def _tolerance(problem: Problem, b: int, h: int, rows: HeadRows) -> Double:
         noise = np.where(rows.visible, _score_variance(problem, b, h), 0.0)
 
         first = _spread(np.square(p) * noise, values, out) + _value_variance(problem, b, h, p)
+        first = first + _own_channels(problem, b, h, p, values, out)
         rounding = FLOAT_TERM * (np.abs(out) + p @ _value_sizes(problem, b, h))
         total: Double = SIGMAS * np.sqrt(first) + rounding + _second_order(p, log_p, noise, rows, values, out)
         return total
@@ -118,12 +119,44 @@ def _value_variance(problem: Problem, b: int, h: int, p: Double) -> Double:
     start = 0
     for segment in problem.segments:
         end = start + segment.keys.shape[2]
+        if segment.is_latent and segment.packed_k is not None and end > start:
+            total += _latent_variance(problem, segment, segment.packed_k, b, h, p[:, start:end])
         if segment.packed_v is not None and end > start:
             steps = step(p[:, start:end].reshape(len(p), -1, SIZE), segment.packed_v.kernel)
             for column, part, channels in head_slices(problem.kv_head(h), problem.head_dim_v):
                 lanes = lane_variance(_column(segment.packed_v.tiles, b, column), slice(0, SIZE))
                 total[:, channels] += np.square(steps) @ lanes[:, part]
         start = end
+    return total
+
+
+def _own_channels(problem: Problem, b: int, h: int, p: Double, values: Double, out: Double) -> Double:
+    """The variance [query, channel] from channels of q whose rounding moves the weights by their own values."""
+    total = np.zeros_like(out)
+    start = 0
+    for segment in problem.segments:
+        end = start + segment.keys.shape[2]
+        if segment.is_latent and segment.packed_k is not None:
+            v = values[start:end]
+            moved = p[:, start:end] @ np.square(v) - out * (p[:, start:end] @ v)
+            for _, _, channels in head_slices(problem.kv_head(h), segment.packed_k.head_dim):
+                steps = step(problem.q[b, h][:, channels], segment.packed_k.kernel)
+                total[:, channels] += (problem.scale * steps[:, None] * moved[:, channels]) ** 2 / 12
+        start = end
+    return total
+
+
+def _latent_variance(problem: Problem, segment: Segment, packed: Packed, b: int, h: int, p: Double) -> Double:
+    """The variance [query, channel] from the weights of packed keys that are values: each has its token's scale."""
+    total = np.zeros((len(p), problem.head_dim_v))
+    squares = np.square(np.asarray(packed.tiles.code.levels, np.float64) / UNIT)
+    for column, part, channels in head_slices(problem.kv_head(h), packed.head_dim):
+        tiles = _column(packed.tiles, b, column)
+        weights = np.where(p == 0, 0.0, p * np.nan_to_num(tiles.scale.astype(np.float64)).reshape(-1))
+        steps = step(weights.reshape(len(p), -1, SIZE), "dot")
+        noise = squares[tiles.codes[..., part]].sum(axis=1) / 12  # [tile, channel]
+        kept = total[:, channels].shape[1]
+        total[:, channels] += np.square(steps) @ noise[:, :kept]
     return total
 
 

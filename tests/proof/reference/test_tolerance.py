@@ -35,6 +35,20 @@ def test_a_sixth_is_what_rounding_takes(k: int, v: int, head_dim: int, kernels: 
     assert 0.12 < np.sqrt(np.square(found).mean()) < 0.19
 
 
+@pytest.mark.parametrize("tiles", [1, 12])
+@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize("sizes", [(64, 64), (192, 128), (576, 512)])
+def test_values_that_are_keys(sizes: tuple[int, int], bits: int, tiles: int) -> None:
+    rng = np.random.default_rng(bits)
+    names = f"qlutattn_k{bits}_128x128", f"qlutattn_v{bits}_128x128"
+    p = problem(rng, *names, head_dim=sizes[0], n_q=9, tiles=tiles, kernels=("dot", "dot"), n_window=0)
+    (segment,) = p.segments
+    assert segment.packed_k is not None
+    found = ratios(replace(p, segments=(Segment.of_keys(segment.packed_k, sizes[1], 2),)))
+    assert found.max() < 1
+    assert 0.1 < np.sqrt(np.square(found).mean()) < 0.19
+
+
 def test_the_queries_that_a_tile_names_are_rounded() -> None:
     rng = np.random.default_rng(12)
     p = problem(rng, "qlutattn_k4_128x128", "qlutattn_v4_128x128", n_q=17, tiles=3, kernels=("dot", "dot"))

@@ -25,6 +25,7 @@ GGML_API bool ggml_is_qlutattn_k(enum ggml_type type);
 //   kp      [TILE,       n_packed, n_columns, n_batch]   GGML_TYPE_QLUTATTN_K*, TILE is GGML_QLUTATTN_TILE
 //   vp      [TILE,       n_packed, n_columns, n_batch]   GGML_TYPE_QLUTATTN_V*; both NULL when there is no packed segment;
 //           n_packed is a multiple of TILE, and may be 0, as n_kv may; one of the two may be f16, as k and v are
+//           v and vp are both NULL where the values of a token are the first head_dim_v channels of its keys (latent attention)
 //   mask    [n_kv,     >= n_q, n_head or a divisor, n_batch or a divisor]   f16, contiguous, or NULL: the f16 segment
 //   maskp   [n_packed, >= n_q, ...]                    likewise: the packed segment
 //   sinks   [n_head] f32, or NULL: one more logit per head in the softmax's denominator

@@ -64,15 +64,24 @@ struct ggml_tensor * ggml_flash_attn_ext_mixed(
     GGML_ASSERT(q->type == GGML_TYPE_F32 && q->nb[0] == sizeof(float));
     GGML_ASSERT(is_head_size(q->ne[0]) && is_head_size(head_dim_v) && "head sizes must be multiples of 64, from 64 to 640");
     GGML_ASSERT(n_head_kv > 0 && q->ne[2] % n_head_kv == 0);
-    GGML_ASSERT((k == NULL) == (v == NULL) && (kp == NULL) == (vp == NULL));
+    GGML_ASSERT((k || !v) && (kp || !vp));
+    if ((k || kp) && !v && !vp) {
+        GGML_ASSERT(head_dim_v <= q->ne[0] && "values that are the first channels of keys cannot have more of them");
+    } else {
+        GGML_ASSERT(!k == !v && !kp == !vp);
+    }
 
     if (k) {
         check_f16(k, q, n_kv, n_head_kv, q->ne[0]);
-        check_f16(v, q, n_kv, n_head_kv, head_dim_v);
+        if (v) {
+            check_f16(v, q, n_kv, n_head_kv, head_dim_v);
+        }
     }
     if (kp) {
         check_packed(kp, q, n_packed, n_head_kv, q->ne[0], true);
-        check_packed(vp, q, n_packed, n_head_kv, head_dim_v, false);
+        if (vp) {
+            check_packed(vp, q, n_packed, n_head_kv, head_dim_v, false);
+        }
     }
     check_mask(mask, q, n_kv);
     check_mask(maskp, q, n_packed);

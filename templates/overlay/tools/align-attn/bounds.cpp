@@ -128,7 +128,7 @@ static double distortion_of(const tile_format * format, bool has_outliers, int n
 }
 
 distortion expected_distortion(const align_case & c) {
-    return { distortion_of(c.k, c.data == data_kind::outlier), distortion_of(c.v, false) };
+    return { distortion_of(c.k, c.data == data_kind::outlier), distortion_of(c.is_latent ? c.k : c.v, false) };
 }
 
 double half_empty_factor(const align_case & c) {

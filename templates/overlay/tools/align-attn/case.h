@@ -69,6 +69,8 @@ struct align_case {
     const tile_format * k = usual_format(true); // NULL: this side of the packed segment is f16
     const tile_format * v = usual_format(false);
 
+    bool is_latent = false;  // the values of a token are the first channels of its keys; v is NULL
+
     int       n_tiles   = 1; // packed tokens / TILE
     int       n_f16     = 0; // tokens in the f16 segment
     int       n_q       = 1;
@@ -108,11 +110,11 @@ struct align_case {
     side_shape side_v() const { return { dims.v, n_head_kv }; }
 
     ggml_type   type_k() const { return k ? k->type : GGML_TYPE_F16; }
-    ggml_type   type_v() const { return v ? v->type : GGML_TYPE_F16; }
+    ggml_type   type_v() const { return is_latent ? type_k() : v ? v->type : GGML_TYPE_F16; }
     ggml_type   unpacked_k() const { return src_f32 ? GGML_TYPE_F32 : GGML_TYPE_F16; } // what tiles are unpacked to
     ggml_type   unpacked_v() const { return src_f32 ? GGML_TYPE_F16 : GGML_TYPE_F32; }
     std::string label_k() const { return k ? k->label : "k16"; }
-    std::string label_v() const { return v ? v->label : "v16"; }
+    std::string label_v() const { return is_latent ? "vk" : v ? v->label : "v16"; }
     float       scale() const;
     float       max_bias() const { return alibi ? 8.0f : 0.0f; }
     float       logit_softcap() const { return softcap ? 8.0f : 0.0f; }

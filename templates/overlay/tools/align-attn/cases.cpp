@@ -289,10 +289,64 @@ static void add_shifts(std::vector<align_case> & cases) {
     }
 }
 
+// values that are the first channels of keys
+static void add_latent(std::vector<align_case> & cases) {
+    static const head_dims dims[] = {
+        { 576, 512 },
+        { 192, 128 },
+        { 128, 128 },
+        { 128, 64  },
+        { 64,  64  },
+        { 320, 192 }
+    };
+    static const data_kind   data[]    = { data_kind::gauss, data_kind::tiny, data_kind::kmax };
+    static const poison_kind poisons[] = { poison_kind::nan_k, poison_kind::inf_k, poison_kind::over_k, poison_kind::nan_k_f16 };
+    static const mask_kind   masks[]   = { mask_kind::none, mask_kind::causal, mask_kind::holes, mask_kind::rows };
+    int                      n         = 0;
+    for (const tile_format * k : formats_of(true)) {
+        for (const head_dims & d : dims) {
+            for (int n_q : { 1, 2, 5, 33 }) {
+                align_case c;
+                c.is_latent = true;
+                c.k         = n == 3 ? nullptr : k; // f16 keys, as in the window
+                c.v         = nullptr;
+                c.dims      = d;
+                c.n_q       = n_q;
+                c.n_tiles   = n % 5 == 4 ? 32 : 1 + n % 3;
+                c.n_f16     = n % 3 == 0 ? 127 : 0;
+                c.n_head_kv = d.k == 576 ? 1 : 1 + n % 3;
+                c.group     = n_q == 33 ? 1 : n % 2 == 0 ? 16 : 5;
+                c.n_batch   = 1 + n % 2;
+                c.n_threads = 1 + n % 3;
+                c.mask      = masks[n % 4];
+                c.sinks     = n % 4 == 1;
+                c.softcap   = n % 7 == 3;
+                c.data      = data[n % 3];
+                c.src_f32   = n % 2 == 0;
+                if (n % 4 == 2 && c.n_tiles < 32) {
+                    c.data          = data_kind::gauss;
+                    c.n_f16         = 7;
+                    c.poison        = poisons[n / 4 % 4];
+                    c.poison_masked = n / 16 % 2 == 0;
+                    c.src_f32       = true;
+                }
+                if (c.n_tiles == 32) {
+                    c.n_batch   = 1;
+                    c.n_head_kv = d.k == 576 ? 1 : 2;
+                    c.group     = n_q == 33 ? 1 : 4;
+                }
+                cases.push_back(c);
+                n++;
+            }
+        }
+    }
+}
+
 std::vector<align_case> make_cases() {
     std::vector<align_case> cases;
     add_cover(cases, 1, 35000000, EQUAL_DIMS, {});
     add_cover(cases, 2, 10000000, EQUAL_DIMS, {});
+    add_latent(cases);
     add_cover(cases, 3, 10000000, OTHER_DIMS, { 0, 1, 3 });
     add_onehot(cases);
     add_one_sided(cases);

@@ -206,11 +206,24 @@ std::vector<float> turned_keys(const align_case & c, const case_data & data) {
     return keys;
 }
 
+// the values that lie in keys
+static std::vector<float> first_channels(const align_case & c, const std::vector<float> & keys) {
+    std::vector<float> values;
+    for (size_t head = 0; head < keys.size(); head += c.dims.k) {
+        values.insert(values.end(), keys.begin() + head, keys.begin() + head + c.dims.v);
+    }
+    return values;
+}
+
 case_data make_data(const align_case & c) {
     rng       random(c.id);
     case_data d;
     fill_kv(c, random, d);
     fill_poison(c, random, d);
+    if (c.is_latent) {
+        d.v  = first_channels(c, d.k);
+        d.vp = first_channels(c, d.kp);
+    }
     for (int64_t b = 0; b < c.n_batch; ++b) {
         if (c.data == data_kind::onehot) {
             fill_onehot_q(c, random, d);

@@ -194,11 +194,11 @@ mixed_graph build_mixed(const align_case & c, const case_data & data) {
     g.q_shifted  = c.n_shift > 0 ? place(ctx, GGML_TYPE_F32, c.lay_q, c.dims.k, c.n_q, c.n_head(), c.n_shift * c.n_batch) : nullptr;
     g.tile_shift = c.n_shift > 0 ? ggml_new_tensor_2d(ctx, GGML_TYPE_I32, c.n_tiles, c.n_batch) : nullptr;
     g.k          = with_f16 ? place(ctx, GGML_TYPE_F16, c.lay_f16, c.dims.k, c.n_f16, c.n_head_kv, c.n_batch) : nullptr;
-    g.v          = with_f16 ? place(ctx, GGML_TYPE_F16, c.lay_f16, c.dims.v, c.n_f16, c.n_head_kv, c.n_batch) : nullptr;
+    g.v          = with_f16 && !c.is_latent ? place(ctx, GGML_TYPE_F16, c.lay_f16, c.dims.v, c.n_f16, c.n_head_kv, c.n_batch) : nullptr;
     g.ksrc       = packed && c.k ? place(ctx, src_type, c.lay_src, TILE, c.n_packed(), c.side_k().n_cols(), c.n_batch) : nullptr;
     g.vsrc       = packed && c.v ? place(ctx, src_type, c.lay_src, TILE, c.n_packed(), c.side_v().n_cols(), c.n_batch) : nullptr;
     g.kp         = with_kp ? place_packed(ctx, c, c.type_k(), c.side_k()) : nullptr;
-    g.vp         = with_kp ? place_packed(ctx, c, c.type_v(), c.side_v()) : nullptr;
+    g.vp         = with_kp && !c.is_latent ? place_packed(ctx, c, c.type_v(), c.side_v()) : nullptr;
     g.ku         = g.ksrc ? place(ctx, c.unpacked_k(), lay_to, TILE, c.n_packed(), c.side_k().n_cols(), c.n_batch) : nullptr;
     g.vu         = g.vsrc ? place(ctx, c.unpacked_v(), lay_to, TILE, c.n_packed(), c.side_v().n_cols(), c.n_batch) : nullptr;
     g.mask       = masked && with_f16 ? new_mask(c.n_f16) : nullptr;
@@ -231,11 +231,15 @@ void store_inputs(const mixed_graph & g, const align_case & c, const case_data &
     }
     if (g.k) {
         store_tokens(g.k, c.side_k(), data.k, c.n_f16, 0);
-        store_tokens(g.v, c.side_v(), data.v, c.n_f16, 0);
+        if (g.v) {
+            store_tokens(g.v, c.side_v(), data.v, c.n_f16, 0);
+        }
     }
     if (c.n_tiles > 0) {
         store_tokens(g.ksrc ? g.ksrc : g.kp, c.side_k(), data.kp, c.n_packed(), 0);
-        store_tokens(g.vsrc ? g.vsrc : g.vp, c.side_v(), data.vp, c.n_packed(), 0);
+        if (g.vsrc || g.vp) {
+            store_tokens(g.vsrc ? g.vsrc : g.vp, c.side_v(), data.vp, c.n_packed(), 0);
+        }
     }
     if (g.mask) {
         store_mask(g.mask, data, c.n_q, c.n_kv(), c.n_packed());

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cstring>
 
-static constexpr size_t MAX_CASES = 100;
+static constexpr size_t MAX_CASES = 120;
 static constexpr size_t MAX_BYTES = 90 * 1024 * 1024;
 
 // What a case covers: it is kept if some of this is not covered by the cases before it.

@@ -27,7 +27,8 @@ static void load(const align_case & c, const case_data & data, int64_t b, int64_
         head.v.insert(head.v.end(), v, v + c.dims.v);
     }
     head.k_noise.assign(head.k_parts.size() * c.n_packed(), 0.0);
-    head.v_noise.assign(c.n_tiles * c.dims.v, 0.0);
+    head.v_noise.assign(c.n_tiles * c.dims.v, c.is_latent && c.k ? 1.0 : 0.0);
+    head.k_scale.assign(c.is_latent ? head.k_noise.size() : 0, 0.0);
 }
 
 // mean squared distance of a lane of TILE values, of which n are there and the others 0, from their mean, or from 0 where the format has no offset
@@ -58,6 +59,10 @@ head_values original_values(const align_case & c, const case_data & data, int64_
             head.k_noise[part * c.n_packed() + t] = factor * variance(c.k, data.kp, lane, 1, p.is_half_empty ? TILE / 2 : TILE);
         }
     }
+    if (c.is_latent) {
+        std::transform(head.k_noise.begin(), head.k_noise.end(), head.k_scale.begin(), [](double variance) { return std::sqrt(variance); });
+        return head;
+    }
     for (int64_t tile = 0; tile < c.n_tiles; ++tile) {
         const int64_t first = (b * c.n_packed() + tile * TILE) * n_embd_v + h * c.dims.v;
         for (int64_t i = 0; i < c.dims.v; ++i) {
@@ -81,6 +86,26 @@ static void decode_keys(const align_case & c, const tile_codes & from, const til
         }
         head.k_noise[part * c.n_packed() + t] = scale * scale * levels / 12;
         head.k_size[part * c.n_kv() + t]      = 2 * scale + std::fabs(from.offset[token]);
+    }
+}
+
+// the values that lie in a part of a kv head in a tile of K
+static void decode_latent(const align_case & c, const tile_codes & from, const tile_format & format, int64_t tile, size_t part, head_values & head) {
+    const head_part & p = head.k_parts[part];
+    for (int64_t i = 0; i < p.n && p.in_head + i < c.dims.v; ++i) {
+        double levels = 0; // sum of squares
+        for (int64_t token = 0; token < TILE; ++token) {
+            const double  level  = format.level(from.code[token][p.in_tile + i]);
+            const double  scaled = from.scale[token] * level;
+            const int64_t t      = tile * TILE + token;
+            const int64_t at     = t * c.dims.v + p.in_head + i;
+
+            head.v[at]                            = scaled + from.offset[token];
+            head.v_size[at]                       = std::fabs(scaled) + std::fabs(from.offset[token]);
+            head.k_scale[part * c.n_packed() + t] = from.scale[token];
+            levels += level * level;
+        }
+        head.v_noise[tile * c.dims.v + p.in_head + i] = levels / 12;
     }
 }
 
@@ -119,7 +144,11 @@ head_values decoded_values(const align_case & c, const case_data & data, const p
             }
         }
         for (int64_t tile = 0; c.k && tile < c.n_tiles; ++tile) {
-            decode_keys(c, k.tiles[(b * c.side_k().n_cols() + p.column) * c.n_tiles + tile], *c.k, tile, part, head);
+            const tile_codes & codes = k.tiles[(b * c.side_k().n_cols() + p.column) * c.n_tiles + tile];
+            decode_keys(c, codes, *c.k, tile, part, head);
+            if (c.is_latent) {
+                decode_latent(c, codes, *c.k, tile, part, head);
+            }
         }
     }
     for (const head_part & p : head.v_parts) {

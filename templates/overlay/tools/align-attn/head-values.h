@@ -22,6 +22,8 @@ struct head_values {
     std::vector<double> k_size;  // [part][n_kv]: times the sum of |q| of that part: a bound of the terms that make up a score
     std::vector<double> k_noise; // [part][n_packed]: (a) variance of a token's product per squared rounding step of that part of the query,
                                  //                   (b) variance of the token's lane, times half_empty_factor where it applies
+    std::vector<double> k_scale; // [part][n_packed], where values are keys: what a token's weight is multiplied by before it is rounded:
+                                 //                   (a) its scale, (b) the square root of k_noise
     std::vector<double> v_noise; // [tile][dims.v]: (a) variance of a channel per squared rounding step of that tile's weights,
                                  //                   (b) variance of the channel's lane
 };

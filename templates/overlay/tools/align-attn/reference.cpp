@@ -148,6 +148,43 @@ struct attention {
         }
     }
 
+    // The same where values are keys: the weights have the lanes' scales, part by part, before they are rounded.
+    template <typename F> void add_latent_noise(row & r, F square) const {
+        std::fill(r.weight.begin(), r.weight.end(), 0.0);
+        for (size_t part = 0; part < r.head->k_parts.size(); ++part) {
+            const head_part & p = r.head->k_parts[part];
+            for (int64_t tile = 0; c.k && tile < c.n_tiles; ++tile) {
+                double scaled[TILE];
+                for (int64_t i = 0; i < TILE; ++i) {
+                    const int64_t t = tile * TILE + i;
+                    scaled[i]       = r.p[t] == 0 ? 0.0 : r.p[t] * r.head->k_scale[part * c.n_packed() + t];
+                }
+                const double e = square(scaled);
+                for (int64_t x = p.in_head; x < std::min<int64_t>(p.in_head + p.n, dv()); ++x) {
+                    r.weight[x] += e * r.head->v_noise[tile * dv() + x];
+                }
+            }
+        }
+    }
+
+    template <typename F> void add_weight_noise(row & r, F square) const { c.is_latent ? add_latent_noise(r, square) : add_v_noise(r, square); }
+
+    // Where values are keys, the rounding of a channel of q moves the weights by that channel's keys, in all tokens alike.
+    void add_own_channel(row & r, const std::vector<double> & step) const {
+        const double scale = (double) c.scale();
+        for (size_t part = 0; part < r.head->k_parts.size() && c.is_latent && c.k; ++part) {
+            const head_part & p = r.head->k_parts[part];
+            for (int64_t x = p.in_head; x < std::min<int64_t>(p.in_head + p.n, dv()); ++x) {
+                double moved = 0;
+                for (int64_t t : r.tokens) {
+                    const double v = r.head->v[t * dv() + x];
+                    moved += t < c.n_packed() && r.p[t] != 0 ? r.p[t] * (v - r.out[x]) * v : 0.0;
+                }
+                r.first[x] += scale * scale * step[part] / 12 * moved * moved;
+            }
+        }
+    }
+
     // (a): docs/align.md derives it.
     void add_tolerance(row & r, int64_t at) {
         const std::vector<head_part> & parts = r.head->k_parts;
@@ -206,7 +243,8 @@ struct attention {
                 r.reach[x] = std::max(r.reach[x], away);
             }
         }
-        add_v_noise(r, [&](const double * p) { return squared_step(p, TILE, kernel_v); });
+        add_own_channel(r, step);
+        add_weight_noise(r, [&](const double * p) { return squared_step(p, TILE, kernel_v); });
         for (int64_t x = 0; x < dv(); ++x) {
             const double noise = r.first[x] + r.weight[x];
 
@@ -234,7 +272,7 @@ struct attention {
                 r.first[x] += w1 * (v[x] - r.out[x]) * (v[x] - r.out[x]);
             }
         }
-        add_v_noise(r, [](const double * p) { return squared_norm(p, TILE); });
+        add_weight_noise(r, [](const double * p) { return squared_norm(p, TILE); });
         for (int64_t x = 0; x < dv(); ++x) {
             ref.k_error[at + x] = r.first[x];
             ref.v_error[at + x] = r.weight[x];

@@ -84,8 +84,9 @@ class group {
         ggml_tensor *      queries  = ggml_permute(ctx, q, 0, 2, 1, 3);
 
         if (c.is_upstream()) {
-            return ggml_flash_attn_ext(ctx, queries, part(kv.keys(c.type_k), 0, kv.n_kv, floor), part(kv.values(c.type_v), 0, kv.n_kv, floor),
-                                       mask(0, kv.n_kv), scale, 0, 0);
+            ggml_tensor * k = part(kv.keys(c.type_k), 0, kv.n_kv, floor);
+            ggml_tensor * v = shape.is_latent ? first_channels(k) : part(kv.values(c.type_v), 0, kv.n_kv, floor);
+            return ggml_flash_attn_ext(ctx, queries, k, v, mask(0, kv.n_kv), scale, 0, 0);
         }
         ggml_tensor * k  = nullptr;
         ggml_tensor * v  = nullptr;
@@ -93,11 +94,11 @@ class group {
         ggml_tensor * vp = nullptr;
         if (n_f16 > 0) {
             k = part(kv.keys(GGML_TYPE_F16), kv.n_kv - n_f16, n_f16, floor);
-            v = part(kv.values(GGML_TYPE_F16), kv.n_kv - n_f16, n_f16, floor);
+            v = shape.is_latent ? nullptr : part(kv.values(GGML_TYPE_F16), kv.n_kv - n_f16, n_f16, floor);
         }
         if (n_packed > 0) {
             kp = part(kv.keys(c.type_k), 0, n_packed, floor);
-            vp = part(kv.values(c.type_v), 0, n_packed, floor);
+            vp = shape.is_latent ? nullptr : part(kv.values(c.type_v), 0, n_packed, floor);
         }
         ggml_tensor * out =
             ggml_flash_attn_ext_mixed(ctx, queries, k, v, n_f16 > 0 ? mask(kv.n_kv - n_f16, n_f16) : nullptr, kp, vp,
@@ -109,6 +110,8 @@ class group {
         }
         return out;
     }
+
+    ggml_tensor * first_channels(ggml_tensor * k) { return ggml_view_3d(ctx, k, kv.shape.head_dim_v, k->ne[1], k->ne[2], k->nb[1], k->nb[2], 0); }
 
     ggml_tensor * part(ggml_tensor * t, int64_t first, int64_t n, sweep & floor) {
         add_spans(floor, t, first, n);

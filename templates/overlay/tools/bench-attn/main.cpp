@@ -41,6 +41,7 @@ const char * const HELP =
     "  --keys LIST     how many keys, multiples of 128 from 512 to 131072; default: 512,2048,8192,32768,131072, prefill up to 8192\n"
     "  --threads LIST  default: 1 and all\n"
     "  --heads Q/KV/D  query heads, key/value heads, head size; default: 32/8/128; 32/8/192/128 if values have another size\n"
+    "  --latent        values are the first channels of keys (latent attention): a cache's type of values is not used\n"
     "  --layout NAME   of f16, q8_0 and q4_0 caches: heads (each head's tokens side by side, which suits upstream best; the default), or\n"
     "                  tokens (each token's heads side by side, as llama.cpp has it)\n"
     "  --types LIST    of f16, q8_0, q4_0, K4V2 (bits), K4V4+w512 (the newest 512 tokens as f16), w512 (these alone), K4V4+q3 (tiles that\n"
@@ -137,6 +138,7 @@ bool read_layout(const std::string & text) {
 options parse(int argc, char ** argv) {
     options   o;
     arguments args(argc, argv);
+    bool      is_latent = false;
     take<cache_kind>(o.caches, "--types", CACHES, read_cache);
     while (args.next()) {
         const std::string & name = args.name();
@@ -152,6 +154,8 @@ options parse(int argc, char ** argv) {
             const bool by_head = o.shape.by_head;
             o.shape            = heads(args.value());
             o.shape.by_head    = by_head;
+        } else if (name == "--latent") {
+            is_latent = true;
         } else if (name == "--layout") {
             o.shape.by_head = read_layout(args.value());
         } else if (name == "--cold") {
@@ -161,6 +165,10 @@ options parse(int argc, char ** argv) {
         } else if (!args.take(o)) {
             args.refuse("bench_attn");
         }
+    }
+    o.shape.is_latent = is_latent;
+    if (is_latent && o.shape.head_dim_v > o.shape.head_dim) {
+        throw usage_error("--latent needs --heads with values that are no larger than keys, as 128/1/576/512");
     }
     if (o.quick) {
         o.how.seconds    = 1;

@@ -12,7 +12,8 @@ struct geometry {
     int64_t n_head_kv  = 8;
     int64_t head_dim   = 128;
     int64_t head_dim_v = 128;
-    bool    by_head    = true; // stock caches: each head's tokens side by side; else each token's heads, as llama.cpp stores them
+    bool    is_latent  = false; // values are the first channels of keys
+    bool    by_head    = true;  // stock caches: each head's tokens side by side; else each token's heads, as llama.cpp stores them
 
     int64_t head_size(bool is_value) const { return is_value ? head_dim_v : head_dim; }
     int64_t n_columns(bool is_value) const { return (n_head_kv * head_size(is_value) + GGML_QLUTATTN_TILE - 1) / GGML_QLUTATTN_TILE; } // of tiles

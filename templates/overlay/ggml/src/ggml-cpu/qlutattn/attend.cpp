@@ -9,13 +9,13 @@
 
 namespace f32 = qlutattn_f32;
 
-qlutattn_head_tiles qlutattn_get_head_tiles(int head_dim, int64_t ikv) {
+qlutattn_head_tiles qlutattn_get_head_tiles(int head_dim, int64_t ikv, int n) {
     qlutattn_head_tiles tiles;
     tiles.n = 0;
-    for (int in_head = 0; in_head < head_dim;) {
+    for (int in_head = 0; in_head < n;) {
         const int64_t channel    = ikv * head_dim + in_head;
         const int     channel0   = channel % PACK_SIZE;
-        const int     n_channels = std::min(PACK_SIZE - channel0, head_dim - in_head);
+        const int     n_channels = std::min(PACK_SIZE - channel0, n - in_head);
         tiles.spans[tiles.n++]   = { channel / PACK_SIZE, channel0, n_channels, in_head };
         in_head += n_channels;
     }
@@ -281,12 +281,67 @@ static void accumulate_pv(qlutattn_query_block & block, const qlutattn_visible_r
     }
 }
 
+// The weights of a tile's tokens times their scales, quantized; sum is that of the weights times the offsets. A weight of 0 hides a scale or an
+// offset that is not finite.
+static void quantize_scaled_weights(const qlutattn_query_block & block, const float * weights, qlutattn_qvec & qvec) {
+    constexpr float tiny = 1e-30f;
+
+    alignas(64) float scaled[PACK_SIZE];
+    alignas(64) float offsets[PACK_SIZE];
+    for (int i = 0; i < PACK_SIZE; i++) {
+        scaled[i]  = weights[i] == 0.0f ? 0.0f : weights[i] * block.lane_scale[i];
+        offsets[i] = weights[i] == 0.0f ? 0.0f : weights[i] * block.lane_offset[i];
+    }
+    f32::vec largest = f32::broadcast(0.0f);
+    f32::vec sum     = f32::broadcast(0.0f);
+    for (int i = 0; i < PACK_SIZE; i += f32::WIDTH) {
+        largest = f32::max(f32::load(scaled + i), largest);
+        sum     = f32::add(sum, f32::load(offsets + i));
+    }
+    const float max  = f32::reduce_max(largest);
+    const bool  some = max >= tiny && !std::isinf(max);
+    const float id   = some ? QLUTATTN_QMAX_TRANSPOSED / max : 0.0f;
+    for (int i = 0; i < PACK_SIZE; i += f32::WIDTH) {
+        f32::store_i8(qvec.qs + i, f32::mul(f32::load(scaled + i), f32::broadcast(id)));
+    }
+    qvec.sum = f32::reduce_add(sum);
+    qvec.d   = some ? max / QLUTATTN_QMAX_TRANSPOSED : std::isinf(max) ? NAN : 0.0f;
+}
+
+// out += weights times the first channels of the keys of a KV block
+static void accumulate_pk(qlutattn_query_block & block, const qlutattn_visible_rows & visible, const qlutattn_kernel_config & config,
+                          const ggml_tensor * k, int64_t token) {
+    const qlutattn_qvec * x[QLUTATTN_ROWS];
+    for (int i = 0; i < block.v_tiles.n; i++) {
+        const qlutattn_head_tiles::span & at   = block.v_tiles.spans[i];
+        const qlutattn_span               span = { at.channel0, at.n_channels, 0, PACK_SIZE };
+        const char *                      tile = tile_at(k, block, at.column, token);
+        load_lanes(block, config, tile, span, config.level_scale());
+        for (int r = 0; r < visible.n; r++) {
+            qlutattn_qvec & qvec = block.p_qvec[r];
+            quantize_scaled_weights(block, block.scores[visible.rows[r]], qvec);
+            qlutattn_spread(config, qvec);
+            x[r] = &qvec;
+        }
+        qlutattn_tile_gemm_transposed(config, tile, span, x, visible.n, block.acc);
+        for (int r = 0; r < visible.n; r++) {
+            float * out = block.out(visible.rows[r]) + at.in_head;
+            for (int c = 0; c < span.n_depth; c += f32::WIDTH) {
+                const f32::vec y = f32::add(f32::load(out + c), f32::broadcast(x[r]->sum));
+                f32::store(out + c, f32::fma(f32::from_i32(block.acc[r] + c), f32::broadcast(x[r]->d), y));
+            }
+        }
+    }
+}
+
 void qlutattn_attend(qlutattn_query_block & block, const qlutattn_segment & segment, int64_t first, int64_t last) {
     if (first >= last) {
         return;
     }
     block.quantized_sets                    = 0;
-    const qlutattn_kernel_config * v_config = qlutattn_get_kernel_config(segment.v->type);
+    const qlutattn_kernel_config * k_config = qlutattn_get_kernel_config(segment.k->type);
+    const ggml_tensor *            v        = segment.v ? segment.v : segment.k;
+    const qlutattn_kernel_config * v_config = segment.v ? qlutattn_get_kernel_config(v->type) : nullptr;
     const qlutattn_kernel          v_kernel = v_config ? qlutattn_get_kernel(v_config->type) : QLUTATTN_KERNEL_DOT;
     const int                      qmax     = v_config ? qlutattn_qmax(*v_config, v_kernel) : 0;
 
@@ -305,6 +360,10 @@ void qlutattn_attend(qlutattn_query_block & block, const qlutattn_segment & segm
                 qlutattn_build_lut(*v_config, v_kernel, n, *qvec);
             }
         }
-        accumulate_pv(block, visible, segment.v, token, n);
+        if (k_config && !segment.v) {
+            accumulate_pk(block, visible, *k_config, v, token);
+        } else {
+            accumulate_pv(block, visible, v, token, n);
+        }
     }
 }

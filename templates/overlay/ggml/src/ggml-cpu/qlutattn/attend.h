@@ -12,7 +12,7 @@ constexpr int QLUTATTN_KV_BLOCK  = PACK_SIZE;
 // keys and values under one mask
 struct qlutattn_segment {
     const ggml_tensor * k; // NULL if the segment is empty
-    const ggml_tensor * v;
+    const ggml_tensor * v; // NULL beside k: the first channels of k
     const ggml_tensor * mask;
 
     int64_t n_tokens() const { return k ? k->ne[1] : 0; }
@@ -31,7 +31,8 @@ struct qlutattn_head_tiles {
     span spans[QLUTATTN_MAX_SPANS];
 };
 
-qlutattn_head_tiles qlutattn_get_head_tiles(int head_dim, int64_t ikv);
+// those of a head's first n channels
+qlutattn_head_tiles qlutattn_get_head_tiles(int head_dim, int64_t ikv, int n);
 
 // Queries that tiles name instead of the rows' own: set s, from 1 on. Without any, the tensors are NULL.
 struct qlutattn_shifts {

@@ -87,8 +87,8 @@ static void start_block(const qlutattn_op & op, qlutattn_query_block & block, in
     block.shifts  = op.shifts;
     block.ikv     = ikv;
     block.i3      = i3;
-    block.k_tiles = qlutattn_get_head_tiles(op.head_dim_k, ikv);
-    block.v_tiles = qlutattn_get_head_tiles(op.head_dim_v, ikv);
+    block.k_tiles = qlutattn_get_head_tiles(op.head_dim_k, ikv, op.head_dim_k);
+    block.v_tiles = qlutattn_get_head_tiles(op.packed.v ? op.head_dim_v : op.head_dim_k, ikv, op.head_dim_v);
     block.n_rows  = std::min<int64_t>(QLUTATTN_ROWS, op.n_rows - first);
     for (int r = 0; r < block.n_rows; r++) {
         const int64_t iq = (first + r) / op.group;

@@ -8,6 +8,9 @@
 void qlutattn_tile_gemm_scalar(const qlutattn_kernel_config & config, qlutattn_kernel kernel, const uint8_t * codes, const qlutattn_span & span,
                                const qlutattn_qvec * const * qvecs, int n_rows, qlutattn_acc & acc);
 
+void qlutattn_tile_gemm_transposed_scalar(const qlutattn_kernel_config & config, const uint8_t * codes, const qlutattn_span & span,
+                                          const qlutattn_qvec * const * qvecs, int n_rows, qlutattn_acc & acc);
+
 // "avx2", ...: the instruction set of the vector code, or NULL if this build has none
 const char * qlutattn_simd_name();
 
@@ -23,3 +26,9 @@ void qlutattn_build_lut_simd(const qlutattn_kernel_config & config, qlutattn_ker
 
 void qlutattn_tile_gemm_simd(const qlutattn_kernel_config & config, qlutattn_kernel kernel, const uint8_t * codes, const qlutattn_span & span,
                              const qlutattn_qvec * const * qvecs, int n_rows, qlutattn_acc & acc);
+
+// the transposed product: whether there is vector code, the part of a qvec that it needs, and itself
+bool qlutattn_has_simd_transposed(const qlutattn_kernel_config & config);
+void qlutattn_spread_simd(qlutattn_qvec & qvec);
+void qlutattn_tile_gemm_transposed_simd(const qlutattn_kernel_config & config, const uint8_t * codes, const qlutattn_span & span,
+                                        const qlutattn_qvec * const * qvecs, int n_rows, qlutattn_acc & acc);

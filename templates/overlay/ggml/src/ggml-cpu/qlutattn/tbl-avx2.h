@@ -105,6 +105,10 @@ static inline void store(int32_t * p, sums32 s) {
     _mm256_storeu_si256((__m256i *) p, s);
 }
 
+static inline void store_parts(int32_t * p, sums32 s, sums32 t) {
+    store(p, _mm256_add_epi32(_mm256_permute2x128_si256(s, t, 0x20), _mm256_permute2x128_si256(s, t, 0x31)));
+}
+
 static inline sums16 zero16() {
     return { _mm256_setzero_si256(), _mm256_setzero_si256() };
 }

@@ -108,6 +108,13 @@ static inline void store(int32_t * p, sums32 s) {
     _mm512_storeu_si512(p, s);
 }
 
+static inline void store_parts(int32_t * p, sums32 s, sums32 t) {
+    const __m512i halves = _mm512_add_epi32(_mm512_shuffle_i32x4(s, t, 0x44), _mm512_shuffle_i32x4(s, t, 0xee)); // two parts of s, two of t
+    const __m256i first  = _mm512_castsi512_si256(_mm512_shuffle_i32x4(halves, halves, 0x88));
+    const __m256i second = _mm512_castsi512_si256(_mm512_shuffle_i32x4(halves, halves, 0xdd));
+    _mm256_storeu_si256((__m256i *) p, _mm256_add_epi32(first, second));
+}
+
 static inline sums16 zero16() {
     return { _mm512_setzero_si512(), _mm512_setzero_si512() };
 }

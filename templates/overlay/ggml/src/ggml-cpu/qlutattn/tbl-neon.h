@@ -156,6 +156,11 @@ static inline void store(int32_t * p, sums32 s) {
     vst1q_s32(p, s);
 }
 
+static inline void store_parts(int32_t * p, sums32 s, sums32 t) {
+    vst1q_s32(p, s);
+    vst1q_s32(p + 4, t);
+}
+
 static inline sums16 zero16() {
     return { vdupq_n_u16(0), vdupq_n_u16(0) };
 }

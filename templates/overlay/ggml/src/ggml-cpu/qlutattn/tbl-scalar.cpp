@@ -82,3 +82,20 @@ void qlutattn_tile_gemm_scalar(const qlutattn_kernel_config & config, qlutattn_k
         dot_scalar(config, codes, span, qvecs, n_rows, acc);
     }
 }
+
+void qlutattn_tile_gemm_transposed_scalar(const qlutattn_kernel_config & config, const uint8_t * codes, const qlutattn_span & span,
+                                          const qlutattn_qvec * const * qvecs, int n_rows, qlutattn_acc & acc) {
+    for (int d = 0; d < span.n_depth; d++) {
+        int32_t levels[PACK_SIZE];
+        for (int lane = 0; lane < span.n_lanes; lane++) {
+            levels[lane] = config.int_levels[code_at(config, codes, span.lane0 + lane, span.depth0 + d)];
+        }
+        for (int r = 0; r < n_rows; r++) {
+            int32_t sum = 0;
+            for (int lane = 0; lane < span.n_lanes; lane++) {
+                sum += levels[lane] * qvecs[r]->qs[lane];
+            }
+            acc[r][d] = sum;
+        }
+    }
+}

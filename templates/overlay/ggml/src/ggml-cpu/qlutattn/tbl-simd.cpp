@@ -26,6 +26,15 @@ void qlutattn_build_lut_simd(const qlutattn_kernel_config &, qlutattn_kernel, in
 void qlutattn_tile_gemm_simd(const qlutattn_kernel_config &, qlutattn_kernel, const uint8_t *, const qlutattn_span &, const qlutattn_qvec * const *,
                              int, qlutattn_acc &) {}
 
+bool qlutattn_has_simd_transposed(const qlutattn_kernel_config &) {
+    return false;
+}
+
+void qlutattn_spread_simd(qlutattn_qvec &) {}
+
+void qlutattn_tile_gemm_transposed_simd(const qlutattn_kernel_config &, const uint8_t *, const qlutattn_span &, const qlutattn_qvec * const *, int,
+                                        qlutattn_acc &) {}
+
 #else
 
 using namespace qlutattn_simd;
@@ -109,9 +118,64 @@ template <int bits, bool signed_x, int n_rows, int n_vecs> static void dot_rows(
     }
 }
 
+// The transposed product in the dot order. The bytes of four lanes lie in a 16-byte part, four depths each: turned around, it has the four lanes
+// of each depth side by side, to be multiplied by the four lanes' x. A part gives the sums of its own lanes.
+template <int bits, int n_rows> static void transposed_rows(const gemm_task & t, int row0) {
+    constexpr int fields = 8 / bits;
+    constexpr int depths = 32 / bits;
+    constexpr int mask   = (1 << bits) - 1;
+    constexpr int lanes  = WIDTH / 4; // of a vector
+
+    bytes levels[fields / 2];
+    for (int f = 0; f < fields / 2; f++) {
+        int8_t of_nibble[16];
+        for (int n = 0; n < 16; n++) {
+            of_nibble[n] = t.config.int_levels[n >> (f * bits) & mask];
+        }
+        levels[f] = broadcast16(of_nibble);
+    }
+    static const uint8_t around[16] = { 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15 };
+    const bytes          turn       = broadcast16(around);
+
+    for (int d = 0; d < t.span.n_depth; d += depths) {
+        const uint8_t * chunk = t.codes + (t.span.depth0 + d) / depths * PACK_CHUNK_SIZE;
+
+        sums32 sums[fields][n_rows];
+        for (int j = 0; j < fields; j++) {
+            for (int r = 0; r < n_rows; r++) {
+                sums[j][r] = broadcast32(0);
+            }
+        }
+        for (int lane = 0; lane < PACK_SIZE; lane += 2 * lanes) { // two vectors: with ACC16, as many products as fit
+            bytes nibbles[2][2];
+            for (int v = 0; v < 2; v++) {
+                const int   at = lane + v * lanes;
+                const bytes c =
+                    lookup16(load(chunk + at / QLUTATTN_DOT_LANES * (PACK_SIZE / depths) * PACK_CHUNK_SIZE + at % QLUTATTN_DOT_LANES * 4), turn);
+                nibbles[v][0] = low_nibbles(c);
+                nibbles[v][1] = high_nibbles(c);
+            }
+            for (int j = 0; j < fields; j++) {
+                const bytes a = lookup16(levels[j % (fields / 2)], nibbles[0][j / (fields / 2)]);
+                const bytes b = lookup16(levels[j % (fields / 2)], nibbles[1][j / (fields / 2)]);
+                for (int r = 0; r < n_rows; r++) {
+                    const uint8_t * x = t.qvecs[row0 + r]->lut + lane * 4;
+                    const products  p = mul_add(mul_add(begin(sums[j][r]), load(x), a), load(x + WIDTH), b);
+                    sums[j][r]        = end(sums[j][r], p);
+                }
+            }
+        }
+        for (int r = 0; r < n_rows; r++) {
+            for (int j = 0; j < fields; j += 2) {
+                store_parts(t.acc[row0 + r] + d + 4 * j, sums[j][r], sums[j + 1][r]);
+            }
+        }
+    }
+}
+
 #    ifdef QLUTATTN_MATRIX
 
-// The same with a matrix instruction: two rows times two lanes, eight depths at a time. A single row is computed twice.
+// The dot order with a matrix instruction: two rows times two lanes, eight depths at a time. A single row is computed twice.
 template <int bits, int n_pairs> static void matrix_rows(const gemm_task & t, int row0, int n_rows) {
     constexpr int fields = 8 / bits;
     constexpr int depths = 32 / bits;
@@ -357,6 +421,40 @@ void qlutattn_tile_gemm_simd(const qlutattn_kernel_config & config, qlutattn_ker
             r += 2;
         } else {
             dispatch<1>(t, kernel, r);
+            r += 1;
+        }
+    }
+}
+
+bool qlutattn_has_simd_transposed(const qlutattn_kernel_config & config) {
+    return config.layout == QLUTATTN_LAYOUT_DOT;
+}
+
+void qlutattn_spread_simd(qlutattn_qvec & qvec) {
+    for (int g = 0; g < PACK_SIZE / 4; g += WIDTH / 16) {
+        store(qvec.lut + g * 16, broadcast4_parts((const uint8_t *) qvec.qs + g * 4));
+    }
+}
+
+void qlutattn_tile_gemm_transposed_simd(const qlutattn_kernel_config & config, const uint8_t * codes, const qlutattn_span & span,
+                                        const qlutattn_qvec * const * qvecs, int n_rows, qlutattn_acc & acc) {
+    constexpr int   rows4 = DOT_ROWS;                  // of 4 bits
+    constexpr int   rows2 = std::max(2, DOT_ROWS / 2); // of 2 bits, whose chunks have twice as many depths
+    const gemm_task t     = { config, codes, span, qvecs, acc };
+    const bool      is4   = config.bits == 4;
+    for (int r = 0; r < n_rows;) {
+        const int n = std::min(is4 ? rows4 : rows2, n_rows - r);
+        if (n == rows4 && is4) {
+            transposed_rows<4, rows4>(t, r);
+            r += rows4;
+        } else if (n == rows2 && !is4) {
+            transposed_rows<2, rows2>(t, r);
+            r += rows2;
+        } else if (n >= 4 && is4) {
+            transposed_rows<4, 4>(t, r);
+            r += 4;
+        } else {
+            is4 ? transposed_rows<4, 1>(t, r) : transposed_rows<2, 1>(t, r);
             r += 1;
         }
     }

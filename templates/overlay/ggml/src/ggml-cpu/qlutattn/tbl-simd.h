@@ -28,6 +28,7 @@
 //   zero16()                sums16 of 0
 //   add(s, v)               sums16 s + the bytes v
 //   store_twice(p, s, i)    2*s - i of sums16 s to int32
+//   store_parts(p, s, t)    four int32, each the sum of one 32-bit part of all 16-byte parts of sums32 s, then four of t
 //   begin(s)                products, to be added to s
 //   mul_add(p, u, i)        p + the products u*i; u is unsigned. With ACC16, all products of two neighbours together must fit 16 bits, else each
 //   end(s, p)               s + p, the four of each 32-bit part added up

@@ -98,3 +98,23 @@ void qlutattn_tile_gemm(const qlutattn_kernel_config & config, qlutattn_kernel k
         qlutattn_tile_gemm_scalar(config, kernel, (const uint8_t *) tile, span, qvecs, n_rows, acc);
     }
 }
+
+static bool uses_simd_transposed(const qlutattn_kernel_config & config) {
+    return !qlutattn_is_scalar_forced() && qlutattn_has_simd_transposed(config);
+}
+
+void qlutattn_spread(const qlutattn_kernel_config & config, qlutattn_qvec & qvec) {
+    if (uses_simd_transposed(config)) {
+        qlutattn_spread_simd(qvec);
+    }
+}
+
+void qlutattn_tile_gemm_transposed(const qlutattn_kernel_config & config, const void * tile, const qlutattn_span & span,
+                                   const qlutattn_qvec * const * qvecs, int n_rows, qlutattn_acc & acc) {
+    GGML_ASSERT(n_rows <= QLUTATTN_ROWS && config.lane_is_token);
+    if (uses_simd_transposed(config)) {
+        qlutattn_tile_gemm_transposed_simd(config, (const uint8_t *) tile, span, qvecs, n_rows, acc);
+    } else {
+        qlutattn_tile_gemm_transposed_scalar(config, (const uint8_t *) tile, span, qvecs, n_rows, acc);
+    }
+}

@@ -28,7 +28,8 @@ struct qlutattn_qvec {
     int32_t bias; // by how much a vector kernel's sums are too large
 
     alignas(64) int8_t qs[PACK_SIZE];
-    alignas(64) uint8_t lut[PACK_SIZE / 4 * 16]; // lut kernel, 1 bit: [nibble][16], the sum of the qs that a nibble of codes selects
+    alignas(64) uint8_t lut[PACK_SIZE / 4 * 16]; // lut kernel, 1 bit: [nibble][16], the sum of the qs that a nibble of codes selects;
+                                                 // transposed product: [four lanes][16], their qs four times
 };
 
 typedef int32_t qlutattn_acc[QLUTATTN_ROWS][PACK_SIZE];
@@ -52,3 +53,14 @@ void qlutattn_build_lut(const qlutattn_kernel_config & config, qlutattn_kernel k
 // acc[r][0..n_lanes) = the integer products with qvecs[r], for n_rows <= QLUTATTN_ROWS rows; lanes count from span.lane0
 void qlutattn_tile_gemm(const qlutattn_kernel_config & config, qlutattn_kernel kernel, const void * tile, const qlutattn_span & span,
                         const qlutattn_qvec * const * qvecs, int n_rows, qlutattn_acc & acc);
+
+// The transposed product of a tile of K, y[depth] = sum over lanes of value(lane, depth) * x[lane] with x >= 0, for values that are read from
+// keys. Each lane has a scale of its own, so that x already has it: acc[r][0..span.n_depth) = sum over all lanes of int_level(lane, depth) * qs[lane].
+void qlutattn_tile_gemm_transposed(const qlutattn_kernel_config & config, const void * tile, const qlutattn_span & span,
+                                   const qlutattn_qvec * const * qvecs, int n_rows, qlutattn_acc & acc);
+
+// the largest magnitude of its qs
+constexpr int QLUTATTN_QMAX_TRANSPOSED = 127;
+
+// what the transposed product needs of a qvec whose qs are there
+void qlutattn_spread(const qlutattn_kernel_config & config, qlutattn_qvec & qvec);
