@@ -1,5 +1,5 @@
 // Generates on a model whose layers are on a device, and prints the tokens, and where the operations ran:
-// offload MODEL PORT K V [ngl=N] [nkvo=1] [key=value ...]; with a port, the device is this machine, behind ggml's RPC backend.
+// offload MODEL PORT K V [ngl=N] [nkvo=1] [fa_off=1] [key=value ...]; with a port, the device is this machine, behind ggml's RPC backend.
 
 #include "ggml-backend.h"
 #include "ggml-rpc.h"
@@ -62,6 +62,9 @@ int main(int argc, char ** argv) {
     llama_context_params params = params_of(type_of(argv[3]), type_of(argv[4]));
     params.offload_kqv          = !option("nkvo", 0);
     params.cb_eval              = on_node;
+    if (option("fa_off", 0)) {
+        params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
+    }
     context_ptr ctx(llama_init_from_model(model.get(), params), llama_free);
     if (!ctx) {
         fputs(log_errors.c_str(), stdout);

@@ -150,8 +150,8 @@ def test_vulkan_in_software(vulkan: Path, models: dict[str, Path], monkeypatch: 
     monkeypatch.setenv("VK_DRIVER_FILES", str(LAVAPIPE))
     monkeypatch.setenv("VK_ICD_FILENAMES", str(LAVAPIPE))  # of older loaders
     monkeypatch.setenv("GGML_VK_VISIBLE_DEVICES", "0")
-    stock = generate(vulkan, models["llama"], F16, port=0, ngl=99)
-    assert stock["ran"]["FLASH_ATTN_EXT device"] > 0
+    stock = generate(vulkan, models["llama"], F16, port=0, ngl=99, fa_off=1)  # its shader takes minutes in software
+    assert stock["ran"]["SOFT_MAX device"] > 0
     packed = generate(vulkan, models["llama"], K4V4, port=0, ngl=99, nkvo=1)
     assert packed["ran"]["MUL_MAT device"] > 0
     assert not {"FLASH_ATTN_EXT_MIXED device", "source device"} & packed["ran"].keys()
