@@ -60,8 +60,8 @@ def test_the_fuzzer_finds_nothing(fuzzer: Path, tmp_path: Path, capfd: pytest.Ca
 
 MUTANTS = {
     "a refused state that is half put": (
-        "    in.check_checksum();\n    for (auto & s",
-        "    const_cast<llama_kv_cache_mixed &>(kv).seq_rm(0, 5, 9);\n    in.check_checksum();\n    for (auto & s",
+        "    in.check_checksum();\n    streams.resize(",
+        "    const_cast<llama_kv_cache_mixed &>(kv).seq_rm(0, 5, 9);\n    in.check_checksum();\n    streams.resize(",
         "a state that was refused changed the cache",
     ),
 }
@@ -93,6 +93,9 @@ def test_the_fuzzer_notices(
         ("kv_cache.cpp", "llama", "random", ["seqs=3", "tokens=1500"]),
         ("kv_cache.cpp", "gemma3", "random", ["seqs=3", "unified=1", "tokens=1000"]),
         ("kv_cache.cpp", "gemma3", "damage", ["times=20", "n=300"]),
+        ("kv_cache.cpp", "llama", "cuts", ["turns=2", "ctx=1280", "ubatch=64", "compare=0"]),
+        ("kv_cache.cpp", "llama", "convert", ["to_window=4000"]),
+        ("kv_cache.cpp", "llama", "convert", ["window=512", "ctx=4096", "to_window=16", "to_ctx=1024"]),
         ("kv_cache.cpp", "nemotron_h", "damage", ["times=20", "n=300"]),
         ("kv_hybrid.cpp", "qwen35", "random", ["seqs=3", "rs=4", "tokens=1500"]),
     ],
