@@ -90,12 +90,12 @@ def test_a_long_random_run_of_latent_attention(options: dict[str, int], program:
     assert found["worst"] < 0.2
 
 
-def test_latent_rows_are_in_f16_once(program: Path, tmp_path: Path) -> None:
+def test_latent_rows_are_kept_once(program: Path, tmp_path: Path) -> None:
     model = tiny_latent.write_latent(tmp_path / "m.gguf", MLA[0])
     [found] = findings(program, model, "memory", "k4v4", ctx=32768, ubatch=512, window=256, sink=128)
     assert found["full_bytes"] == 2 * 2 * 576 * 32768
-    # 640 channels of K, of which 64 are padding, and 512 of V
-    assert found["packed_bytes"] == 2 * (640 + 512) * 32768 * 4.25 / 8
+    # 640 channels of K, of which 64 are padding; V is read from them
+    assert found["packed_bytes"] == 2 * 640 * 32768 * 4.25 / 8
     assert found["f16_bytes"] == 2 * 2 * 576 * (256 + 128 + 128 + 512)
 
 
@@ -149,9 +149,9 @@ def test_what_would_not_be_smaller_is_refused_with_the_figure(program: Path, tmp
     assert [int(one) for one in figures.groups()] == [4 * (68 + 256), 4 * 2 * 160]
 
 
-def test_values_packed_beside_latent_keys_in_f16_are_refused_with_the_figure(program: Path, tmp_path: Path) -> None:
+def test_packed_values_of_latent_keys_in_f16_are_refused_with_the_figure(program: Path, tmp_path: Path) -> None:
     says = refusal(program, tiny_latent.write_latent(tmp_path / "m.gguf", MLA[0]), "v4")
-    assert "a token would take 2848 bytes instead of 2304, since values are packed beside the keys" in says
+    assert "a token would take 2304 bytes instead of 2304, since this model's values are part of its keys" in says
 
 
 def test_larger_heads_than_the_kernels_take_are_refused(program: Path, tmp_path: Path) -> None:

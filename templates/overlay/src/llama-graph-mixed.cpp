@@ -276,12 +276,13 @@ ggml_tensor * llm_graph_input_attn_kv_mixed::build_attn(ggml_context * ctx, ggml
     ggml_tensor * vp = nullptr;
     if (mask_packed) {
         kp = view_packed(ctx, layer.k.packed, layer.head_dim, mask_packed->ne[0], s0, n_stream);
-        vp = view_packed(ctx, layer.v.packed, layer.head_dim_v, mask_packed->ne[0], s0, n_stream);
+        vp = layer.is_latent() ? nullptr : view_packed(ctx, layer.v.packed, layer.head_dim_v, mask_packed->ne[0], s0, n_stream);
     }
-    ggml_tensor * res = ggml_flash_attn_ext_mixed(ctx, q, view_f16(ctx, layer.k.f16, layer.head_dim, n_f16, s0, n_stream),
-                                                  view_f16(ctx, layer.v.f16, layer.head_dim_v, n_f16, s0, n_stream), mask_f16, kp, vp, mask_packed,
-                                                  sinks, layer.n_head_kv, layer.head_dim_v, kq_scale, hparams.f_max_alibi_bias,
-                                                  hparams.attn_soft_cap ? hparams.f_attn_logit_softcapping : 0.0f);
+    ggml_tensor * k_f16 = view_f16(ctx, layer.k.f16, layer.head_dim, n_f16, s0, n_stream);
+    ggml_tensor * v_f16 = layer.is_latent() ? nullptr : view_f16(ctx, layer.v.f16, layer.head_dim_v, n_f16, s0, n_stream);
+    ggml_tensor * res =
+        ggml_flash_attn_ext_mixed(ctx, q, k_f16, v_f16, mask_f16, kp, vp, mask_packed, sinks, layer.n_head_kv, layer.head_dim_v, kq_scale,
+                                  hparams.f_max_alibi_bias, hparams.attn_soft_cap ? hparams.f_attn_logit_softcapping : 0.0f);
 
     if (q_shifted) {
         ggml_flash_attn_ext_mixed_set_shifts(res, q_shifted, tile_shift);

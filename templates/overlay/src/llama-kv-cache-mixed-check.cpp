@@ -73,7 +73,8 @@ static std::string reason_of_layers(const llama_hparams & hparams, uint32_t firs
             return format("packed caches need heads of at most %u channels: layer %u has %u for K and %u for V; use f16, q8_0 or q4_0", MAX_HEAD_SIZE,
                           il, head_k, head_v);
         }
-        packed += packed_size(type_k, hparams.n_head_kv(il), head_k) + packed_size(type_v, hparams.n_head_kv(il), head_v);
+        packed += packed_size(type_k, hparams.n_head_kv(il), head_k);
+        packed += hparams.is_mla() ? 0 : packed_size(type_v, hparams.n_head_kv(il), head_v);
         f16 += ggml_row_size(GGML_TYPE_F16, llama_kv_cache_mixed_n_embd(hparams, il));
     }
     if (f16 == 0) {
@@ -81,7 +82,7 @@ static std::string reason_of_layers(const llama_hparams & hparams, uint32_t firs
     }
     if (packed >= f16) {
         return format("packed, a token would take %zu bytes instead of %zu, since %s: use f16, q8_0 or q4_0", packed, f16,
-                      hparams.is_mla() ? "values are packed beside the keys that they are part of" : "small heads are padded to tiles");
+                      hparams.is_mla() ? "this model's values are part of its keys, and those are f16" : "small heads are padded to tiles");
     }
     return "";
 }

@@ -76,14 +76,16 @@ std::vector<llama_ubatch> llama_kv_cache_mixed_split(llama_batch_allocr & balloc
 static double packed_share(const llama_hparams & hparams, ggml_type type_k, ggml_type type_v, const llama_memory_i::layer_filter_cb & filter) {
     size_t     packed = 0;
     size_t     f16    = 0;
-    const auto add    = [&](ggml_type type, int64_t n_embd, bool is_part_of_keys) {
+    const auto add    = [&](ggml_type type, int64_t n_embd) {
         packed += ggml_row_size(type, ggml_is_qlutattn(type) ? GGML_PAD(n_embd, GGML_QLUTATTN_TILE) : n_embd);
-        f16 += is_part_of_keys ? 0 : ggml_row_size(GGML_TYPE_F16, n_embd);
+        f16 += ggml_row_size(GGML_TYPE_F16, n_embd);
     };
     for (uint32_t il = 0; il < hparams.n_layer_all; il++) {
         if (hparams.has_kv(il) && (!filter || filter(il))) {
-            add(type_k, (int64_t) hparams.n_head_kv(il) * llama_kv_cache_mixed_head_size(hparams.n_embd_head_k(il)), false);
-            add(type_v, (int64_t) hparams.n_head_kv(il) * llama_kv_cache_mixed_head_size(hparams.n_embd_head_v(il)), hparams.is_mla());
+            add(type_k, (int64_t) hparams.n_head_kv(il) * llama_kv_cache_mixed_head_size(hparams.n_embd_head_k(il)));
+            if (!hparams.is_mla()) {
+                add(type_v, (int64_t) hparams.n_head_kv(il) * llama_kv_cache_mixed_head_size(hparams.n_embd_head_v(il)));
+            }
         }
     }
     return f16 > 0 ? (double) packed / f16 : 1.0;
@@ -99,7 +101,7 @@ llama_kv_cache_mixed::llama_kv_cache_mixed(const llama_model & model, ggml_type 
     layout(llama_kv_mixed_layout::make(cparams.n_ctx_seq, cparams.n_ubatch, cparams.n_seq_max, cparams.kv_unified, cparams.kv_sink, cparams.kv_window,
                                        packed_share(hparams, type_k, type_v, filter))),
     streams(layout.n_stream),
-    cpu(cparams.n_threads_batch),
+    cpu(&cparams),
     packer(cpu) {
     for (auto & stream : streams) {
         stream.resize(layout);
@@ -142,11 +144,9 @@ void llama_kv_cache_mixed::set_rotation() {
     }
 }
 
-llama_kv_cache_mixed::side llama_kv_cache_mixed::new_side(const char * name, uint32_t il, ggml_type type, int64_t n_embd,
-                                                          ggml_tensor * part_of) const {
+llama_kv_cache_mixed::side llama_kv_cache_mixed::new_side(const char * name, uint32_t il, ggml_type type, int64_t n_embd) const {
     side res = {};
-    res.f16  = part_of ? ggml_view_3d(ctx.get(), part_of, n_embd, layout.n_f16, layout.n_stream, part_of->nb[1], part_of->nb[2], 0) :
-                         ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F16, n_embd, layout.n_f16, layout.n_stream);
+    res.f16  = ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F16, n_embd, layout.n_f16, layout.n_stream);
     ggml_format_name(res.f16, "cache_%s_f16_l%u", name, il);
     if (layout.n_tiles > 0) {
         const int64_t n_packed = layout.n_tiles * GGML_QLUTATTN_TILE;
@@ -181,8 +181,8 @@ void llama_kv_cache_mixed::add_layers(const llama_model & model, const llama_cpa
         res.n_head_kv  = hparams.n_head_kv(il);
         res.head_dim   = llama_kv_cache_mixed_head_size(hparams.n_embd_head_k(il));
         res.head_dim_v = llama_kv_cache_mixed_head_size(hparams.n_embd_head_v(il));
-        res.k          = new_side("k", il, type_k, res.n_head_kv * res.head_dim, nullptr);
-        res.v          = new_side("v", il, type_v, res.n_head_kv * res.head_dim_v, hparams.is_mla() ? res.k.f16 : nullptr);
+        res.k          = new_side("k", il, type_k, res.n_head_kv * res.head_dim);
+        res.v          = hparams.is_mla() ? side() : new_side("v", il, type_v, res.n_head_kv * res.head_dim_v);
         layer_ids[il]  = layers.size();
         res.rope       = llama_kv_mixed_rope::make(model, cparams, il);
         layers.push_back(res);
@@ -218,11 +218,11 @@ void llama_kv_cache_mixed::print_size() const {
     size_t f16    = 0;
     size_t packed = 0;
     size_t full   = 0;
+    for (const side * s : sides()) {
+        f16 += ggml_nbytes(s->f16);
+        packed += s->packed ? ggml_nbytes(s->packed) : 0;
+    }
     for (const auto & l : layers) {
-        for (const side * s : { &l.k, &l.v }) {
-            f16 += s->f16->view_src ? 0 : ggml_nbytes(s->f16);
-            packed += s->packed ? ggml_nbytes(s->packed) : 0;
-        }
         full += ggml_row_size(GGML_TYPE_F16, llama_kv_cache_mixed_n_embd(hparams, l.il)) * layout.n_cells * layout.n_stream;
     }
     LLAMA_LOG_INFO(
@@ -252,7 +252,9 @@ std::vector<const llama_kv_mixed_side *> llama_kv_cache_mixed::sides() const {
     std::vector<const llama_kv_mixed_side *> res;
     for (const auto & l : layers) {
         res.push_back(&l.k);
-        res.push_back(&l.v);
+        if (!l.is_latent()) {
+            res.push_back(&l.v);
+        }
     }
     return res;
 }
@@ -381,13 +383,11 @@ void llama_kv_cache_mixed::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_d
         return;
     }
     streams[s1].seq_cp(streams[s0], seq_id_src, seq_id_dst, p0, p1);
-    for (const auto & l : layers) {
-        for (const side * s : { &l.k, &l.v }) {
-            for (ggml_tensor * t : { s->f16, s->packed }) {
-                if (t) {
-                    const size_t size = t->nb[ggml_is_qlutattn(t->type) ? 3 : 2]; // of a stream
-                    memcpy((char *) t->data + s1 * size, (const char *) t->data + s0 * size, size);
-                }
+    for (const side * s : sides()) {
+        for (ggml_tensor * t : { s->f16, s->packed }) {
+            if (t) {
+                const size_t size = t->nb[ggml_is_qlutattn(t->type) ? 3 : 2]; // of a stream
+                memcpy((char *) t->data + s1 * size, (const char *) t->data + s0 * size, size);
             }
         }
     }
@@ -457,7 +457,7 @@ bool llama_kv_cache_mixed_context::next() {
 
 bool llama_kv_cache_mixed_context::apply() {
     if (ubatches.empty()) {
-        return kv->apply_shift(); // an update
+        return !kv || kv->apply_shift(); // an update, or none here
     }
     if (!kv->apply(plans[i_cur], ubatches[i_cur])) {
         return false;

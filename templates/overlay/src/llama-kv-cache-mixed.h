@@ -110,7 +110,7 @@ class llama_kv_cache_mixed : public llama_memory_i {
 
         llama_kv_mixed_rope rope;
 
-        bool is_latent() const { return v.f16->view_src != nullptr; } // values are the first channels of keys, in f16 cells the same memory
+        bool is_latent() const { return !v.f16; } // values are the first channels of keys, and v is empty
     };
 
     // of a layer of the model
@@ -142,14 +142,13 @@ class llama_kv_cache_mixed : public llama_memory_i {
     llama_kv_mixed_cpu    cpu;
     llama_kv_mixed_packer packer;
 
-    // part_of: f16 cells that are first of all those of the other side, or null
-    side new_side(const char * name, uint32_t il, ggml_type type, int64_t n_embd, ggml_tensor * part_of) const;
+    side new_side(const char * name, uint32_t il, ggml_type type, int64_t n_embd) const;
     void add_layers(const llama_model & model, const llama_cparams & cparams, const layer_filter_cb & filter, const layer_reuse_cb & reuse);
     void allocate();
     void set_rotation();
     void print_size() const;
 
-    std::vector<const side *> sides() const; // of all layers
+    std::vector<const side *> sides() const; // of all layers, K before V
 
     friend class llama_kv_mixed_state;
 };

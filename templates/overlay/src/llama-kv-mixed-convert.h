@@ -21,9 +21,8 @@ struct llama_kv_mixed_conversion {
 
 // the saved keys or values of a layer: the f16 rows, then the tiles
 struct llama_kv_mixed_saved_side {
-    ggml_type            type;             // of the packed part
+    ggml_type            type; // of the packed part
     int64_t              n_embd;
-    bool                 has_rows_of_keys; // values whose f16 rows are part of the keys' rows, and not saved again
     std::vector<uint8_t> data;
 
     size_t  row_size() const { return ggml_row_size(GGML_TYPE_F16, n_embd); }

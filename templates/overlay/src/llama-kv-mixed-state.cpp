@@ -24,7 +24,7 @@ template <typename F>
 static void for_each_block(const llama_kv_cache_mixed::side & side, uint32_t stream, const std::vector<uint32_t> & cells,
                            const std::vector<uint32_t> & tiles, const F & f) {
     const ggml_tensor * t = side.f16;
-    for (uint32_t cell : t->view_src ? std::vector<uint32_t>() : cells) { // a view: cells of the keys
+    for (uint32_t cell : cells) {
         f((uint8_t *) t->data + stream * t->nb[2] + cell * t->nb[1], t->nb[1]);
     }
     t = side.packed;
@@ -99,10 +99,8 @@ void llama_kv_mixed_state::write_stream(const llama_kv_cache_mixed & kv, llama_k
             write_token(out, stream.packed, tile * GGML_QLUTATTN_TILE + i, seq_id, has_ext);
         }
     }
-    for (const auto & l : kv.layers) {
-        for (const auto * side : { &l.k, &l.v }) {
-            for_each_block(*side, s, cells, tiles, [&out](const uint8_t * data, size_t size) { out.write(data, size); });
-        }
+    for (const auto * side : kv.sides()) {
+        for_each_block(*side, s, cells, tiles, [&out](const uint8_t * data, size_t size) { out.write(data, size); });
     }
 }
 
@@ -296,12 +294,16 @@ void llama_kv_mixed_state::read_sides(const llama_kv_cache_mixed & kv, llama_kv_
             in.read(data.data() + data.size() - size, size);
         }
     };
+    const auto read_side = [&](ggml_type type, const llama_kv_mixed_side & side) {
+        to.sides.push_back({ type, side.f16->ne[0], {} });
+        auto & saved = to.sides.back();
+        read(saved.data, to.cells.size(), saved.row_size());
+        read(saved.data, to.tiles.size() * saved.n_columns(), saved.column_size());
+    };
     for (const auto & l : kv.layers) {
-        to.sides.push_back({ kv.type_k, l.k.f16->ne[0], false, {} });
-        to.sides.push_back({ kv.type_v, l.v.f16->ne[0], l.v.f16->view_src != nullptr, {} });
-        for (auto * side : { &to.sides.end()[-2], &to.sides.back() }) {
-            read(side->data, side->has_rows_of_keys ? 0 : to.cells.size(), side->row_size());
-            read(side->data, to.tiles.size() * side->n_columns(), side->column_size());
+        read_side(kv.type_k, l.k);
+        if (!l.is_latent()) {
+            read_side(kv.type_v, l.v);
         }
     }
 }
@@ -384,23 +386,10 @@ void llama_kv_mixed_state::assign_cells(const llama_kv_cache_mixed & kv, saved_s
 
 // change the tokens of a stream, and their keys and values
 void llama_kv_mixed_state::convert(saved_stream & s, const llama_kv_mixed_conversion & how) {
-    llama_kv_mixed_cpu    cpu(GGML_DEFAULT_N_THREADS);
+    llama_kv_mixed_cpu    cpu(nullptr);
     llama_kv_mixed_packer packer(cpu);
-    for (size_t i = s.sides.size(); i-- > 0;) { // values before keys, whose rows they may need
-        auto & side = s.sides[i];
-        if (side.has_rows_of_keys) {
-            const auto &         keys = s.sides[i - 1];
-            std::vector<uint8_t> data;
-            for (uint32_t row = 0; row < how.n_rows; row++) {
-                const auto from = keys.data.begin() + row * keys.row_size();
-                data.insert(data.end(), from, from + side.row_size());
-            }
-            side.data.insert(side.data.begin(), data.begin(), data.end());
-        }
+    for (auto & side : s.sides) {
         side.convert(packer, how);
-        if (side.has_rows_of_keys) {
-            side.data.erase(side.data.begin(), side.data.begin() + how.rows.size() * side.row_size());
-        }
     }
     const auto token_of = [&s](uint32_t cell) -> const token & {
         return s.in_tiles[cell / GGML_QLUTATTN_TILE][cell % GGML_QLUTATTN_TILE];
@@ -568,14 +557,12 @@ void llama_kv_mixed_state::load(llama_kv_cache_mixed & kv) const {
             stream.tile_shift[s.tiles[i]] = s.shifts[i];
         }
         size_t i_side = 0;
-        for (const auto & l : kv.layers) {
-            for (const auto * side : { &l.k, &l.v }) {
-                const uint8_t * from = s.sides[i_side++].data.data();
-                for_each_block(*side, s.stream, s.cells, s.tiles, [&from](uint8_t * to, size_t size) {
-                    memcpy(to, from, size);
-                    from += size;
-                });
-            }
+        for (const auto * side : kv.sides()) {
+            const uint8_t * from = s.sides[i_side++].data.data();
+            for_each_block(*side, s.stream, s.cells, s.tiles, [&from](uint8_t * to, size_t size) {
+                memcpy(to, from, size);
+                from += size;
+            });
         }
     }
 }

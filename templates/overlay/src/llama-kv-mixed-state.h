@@ -50,7 +50,7 @@ class llama_kv_mixed_state {
         std::vector<uint32_t>                  tiles;
         std::vector<llama_pos>                 shifts;
         std::vector<tile_tokens>               in_tiles;
-        std::vector<llama_kv_mixed_saved_side> sides; // [2*layer + side]
+        std::vector<llama_kv_mixed_saved_side> sides; // as llama_kv_cache_mixed::sides
     };
 
     // what a cache has left for a stream beside the tokens that stay
