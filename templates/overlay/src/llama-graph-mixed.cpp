@@ -3,7 +3,6 @@
 #include "ggml-backend.h"
 #include "ggml-qlutattn.h"
 #include "llama-cparams.h"
-#include "llama-impl.h"
 #include "llama-kv-cache-mixed-iswa.h"
 #include "llama-kv-cache-mixed.h"
 #include "llama-kv-mixed-rotation.h"
@@ -223,10 +222,6 @@ static ggml_tensor * view_packed(ggml_context * ctx, ggml_tensor * t, int64_t he
     return ggml_view_4d(ctx, t, t->ne[0], n, t->ne[2], n_stream, t->nb[1], t->nb[2], t->nb[3], s0 * t->nb[3]);
 }
 
-static ggml_tensor * rotate(ggml_context * ctx, ggml_tensor * t, ggml_tensor * rot) {
-    return rot ? llama_mul_mat_hadamard(ctx, t, rot) : t;
-}
-
 static ggml_tensor * store(ggml_context * ctx, ggml_tensor * t, ggml_tensor * cur, ggml_tensor * idxs) {
     GGML_ASSERT(ggml_row_size(cur->type, cur->ne[0]) == cur->nb[1]); // the heads of a token lie side by side
     cur = ggml_view_2d(ctx, cur, cur->ne[0] * cur->ne[1], cur->ne[2], cur->nb[2], 0);
@@ -245,7 +240,7 @@ ggml_tensor * llm_graph_input_attn_kv_mixed::build_shifted(ggml_context * ctx, g
     const int64_t n_tps = q->ne[2] / n_stream;
 
     ggml_tensor * cur = ggml_repeat_4d(ctx, q, q->ne[0], q->ne[1], turns->ne[0], 1);
-    cur               = rotate(ctx, pad_heads(ctx, layer.rope.turn(ctx, cur, turns), layer.head_dim), rot_k);
+    cur               = llama_kv_mixed_rotate(ctx, pad_heads(ctx, layer.rope.turn(ctx, cur, turns), layer.head_dim), rot_k);
     return ggml_view_4d(ctx, cur, cur->ne[0], n_tps, cur->ne[1], cur->ne[2] / n_tps, cur->nb[2], cur->nb[1], cur->nb[2] * n_tps, 0);
 }
 
@@ -259,13 +254,13 @@ ggml_tensor * llm_graph_input_attn_kv_mixed::build_attn(ggml_context * ctx, ggml
 
     const int64_t n_tps     = n_tokens / n_stream;
     ggml_tensor * q_shifted = turns && layer.rope.n_rot > 0 ? build_shifted(ctx, q, il) : nullptr;
-    q                       = rotate(ctx, pad_heads(ctx, q, layer.head_dim), rot_k);
+    q                       = llama_kv_mixed_rotate(ctx, pad_heads(ctx, q, layer.head_dim), rot_k);
     ggml_build_forward_expand(gf, q);
     if (k) {
-        k = rotate(ctx, pad_heads(ctx, k, layer.head_dim), rot_k);
+        k = llama_kv_mixed_rotate(ctx, pad_heads(ctx, k, layer.head_dim), rot_k);
         ggml_build_forward_expand(gf, store(ctx, layer.k.f16, k, self_k_idxs));
         if (!layer.is_latent()) {
-            v = rotate(ctx, pad_heads(ctx, v, layer.head_dim_v), rot_v);
+            v = llama_kv_mixed_rotate(ctx, pad_heads(ctx, v, layer.head_dim_v), rot_v);
             ggml_build_forward_expand(gf, store(ctx, layer.v.f16, v, self_k_idxs));
         }
     }
@@ -288,7 +283,7 @@ ggml_tensor * llm_graph_input_attn_kv_mixed::build_attn(ggml_context * ctx, ggml
         ggml_flash_attn_ext_mixed_set_shifts(res, q_shifted, tile_shift);
     }
 
-    res = rotate(ctx, res, rot_v);
+    res = llama_kv_mixed_rotate(ctx, res, rot_v);
     if (n_embd_head != layer.head_dim_v) {
         res = ggml_cont(ctx, ggml_view_3d(ctx, res, n_embd_head, n_head, n_tokens, res->nb[1], res->nb[2], 0));
     }

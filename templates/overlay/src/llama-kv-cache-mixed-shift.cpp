@@ -52,9 +52,9 @@ struct shift_graph {
     // rows of keys as the cache has them, [n_embd, n] f32, turned by pos[n]
     ggml_tensor * turn(const llama_kv_cache_mixed::layer & layer, ggml_tensor * rows, ggml_tensor * pos) const {
         ggml_tensor * cur = ggml_reshape_3d(ctx, rows, layer.head_dim, rows->ne[0] / layer.head_dim, rows->ne[1]);
-        cur               = rot ? llama_mul_mat_hadamard(ctx, cur, rot) : cur;
+        cur               = llama_kv_mixed_rotate(ctx, cur, rot);
         cur               = layer.rope.turn(ctx, cur, pos);
-        cur               = rot ? llama_mul_mat_hadamard(ctx, cur, rot) : cur;
+        cur               = llama_kv_mixed_rotate(ctx, cur, rot);
         return ggml_reshape_2d(ctx, cur, rows->ne[0], rows->ne[1]);
     }
 };

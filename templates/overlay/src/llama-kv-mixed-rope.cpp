@@ -7,11 +7,20 @@
 
 #include <cmath>
 
+// older upstreams do not know which layers have RoPE, and turn the keys of all of them
+template <typename T> static auto has_rope(const T & hparams, uint32_t il, int) -> decltype(hparams.has_rope(il)) {
+    return hparams.has_rope(il);
+}
+
+template <typename T> static bool has_rope(const T & /*hparams*/, uint32_t /*il*/, long) {
+    return true;
+}
+
 llama_kv_mixed_rope llama_kv_mixed_rope::make(const llama_model & model, const llama_cparams & cparams, uint32_t il) {
     const auto & hparams = model.hparams;
 
     llama_kv_mixed_rope res = {};
-    if (hparams.rope_type == LLAMA_ROPE_TYPE_NONE || !hparams.has_rope(il)) {
+    if (hparams.rope_type == LLAMA_ROPE_TYPE_NONE || !has_rope(hparams, il, 0)) {
         return res;
     }
     res.n_rot       = hparams.n_rot(il);

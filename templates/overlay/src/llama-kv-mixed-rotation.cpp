@@ -1,5 +1,7 @@
 #include "llama-kv-mixed-rotation.h"
 
+#include "ggml.h"
+
 #include <cmath>
 
 std::vector<float> llama_kv_mixed_rotation(int64_t n) {
@@ -15,4 +17,17 @@ std::vector<float> llama_kv_mixed_rotation(int64_t n) {
         }
     }
     return res;
+}
+
+// as upstream's llama_mul_mat_hadamard, which older upstreams do not have
+ggml_tensor * llama_kv_mixed_rotate(ggml_context * ctx, ggml_tensor * x, ggml_tensor * rot) {
+    if (!rot) {
+        return x;
+    }
+    const int64_t n = rot->ne[0];
+
+    ggml_tensor * cur = ggml_is_contiguous(x) ? ggml_reshape_2d(ctx, x, n, ggml_nelements(x) / n) : ggml_cont_2d(ctx, x, n, ggml_nelements(x) / n);
+    cur               = ggml_mul_mat(ctx, rot, cur);
+    ggml_mul_mat_set_hint(cur, GGML_HINT_SRC0_IS_HADAMARD);
+    return ggml_reshape_4d(ctx, cur, x->ne[0], x->ne[1], x->ne[2], x->ne[3]);
 }
