@@ -6,7 +6,7 @@
 
 #include <cmath>
 #include <map>
-#include <tuple>
+#include <utility>
 
 static constexpr int LANES = 4096;
 
@@ -29,8 +29,8 @@ static double pack_and_unpack(const tile_format & format, double * x) {
     return squares;
 }
 
-// The squared error that packing causes in Gaussian lanes, of which n values are there and the others 0, relative to their variance.
-static double gaussian_distortion(const tile_format & format, int n) {
+// The squared error that packing causes in Gaussian lanes, relative to their variance.
+static double gaussian_distortion(const tile_format & format) {
     rng    random("gauss");
     double error = 0;
     double power = 0;
@@ -38,11 +38,11 @@ static double gaussian_distortion(const tile_format & format, int n) {
         double x[TILE];
         double packed[TILE];
         for (int i = 0; i < TILE; ++i) {
-            x[i] = packed[i] = i < n ? random.gauss() : 0.0;
+            x[i] = packed[i] = random.gauss();
         }
         power += pack_and_unpack(format, packed);
-        for (int i = 0; i < n; ++i) {
-            error += (packed[i] - x[i]) * (packed[i] - x[i]) / n;
+        for (int i = 0; i < TILE; ++i) {
+            error += (packed[i] - x[i]) * (packed[i] - x[i]) / TILE;
         }
     }
     return error / power;
@@ -51,7 +51,7 @@ static double gaussian_distortion(const tile_format & format, int n) {
 // The same of the result of attention, for K lanes with outlier channels and queries that are small there. The scale of a lane follows its
 // outliers, so that the errors of the other channels grow with the scores, and the keys with the most weight have the largest errors:
 // only attention itself shows how much that is.
-static double outlier_distortion(const tile_format & format, int n) {
+static double outlier_distortion(const tile_format & format) {
     constexpr int rounds   = 32;
     constexpr int keys     = 128;
     constexpr int queries  = 32;
@@ -67,7 +67,7 @@ static double outlier_distortion(const tile_format & format, int n) {
         double variance[keys];
         for (int t = 0; t < keys; ++t) {
             for (int i = 0; i < TILE; ++i) {
-                exact[t][i] = packed[t][i] = i < n ? random.gauss() * k_size(data_kind::outlier, i) : 0.0;
+                exact[t][i] = packed[t][i] = random.gauss() * k_size(data_kind::outlier, i);
             }
             variance[t] = pack_and_unpack(format, packed[t]);
             for (double & x : v[t]) {
@@ -78,7 +78,7 @@ static double outlier_distortion(const tile_format & format, int n) {
             double q[TILE];
             double size = 0;
             for (int i = 0; i < TILE; ++i) {
-                q[i] = i < n ? random.gauss() * q_size(data_kind::outlier, i) : 0.0;
+                q[i] = random.gauss() * q_size(data_kind::outlier, i);
                 size += q[i] * q[i];
             }
             double p[2][keys]; // of the exact keys, then of the packed ones
@@ -112,28 +112,23 @@ static double outlier_distortion(const tile_format & format, int n) {
     return error / power;
 }
 
-static double distortion_of(const tile_format * format, bool has_outliers, int n = TILE) {
-    static std::map<std::tuple<const tile_format *, bool, int>, double> known;
+static double distortion_of(const tile_format * format, bool has_outliers) {
+    static std::map<std::pair<const tile_format *, bool>, double> known;
     if (!format) {
         return 0.0; // f16
     }
     const auto [at, is_new] = known.insert({
-        { format, has_outliers, n },
+        { format, has_outliers },
         0.0
     });
     if (is_new) {
-        at->second = has_outliers ? outlier_distortion(*format, n) : gaussian_distortion(*format, n);
+        at->second = has_outliers ? outlier_distortion(*format) : gaussian_distortion(*format);
     }
     return at->second;
 }
 
 distortion expected_distortion(const align_case & c) {
     return { distortion_of(c.k, c.data == data_kind::outlier), distortion_of(c.is_latent ? c.k : c.v, false) };
-}
-
-double half_empty_factor(const align_case & c) {
-    const bool has_outliers = c.data == data_kind::outlier;
-    return c.k ? distortion_of(c.k, has_outliers, TILE / 2) / distortion_of(c.k, has_outliers) : 1.0;
 }
 
 double slack_of(const align_case & c) {

@@ -10,8 +10,5 @@ struct distortion {
 
 distortion expected_distortion(const align_case & c);
 
-// How much larger the relative squared error of K is in lanes of which only the first half belongs to a head, and the rest is zeros.
-double half_empty_factor(const align_case & c);
-
 // The factor by which the error of (b) may exceed what is expected: at most about twice the measured one.
 double slack_of(const align_case & c);

@@ -61,6 +61,9 @@ struct side_shape {
 
     int64_t n_embd() const { return (int64_t) n_head_kv * head_dim; }
     int64_t n_cols() const { return (n_embd() + TILE - 1) / TILE; } // the last column may be half empty
+
+    // the channel that stands at a place of a row of tiles: a half that no head has repeats the other one, as caches do
+    int64_t channel_at(int64_t place) const { return place < n_embd() ? place : place - TILE / 2; }
 };
 
 struct align_case {

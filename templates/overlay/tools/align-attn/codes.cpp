@@ -213,9 +213,8 @@ std::string check_pack(const align_case & c, bool is_k, const packed_side & side
             double x[TILE];
             for (int depth = 0; depth < TILE; ++depth) {
                 const int64_t token   = tile * TILE + (is_k ? lane : depth);
-                const int64_t channel = column * TILE + (is_k ? depth : lane);
-                const bool    unused  = channel >= shape.n_embd(); // zeros fill up the last column
-                x[depth]              = unused ? 0.0 : source[(batch * c.n_packed() + token) * shape.n_embd() + channel];
+                const int64_t channel = shape.channel_at(column * TILE + (is_k ? depth : lane));
+                x[depth]              = source[(batch * c.n_packed() + token) * shape.n_embd() + channel];
             }
             const tile_codes & t     = side.tiles[i];
             const std::string  wrong = check_lane(x, *side.format, t.code[lane], t.scale[lane], t.offset[lane]);

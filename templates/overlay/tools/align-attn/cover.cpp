@@ -84,6 +84,9 @@ bool possible(const align_case & c, int64_t max_cost) {
     if (c.n_shift > 0 && c.n_tiles == 0) {
         return false;
     }
+    if (c.data == data_kind::outlier && c.side_k().n_embd() < TILE) {
+        return false; // the errors of the two outlier channels that are left are as random as those channels
+    }
     const int64_t n_embd = std::max(c.side_k().n_embd(), c.side_v().n_embd());
     return c.cost() <= max_cost && c.n_batch * c.n_kv() * n_embd <= MAX_VALUES;
 }

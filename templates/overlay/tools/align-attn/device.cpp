@@ -76,7 +76,7 @@ void store_tokens(ggml_tensor * t, const side_shape & side, const std::vector<fl
     for (int64_t b = 0; b < t->ne[3]; ++b) {
         for (int64_t token = 0; token < n_tokens; ++token) {
             for (int64_t i = 0; i < width * t->ne[2]; ++i) {
-                const float x = i < n_embd ? scale * values[(b * n_tokens + token) * n_embd + i] : 0.0f;
+                const float x = scale * values[(b * n_tokens + token) * n_embd + side.channel_at(i)];
                 store(t, i % width, first + token, i / width, b, x);
             }
         }

@@ -75,16 +75,16 @@ struct writer {
     }
 };
 
-// [n_embd, n_tokens, n_batch] as [width, n_tokens, n_embd/width rounded up, n_batch], filled up with zeros
+// [n_embd, n_tokens, n_batch] as [width, n_tokens, n_embd/width rounded up, n_batch]
 std::vector<float> by_width(const align_case & c, const side_shape & side, const std::vector<float> & values, int64_t n_tokens, int64_t width) {
     std::vector<float> out;
     for (int64_t b = 0; b < c.n_batch; ++b) {
         for (int64_t first = 0; first < side.n_embd(); first += width) {
             for (int64_t t = 0; t < n_tokens; ++t) {
                 const float * row = values.data() + (b * n_tokens + t) * side.n_embd();
-                const int64_t n   = std::min(width, side.n_embd() - first);
-                out.insert(out.end(), row + first, row + first + n);
-                out.insert(out.end(), width - n, 0.0f);
+                for (int64_t i = first; i < first + width; ++i) {
+                    out.push_back(row[side.channel_at(i)]);
+                }
             }
         }
     }

@@ -31,18 +31,18 @@ static void load(const align_case & c, const case_data & data, int64_t b, int64_
     head.k_scale.assign(c.is_latent ? head.k_noise.size() : 0, 0.0);
 }
 
-// mean squared distance of a lane of TILE values, of which n are there and the others 0, from their mean, or from 0 where the format has no offset
+// mean squared distance of the n values of a lane from their mean, or from 0 where the format has no offset
 static double variance(const tile_format * format, const std::vector<float> & x, int64_t from, int64_t step, int64_t n = TILE) {
     double sum     = 0;
     double squares = 0;
     for (int64_t i = 0; i < n && (!format || format->has_offset); ++i) {
         sum += x[from + i * step];
     }
-    for (int64_t i = 0; i < TILE; ++i) {
-        const double r = (i < n ? x[from + i * step] : 0.0) - sum / TILE;
+    for (int64_t i = 0; i < n; ++i) {
+        const double r = x[from + i * step] - sum / n;
         squares += r * r;
     }
-    return squares / TILE;
+    return squares / n;
 }
 
 head_values original_values(const align_case & c, const case_data & data, int64_t b, int64_t h) {
@@ -52,11 +52,10 @@ head_values original_values(const align_case & c, const case_data & data, int64_
     const int64_t n_embd_v = c.side_v().n_embd();
     for (int64_t t = 0; t < c.n_packed(); ++t) {
         for (size_t part = 0; part < head.k_parts.size(); ++part) {
-            const head_part & p      = head.k_parts[part];
-            const int64_t     lane   = (b * c.n_packed() + t) * n_embd_k + p.column * TILE;
-            const double      factor = p.is_half_empty ? half_empty_factor(c) : 1.0;
+            const head_part & p    = head.k_parts[part];
+            const int64_t     lane = (b * c.n_packed() + t) * n_embd_k + p.column * TILE;
 
-            head.k_noise[part * c.n_packed() + t] = factor * variance(c.k, data.kp, lane, 1, p.is_half_empty ? TILE / 2 : TILE);
+            head.k_noise[part * c.n_packed() + t] = variance(c.k, data.kp, lane, 1, p.is_half_empty ? TILE / 2 : TILE);
         }
     }
     if (c.is_latent) {

@@ -21,7 +21,7 @@ struct head_values {
     std::vector<double> v_size;  // |scale*level| + |offset|: what binary32 rounds, also where the two cancel; |v| in the f16 segment
     std::vector<double> k_size;  // [part][n_kv]: times the sum of |q| of that part: a bound of the terms that make up a score
     std::vector<double> k_noise; // [part][n_packed]: (a) variance of a token's product per squared rounding step of that part of the query,
-                                 //                   (b) variance of the token's lane, times half_empty_factor where it applies
+                                 //                   (b) variance of the token's lane
     std::vector<double> k_scale; // [part][n_packed], where values are keys: what a token's weight is multiplied by before it is rounded:
                                  //                   (a) its scale, (b) the square root of k_noise
     std::vector<double> v_noise; // [tile][dims.v]: (a) variance of a channel per squared rounding step of that tile's weights,
