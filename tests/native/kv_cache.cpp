@@ -384,41 +384,22 @@ static void scenario_any(llama_model * model, ggml_type k, ggml_type v) {
     }
 }
 
-// what cannot be done with a packed cache
-
 int main(int argc, char ** argv) {
-    check(argc >= 5, "usage: kv_cache MODEL SCENARIO K V [key=value ...]");
-    for (int i = 5; i < argc; i++) {
-        const char * eq = strchr(argv[i], '=');
-        check(eq != nullptr, argv[i]);
-        options[std::string((const char *) argv[i], eq)] = eq + 1;
-    }
-    llama_log_set(on_log, nullptr);
-    ggml_backend_load_all();
-    llama_backend_init();
-    model_ptr model(llama_model_load_from_file(argv[1], llama_model_default_params()), llama_model_free);
-    check(model != nullptr, "no model");
-    const std::string scenario = argv[2];
-    const ggml_type   k        = type_of(argv[3]);
-    const ggml_type   v        = type_of(argv[4]);
-
-    const std::map<std::string, void (*)(llama_model *, ggml_type, ggml_type)> scenarios = {
-        { "logits",    scenario_logits    },
-        { "batches",   scenario_batches   },
-        { "restore",   scenario_restore   },
-        { "damage",    scenario_damage    },
-        { "leak",      scenario_leak      },
-        { "random",    scenario_random    },
-        { "refuse",    scenario_refuse    },
-        { "any",       scenario_any       },
-        { "memory",    scenario_memory    },
-        { "images",    scenario_images    },
-        { "noncausal", scenario_noncausal },
-        { "churn",     scenario_churn     },
-        { "cuts",      scenario_cuts      },
-        { "convert",   scenario_convert   },
-    };
-    check(scenarios.count(scenario), "no scenario " + scenario);
-    scenarios.at(scenario)(model.get(), k, v);
-    return 0;
+    return run_scenario(argc, argv,
+                        {
+                            { "logits",    scenario_logits    },
+                            { "batches",   scenario_batches   },
+                            { "restore",   scenario_restore   },
+                            { "damage",    scenario_damage    },
+                            { "leak",      scenario_leak      },
+                            { "random",    scenario_random    },
+                            { "refuse",    scenario_refuse    },
+                            { "any",       scenario_any       },
+                            { "memory",    scenario_memory    },
+                            { "images",    scenario_images    },
+                            { "noncausal", scenario_noncausal },
+                            { "churn",     scenario_churn     },
+                            { "cuts",      scenario_cuts      },
+                            { "convert",   scenario_convert   },
+    });
 }

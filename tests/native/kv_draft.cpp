@@ -18,14 +18,7 @@ static model_ptr load(const char * path) {
 
 int main(int argc, char ** argv) {
     check(argc >= 7, "usage: kv_draft TARGET TARGET_K TARGET_V DRAFT K V [key=value ...]");
-    for (int i = 7; i < argc; i++) {
-        const char * eq = strchr(argv[i], '=');
-        check(eq != nullptr, argv[i]);
-        options[std::string((const char *) argv[i], eq)] = eq + 1;
-    }
-    llama_log_set(on_log, nullptr);
-    ggml_backend_load_all();
-    llama_backend_init();
+    read_options(argc, argv, 7);
     const bool      is_mtp = !strcmp(argv[4], "mtp");
     const model_ptr target = load(argv[1]);
     const model_ptr draft  = is_mtp ? model_ptr(nullptr, llama_model_free) : load(argv[4]);

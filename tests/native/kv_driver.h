@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include "ggml-backend.h"
 #include "ggml.h"
 #include "llama-qlutattn.h"
 #include "llama.h"
@@ -51,6 +52,18 @@ static void check(bool ok, const std::string & what) {
         fprintf(stderr, "FAILED: %s\n%s", what.c_str(), log_errors.c_str());
         exit(1);
     }
+}
+
+// the options of a driver, from an argument on; then the library is started
+static void read_options(int argc, char ** argv, int first) {
+    for (int i = first; i < argc; i++) {
+        const char * eq = strchr(argv[i], '=');
+        check(eq != nullptr, argv[i]);
+        options[std::string((const char *) argv[i], eq)] = eq + 1;
+    }
+    llama_log_set(on_log, nullptr);
+    ggml_backend_load_all();
+    llama_backend_init();
 }
 
 static ggml_type type_of(const std::string & name) {
@@ -207,4 +220,17 @@ static void check_same(const std::vector<logits> & a, const std::vector<logits> 
     for (size_t i = 0; i < a.size(); i++) {
         check(same(a[i], b[i]), what + ": token " + std::to_string(i) + " differs");
     }
+}
+
+using scenario_map = std::map<std::string, void (*)(llama_model *, ggml_type, ggml_type)>;
+
+// what a driver is: PROGRAM MODEL SCENARIO K V [key=value ...]
+static int run_scenario(int argc, char ** argv, const scenario_map & scenarios) {
+    check(argc >= 5, "usage: " + std::string(argv[0]) + " MODEL SCENARIO K V [key=value ...]");
+    read_options(argc, argv, 5);
+    model_ptr model(llama_model_load_from_file(argv[1], llama_model_default_params()), llama_model_free);
+    check(model != nullptr, "no model");
+    check(scenarios.count(argv[2]), "no scenario " + std::string(argv[2]));
+    scenarios.at(argv[2])(model.get(), type_of(argv[3]), type_of(argv[4]));
+    return 0;
 }

@@ -309,26 +309,11 @@ static void scenario_foreign_state(llama_model * model, ggml_type k, ggml_type v
 }
 
 int main(int argc, char ** argv) {
-    check(argc >= 5, "usage: kv_hybrid MODEL SCENARIO K V [key=value ...]");
-    for (int i = 5; i < argc; i++) {
-        const char * eq = strchr(argv[i], '=');
-        check(eq != nullptr, argv[i]);
-        options[std::string((const char *) argv[i], eq)] = eq + 1;
-    }
-    llama_log_set(on_log, nullptr);
-    ggml_backend_load_all();
-    llama_backend_init();
-    model_ptr model(llama_model_load_from_file(argv[1], llama_model_default_params()), llama_model_free);
-    check(model != nullptr, "no model");
-    const std::string scenario = argv[2];
-
-    const std::map<std::string, void (*)(llama_model *, ggml_type, ggml_type)> scenarios = {
-        { "random",          scenario_random          },
-        { "refused-removal", scenario_refused_removal },
-        { "rollback",        scenario_rollback        },
-        { "foreign-state",   scenario_foreign_state   },
-    };
-    check(scenarios.count(scenario), "no scenario " + scenario);
-    scenarios.at(scenario)(model.get(), type_of(argv[3]), type_of(argv[4]));
-    return 0;
+    return run_scenario(argc, argv,
+                        {
+                            { "random",          scenario_random          },
+                            { "refused-removal", scenario_refused_removal },
+                            { "rollback",        scenario_rollback        },
+                            { "foreign-state",   scenario_foreign_state   },
+    });
 }

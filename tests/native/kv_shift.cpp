@@ -216,26 +216,12 @@ static void scenario_divergence(llama_model * model, ggml_type k, ggml_type v) {
 }
 
 int main(int argc, char ** argv) {
-    check(argc >= 5, "usage: kv_shift MODEL SCENARIO K V [key=value ...]");
-    for (int i = 5; i < argc; i++) {
-        const char * eq = strchr(argv[i], '=');
-        check(eq != nullptr, argv[i]);
-        options[std::string((const char *) argv[i], eq)] = eq + 1;
-    }
-    llama_log_set(on_log, nullptr);
-    ggml_backend_load_all();
-    llama_backend_init();
-    model_ptr model(llama_model_load_from_file(argv[1], llama_model_default_params()), llama_model_free);
-    check(model != nullptr, "no model");
-
-    const std::map<std::string, void (*)(llama_model *, ggml_type, ggml_type)> scenarios = {
-        { "context",    scenario_context    },
-        { "reuse",      scenario_reuse      },
-        { "divide",     scenario_divide     },
-        { "many",       scenario_many       },
-        { "divergence", scenario_divergence },
-    };
-    check(scenarios.count(argv[2]), "no scenario " + std::string(argv[2]));
-    scenarios.at(argv[2])(model.get(), type_of(argv[3]), type_of(argv[4]));
-    return 0;
+    return run_scenario(argc, argv,
+                        {
+                            { "context",    scenario_context    },
+                            { "reuse",      scenario_reuse      },
+                            { "divide",     scenario_divide     },
+                            { "many",       scenario_many       },
+                            { "divergence", scenario_divergence },
+    });
 }

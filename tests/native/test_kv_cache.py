@@ -12,9 +12,6 @@ import pytest
 import tiny_models
 from kv_helpers import BOUNDS, build, compile_driver, compile_native, findings, run, serve_several_clients
 
-from qlutattn_patch.commands import main
-from qlutattn_patch.workspace import Workspace
-
 NATIVE = Path(__file__).parent
 
 pytestmark = [pytest.mark.compiler, pytest.mark.core]  # what needs more than libllama is slow
@@ -23,13 +20,6 @@ MODELS = [
     *((arch, size) for arch in ("llama", "qwen3", "gemma3") for size in (64, 128, 256)),
     *((arch, 128) for arch in ("qwen3vl", "refact", "gemma4")),
 ]
-
-
-@pytest.fixture(scope="module")
-def tree() -> Path:
-    """The project's own vendored tree, with the patches in it."""
-    assert main.run(["apply"]) == 0
-    return Workspace.find().tree
 
 
 @pytest.fixture(scope="module")

@@ -12,19 +12,9 @@ import tiny_hybrids
 import tiny_models
 from kv_helpers import build, cache_types, compile_driver
 
-from qlutattn_patch.commands import main
-from qlutattn_patch.workspace import Workspace
-
 pytestmark = [pytest.mark.compiler, pytest.mark.core]
 
 PROMPTS = [" ".join(f"{word} {i}" for i in range(150)) for word in ("tile", "token", "cache", "window", "scale", "key")]
-
-
-@pytest.fixture(scope="module")
-def tree() -> Path:
-    """The project's own vendored tree, with the patches in it."""
-    assert main.run(["apply"]) == 0
-    return Workspace.find().tree
 
 
 @pytest.fixture(scope="module")

@@ -11,20 +11,10 @@ import tiny_models
 from kv_helpers import BOUNDS, compile_driver, findings, run
 from tiny_latent import Latent
 
-from qlutattn_patch.commands import main
-from qlutattn_patch.workspace import Workspace
-
 pytestmark = [pytest.mark.compiler, pytest.mark.core]
 
 # channels of a head, heads of a layer: whole tiles or not, padded or not, the largest
 SHAPES = [(40, 2), (64, 1), (64, 3), (80, 2), (96, 2), (112, 1), (192, 1), (320, 2), (512, 1), (576, 1), (640, 1)]
-
-
-@pytest.fixture(scope="module")
-def tree() -> Path:
-    """The project's own vendored tree, with the patches in it."""
-    assert main.run(["apply"]) == 0
-    return Workspace.find().tree
 
 
 @pytest.fixture(scope="module")

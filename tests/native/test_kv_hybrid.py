@@ -9,19 +9,9 @@ import pytest
 import tiny_hybrids
 from kv_helpers import BOUNDS, build, compile_driver, findings, serve_several_clients
 
-from qlutattn_patch.commands import main
-from qlutattn_patch.workspace import Workspace
-
 pytestmark = [pytest.mark.compiler, pytest.mark.core]
 
 ARCHS = tuple(tiny_hybrids.BLOCKS)
-
-
-@pytest.fixture(scope="module")
-def tree() -> Path:
-    """The project's own vendored tree, with the patches in it."""
-    assert main.run(["apply"]) == 0
-    return Workspace.find().tree
 
 
 @pytest.fixture(scope="module")

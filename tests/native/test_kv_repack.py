@@ -15,19 +15,9 @@ import server_process
 import tiny_models
 from kv_helpers import BOUNDS, build, cache_types, compile_driver, compile_native, findings
 
-from qlutattn_patch.commands import main
-from qlutattn_patch.workspace import Workspace
-
 pytestmark = [pytest.mark.compiler, pytest.mark.core]
 
 N_CTX = 4096
-
-
-@pytest.fixture(scope="module")
-def tree() -> Path:
-    """The project's own vendored tree, with the patches in it."""
-    assert main.run(["apply"]) == 0
-    return Workspace.find().tree
 
 
 @pytest.fixture(scope="module")

@@ -10,20 +10,10 @@ import server_process
 import tiny_models
 from kv_helpers import BOUNDS, build, cache_types, compile_driver, findings
 
-from qlutattn_patch.commands import main
-from qlutattn_patch.workspace import Workspace
-
 pytestmark = [pytest.mark.compiler, pytest.mark.core]
 
 MODELS = (("llama", 128), ("qwen3", 64), ("gemma3", 128))
 PAIRS = ("k4v4", "k2v2", "k4", "v4")
-
-
-@pytest.fixture(scope="module")
-def tree() -> Path:
-    """The project's own vendored tree, with the patches in it."""
-    assert main.run(["apply"]) == 0
-    return Workspace.find().tree
 
 
 @pytest.fixture(scope="module")

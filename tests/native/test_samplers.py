@@ -17,21 +17,11 @@ import pytest
 import server_process
 import tiny_models
 
-from qlutattn_patch.commands import main
-from qlutattn_patch.workspace import Workspace
-
 NATIVE = Path(__file__).parent
 X86 = platform.machine() in ("x86_64", "AMD64")
 QEMU = shutil.which("aarch64-linux-gnu-g++") and shutil.which("qemu-aarch64")
 KINDS = 19
 N_DRAWS, ALL_DRAWS = 6_000, 1_000_000
-
-
-@pytest.fixture(scope="module")
-def tree() -> Path:
-    """The project's own vendored tree, patched."""
-    assert main.run(["apply"]) == 0
-    return Workspace.find().tree
 
 
 def compile_kernels(tree: Path, program: Path, compiler: str, *flags: str) -> Path:
