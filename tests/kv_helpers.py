@@ -52,12 +52,12 @@ def compile_native(source: str, to: Path, *arguments: str | Path) -> Path:
     return program
 
 
-def compile_driver(source: str, tree: Path, to: Path) -> Path:
+def compile_driver(source: str, tree: Path, to: Path, *more: str) -> Path:
     """Compile a program that drives the cache through the C API of the patched libraries."""
     binaries = build("llama")
     includes = [f"-I{tree / folder}" for folder in ("include", "ggml/include")]
     libraries = [f"-L{binaries}", f"-Wl,-rpath,{binaries}", "-lllama", "-lggml", "-lggml-base"]
-    return compile_native(source, to, *includes, *libraries)
+    return compile_native(source, to, *includes, *more, *libraries)
 
 
 def run(program: Path, model: Path, scenario: str, pair: str, **options: object) -> subprocess.CompletedProcess[str]:

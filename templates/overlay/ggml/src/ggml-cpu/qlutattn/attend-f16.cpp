@@ -16,7 +16,7 @@ static const ggml_fp16_t * token_at(const char * data, size_t stride, int i) {
 
 // past the last key, the last one is repeated
 template <int n_rows>
-static void compute_scores(const char * k, size_t stride, int n, int head_dim, const float * const * q, float * const * scores) {
+static void compute_scores(const char * k, size_t stride, int n, int head_dim, const float * const * q, float scale, float * const * scores) {
     for (int i = 0; i < n; i += SCORE_KEYS) {
         const ggml_fp16_t * keys[SCORE_KEYS];
         f32::vec            sums[n_rows][SCORE_KEYS];
@@ -39,7 +39,7 @@ static void compute_scores(const char * k, size_t stride, int n, int head_dim, c
             }
         }
         for (int r = 0; r < n_rows; r++) {
-            f32::reduce_add4(scores[r] + i, sums[r][0], sums[r][1], sums[r][2], sums[r][3]);
+            f32::reduce_add4(scores[r] + i, sums[r][0], sums[r][1], sums[r][2], sums[r][3], scale);
         }
     }
 }
@@ -102,16 +102,17 @@ static void accumulate_pv(const char * v, size_t stride, int n, int head_dim, co
     }
 }
 
-void qlutattn_compute_scores_f16(const char * k, size_t stride, int n, int head_dim, const float * const * q, int n_rows, float * const * scores) {
+void qlutattn_compute_scores_f16(const char * k, size_t stride, int n, int head_dim, const float * const * q, int n_rows, float scale,
+                                 float * const * scores) {
     int r = 0;
     for (; r + SCORE_ROWS <= n_rows; r += SCORE_ROWS) {
-        compute_scores<SCORE_ROWS>(k, stride, n, head_dim, q + r, scores + r);
+        compute_scores<SCORE_ROWS>(k, stride, n, head_dim, q + r, scale, scores + r);
     }
     for (; r + 2 <= n_rows; r += 2) {
-        compute_scores<2>(k, stride, n, head_dim, q + r, scores + r);
+        compute_scores<2>(k, stride, n, head_dim, q + r, scale, scores + r);
     }
     if (r < n_rows) {
-        compute_scores<1>(k, stride, n, head_dim, q + r, scores + r);
+        compute_scores<1>(k, stride, n, head_dim, q + r, scale, scores + r);
     }
 }
 

@@ -1,11 +1,12 @@
 #include "attend.h"
 
 #include "attend-f16.h"
+#include "attend-softmax.h"
 #include "ggml-impl.h"
 #include "simd-f32.h"
 
+#include <algorithm>
 #include <cmath>
-#include <cstring>
 
 namespace f32 = qlutattn_f32;
 
@@ -45,6 +46,10 @@ struct qlutattn_visible_rows {
     int                 n = 0;
     int                 rows[QLUTATTN_ROWS];
     const ggml_fp16_t * masks[QLUTATTN_ROWS]; // NULL where all keys are visible and the mask is 0
+
+    // keys outside of these are hidden from all of them
+    int first_key = QLUTATTN_KV_BLOCK;
+    int last_key  = 0;
 };
 
 static const ggml_fp16_t * mask_at(const ggml_tensor * mask, const qlutattn_row & row, int64_t i3, int64_t token) {
@@ -53,14 +58,33 @@ static const ggml_fp16_t * mask_at(const ggml_tensor * mask, const qlutattn_row 
            token;
 }
 
+static constexpr ggml_fp16_t F16_MINUS_INFINITY = 0xfc00;
+
+// let first_key..last_key cover the visible keys of one more row
+static void widen_to_visible(qlutattn_visible_rows & visible, const ggml_fp16_t * mask, int n) {
+    int first = 0;
+    while (first < visible.first_key && mask[first] == F16_MINUS_INFINITY) {
+        first++;
+    }
+    int last = n;
+    while (last > visible.last_key && mask[last - 1] == F16_MINUS_INFINITY) {
+        last--;
+    }
+    visible.first_key = std::min(visible.first_key, first);
+    visible.last_key  = std::max(visible.last_key, last);
+}
+
 static qlutattn_visible_rows visible_rows(const qlutattn_query_block & block, const ggml_tensor * mask, int64_t token, int n) {
-    constexpr ggml_fp16_t minus_infinity = 0xfc00;
-    constexpr ggml_fp16_t sign           = 0x8000;
+    constexpr ggml_fp16_t sign = 0x8000;
 
     qlutattn_visible_rows visible;
-    const ggml_fp16_t *   last_mask = nullptr; // of the last row: rows of a query often share one
-    bool                  any       = true;
-    bool                  all_zero  = true;
+    if (!mask) {
+        visible.first_key = 0;
+        visible.last_key  = n;
+    }
+    const ggml_fp16_t * last_mask = nullptr; // of the last row: rows of a query often share one
+    bool                any       = true;
+    bool                all_zero  = true;
     for (int r = 0; r < block.n_rows; r++) {
         const ggml_fp16_t * row_mask = mask ? mask_at(mask, block.rows[r], block.i3, token) : nullptr;
         if (row_mask != last_mask) {
@@ -69,10 +93,13 @@ static qlutattn_visible_rows visible_rows(const qlutattn_query_block & block, co
             ggml_fp16_t not_infinity = 0;
             for (int i = 0; i < n; i++) {
                 not_zero |= row_mask[i];
-                not_infinity |= row_mask[i] ^ minus_infinity;
+                not_infinity |= row_mask[i] ^ F16_MINUS_INFINITY;
             }
             any      = not_infinity != 0;
             all_zero = (not_zero & ~sign) == 0;
+            if (any) {
+                widen_to_visible(visible, row_mask, n);
+            }
         }
         if (any) {
             visible.rows[visible.n]    = r;
@@ -99,18 +126,20 @@ static void load_lanes(qlutattn_query_block & block, const qlutattn_kernel_confi
     }
 }
 
-// y[i] += scale[i]*(d*acc[i]) + offset[i]*sum
-static void accumulate_lanes(const qlutattn_query_block & block, const int32_t * acc, int n, float d, float sum, float * y) {
+// y[i] = scale[i]*(d*acc[i]) + offset[i]*sum, or added to y[i]
+template <bool add_to_y> static void accumulate_lanes(const qlutattn_query_block & block, const int32_t * acc, int n, float d, float sum, float * y) {
     for (int i = 0; i < n; i += f32::WIDTH) {
         const f32::vec scaled = f32::mul(f32::from_i32(acc + i), f32::broadcast(d));
-        const f32::vec offset = f32::fma(f32::load(block.lane_offset + i), f32::broadcast(sum), f32::load(y + i));
+        const f32::vec before = add_to_y ? f32::load(y + i) : f32::broadcast(0.0f);
+        const f32::vec offset = f32::fma(f32::load(block.lane_offset + i), f32::broadcast(sum), before);
         f32::store(y + i, f32::fma(f32::load(block.lane_scale + i), scaled, offset));
     }
 }
 
-// y[i] += tile times the vector of visible row i
+// y[i] = factor times the tile times the vector of visible row i, or added to y[i]
+template <bool add_to_y>
 static void accumulate_tile(qlutattn_query_block & block, const qlutattn_visible_rows & visible, const qlutattn_kernel_config & config,
-                            const char * tile, const qlutattn_span & span, const qlutattn_qvec * qvecs, float * const * y) {
+                            const char * tile, const qlutattn_span & span, const qlutattn_qvec * qvecs, float factor, float * const * y) {
     const qlutattn_qvec * x[QLUTATTN_ROWS];
     for (int i = 0; i < visible.n; i++) {
         x[i] = qvecs + visible.rows[i];
@@ -118,7 +147,7 @@ static void accumulate_tile(qlutattn_query_block & block, const qlutattn_visible
     qlutattn_tile_gemm(config, qlutattn_get_kernel(config.type), tile, span, x, visible.n, block.acc);
     load_lanes(block, config, tile, span, config.level_scale());
     for (int i = 0; i < visible.n; i++) {
-        accumulate_lanes(block, block.acc[i], span.n_lanes, x[i]->d, x[i]->sum, y[i]);
+        accumulate_lanes<add_to_y>(block, block.acc[i], span.n_lanes, x[i]->d * factor, x[i]->sum * factor, y[i]);
     }
 }
 
@@ -160,7 +189,7 @@ static const qlutattn_qvec * quantized_queries(qlutattn_query_block & block, con
     return qvecs;
 }
 
-// q.k of a KV block
+// q.k of a KV block, scaled: with a softcap, by what stands within its tanh
 static void compute_scores(qlutattn_query_block & block, const qlutattn_visible_rows & visible, const ggml_tensor * k, int64_t token, int n) {
     float *       scores[QLUTATTN_ROWS];
     const float * q[QLUTATTN_ROWS];
@@ -168,94 +197,19 @@ static void compute_scores(qlutattn_query_block & block, const qlutattn_visible_
         scores[i] = block.scores[visible.rows[i]];
         q[i]      = block.rows[visible.rows[i]].q;
     }
+    const float                    scale  = block.softcap == 0.0f ? block.scale : block.scale / block.softcap;
     const qlutattn_kernel_config * config = qlutattn_get_kernel_config(k->type);
     if (!config) {
-        qlutattn_compute_scores_f16(token_at(k, block, token), k->nb[1], n, block.head_dim_k, q, visible.n, scores);
+        qlutattn_compute_scores_f16(token_at(k, block, token), k->nb[1], n, block.head_dim_k, q, visible.n, scale, scores);
         return;
-    }
-    for (int i = 0; i < visible.n; i++) {
-        memset(scores[i], 0, sizeof(block.scores[0]));
     }
     const qlutattn_qvec * qvecs = quantized_queries(block, *config, set_of_tile(block, token));
     for (int i = 0; i < block.k_tiles.n; i++) {
         const qlutattn_head_tiles::span & at   = block.k_tiles.spans[i];
         const qlutattn_span               span = { at.channel0, at.n_channels, 0, PACK_SIZE };
-        accumulate_tile(block, visible, *config, tile_at(k, block, at.column, token), span, qvecs + i * QLUTATTN_ROWS, scores);
+        const auto                        fill = i == 0 ? accumulate_tile<false> : accumulate_tile<true>;
+        fill(block, visible, *config, tile_at(k, block, at.column, token), span, qvecs + i * QLUTATTN_ROWS, scale, scores);
     }
-}
-
-// Scores become softcapped, scaled and masked; returns the largest of the n, NaN left out. Behind them come -inf up to a multiple of the
-// vector width. A masked key is -inf whatever its product.
-static float scale_and_mask(qlutattn_query_block & block, const qlutattn_row & row, const ggml_fp16_t * mask, float * scores, int n) {
-    const int padded = (n + f32::WIDTH - 1) / f32::WIDTH * f32::WIDTH;
-    float     scale  = block.scale;
-    if (block.softcap != 0.0f) {
-        scale = block.softcap;
-        for (int i = 0; i < n; i++) {
-            scores[i] = tanhf(scores[i] * (block.scale / block.softcap));
-        }
-    }
-    if (mask) {
-        int i = 0;
-        for (; i + f32::WIDTH <= n; i += f32::WIDTH) {
-            f32::store(block.mask + i, f32::from_f16(mask + i));
-        }
-        for (; i < n; i++) {
-            block.mask[i] = ggml_fp16_to_fp32(mask[i]);
-        }
-    }
-    std::fill(scores + n, scores + padded, scores[n - 1]); // -inf only at the end: the scale may be 0 or negative
-    std::fill(block.mask + n, block.mask + padded, -INFINITY);
-
-    f32::vec max_score = f32::broadcast(-INFINITY);
-    for (int i = 0; i < padded; i += f32::WIDTH) {
-        f32::vec s = f32::mul(f32::load(scores + i), f32::broadcast(scale));
-        if (mask) {
-            const f32::vec m = f32::load(block.mask + i);
-            s                = f32::apply_mask(m, f32::fma(m, f32::broadcast(row.slope), s));
-        }
-        f32::store(scores + i, s);
-        max_score = f32::max(s, max_score);
-    }
-    std::fill(scores + n, scores + padded, -INFINITY);
-    return f32::reduce_max(max_score);
-}
-
-// Scores become weights exp(score - M), and the state of row r is rescaled to the new M. With a qvec, the weights are quantized into it instead.
-static void online_softmax(qlutattn_query_block & block, int r, const ggml_fp16_t * mask, int n, int qmax, qlutattn_qvec * qvec) {
-    qlutattn_row & row       = block.rows[r];
-    float *        scores    = block.scores[r];
-    const float    max_score = scale_and_mask(block, row, mask, scores, n);
-    if (max_score > row.M) {
-        const float rescale = expf(row.M - max_score);
-        float *     out     = block.out(r);
-        for (int c = 0; c < block.head_dim_v; c += f32::WIDTH) {
-            f32::store(out + c, f32::mul(f32::load(out + c), f32::broadcast(rescale)));
-        }
-        row.S *= rescale;
-        row.M = max_score;
-    }
-    f32::vec sum = f32::broadcast(0.0f);
-    if (!qvec) {
-        for (int i = 0; i < n; i += f32::WIDTH) {
-            const f32::vec weight = f32::exp(f32::sub(f32::load(scores + i), f32::broadcast(row.M)));
-            f32::store(scores + i, weight);
-            sum = f32::add(sum, weight);
-        }
-        row.S += f32::reduce_add(sum);
-        return;
-    }
-    constexpr float tiny       = 1e-30f;                                        // below this, weights are nothing beside those that came before
-    const float     max_weight = expf(max_score - row.M);
-    const float     id         = max_weight >= tiny ? qmax / max_weight : 0.0f; // 1/d
-    for (int i = 0; i < n; i += f32::WIDTH) {
-        const f32::vec weight = f32::exp(f32::sub(f32::load(scores + i), f32::broadcast(row.M)));
-        f32::store_i8(qvec->qs + i, f32::mul(weight, f32::broadcast(id)));
-        sum = f32::add(sum, weight);
-    }
-    qvec->sum = f32::reduce_add(sum);
-    qvec->d   = max_weight >= tiny ? max_weight / qmax : 0.0f;
-    row.S += qvec->sum;
 }
 
 // out += weights times the values of a KV block
@@ -274,7 +228,7 @@ static void accumulate_pv(qlutattn_query_block & block, const qlutattn_visible_r
     for (int t = 0; t < block.v_tiles.n; t++) {
         const qlutattn_head_tiles::span & at   = block.v_tiles.spans[t];
         const qlutattn_span               span = { 0, PACK_SIZE, at.channel0, at.n_channels };
-        accumulate_tile(block, visible, *config, tile_at(v, block, at.column, token), span, block.p_qvec, out);
+        accumulate_tile<true>(block, visible, *config, tile_at(v, block, at.column, token), span, block.p_qvec, 1.0f, out);
         for (int i = 0; i < visible.n; i++) {
             out[i] += at.n_channels;
         }
@@ -344,18 +298,23 @@ void qlutattn_attend(qlutattn_query_block & block, const qlutattn_segment & segm
     const qlutattn_kernel_config * v_config = segment.v ? qlutattn_get_kernel_config(v->type) : nullptr;
     const qlutattn_kernel          v_kernel = v_config ? qlutattn_get_kernel(v_config->type) : QLUTATTN_KERNEL_DOT;
     const int                      qmax     = v_config ? qlutattn_qmax(*v_config, v_kernel) : 0;
+    const bool                     is_f16   = !k_config && !v_config;
 
     for (int64_t token = first; token < last; token += QLUTATTN_KV_BLOCK) {
-        const int                   n       = std::min<int64_t>(QLUTATTN_KV_BLOCK, last - token);
-        const qlutattn_visible_rows visible = visible_rows(block, segment.mask, token, n);
+        const int                   n_tokens = std::min<int64_t>(QLUTATTN_KV_BLOCK, last - token);
+        const qlutattn_visible_rows visible  = visible_rows(block, segment.mask, token, n_tokens);
         if (visible.n == 0) {
             continue;
         }
-        compute_scores(block, visible, segment.k, token, n);
+        // Tiles are read whole, but f16 keys from the first visible one on. The weights stay in the same lanes of vectors, so that
+        // what a row gets does not depend on the others.
+        const int first_key = is_f16 ? visible.first_key / f32::MAX_WIDTH * f32::MAX_WIDTH : 0;
+        const int n         = (is_f16 ? visible.last_key : n_tokens) - first_key;
+        compute_scores(block, visible, segment.k, token + first_key, n);
         for (int i = 0; i < visible.n; i++) {
             const int       r    = visible.rows[i];
             qlutattn_qvec * qvec = v_config ? &block.p_qvec[r] : nullptr;
-            online_softmax(block, r, visible.masks[i], n, qmax, qvec);
+            qlutattn_online_softmax(block, r, visible.masks[i] ? visible.masks[i] + first_key : nullptr, n, qmax, qvec);
             if (v_config) {
                 qlutattn_build_lut(*v_config, v_kernel, n, *qvec);
             }
@@ -363,7 +322,7 @@ void qlutattn_attend(qlutattn_query_block & block, const qlutattn_segment & segm
         if (k_config && !segment.v) {
             accumulate_pk(block, visible, *k_config, v, token);
         } else {
-            accumulate_pv(block, visible, v, token, n);
+            accumulate_pv(block, visible, v, token + first_key, n);
         }
     }
 }

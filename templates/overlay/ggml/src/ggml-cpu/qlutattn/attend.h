@@ -76,7 +76,6 @@ struct qlutattn_query_block {
     uint32_t        quantized_sets;                             // bit s: those of set s are there
 
     alignas(64) float scores[QLUTATTN_ROWS][QLUTATTN_KV_BLOCK]; // of a KV block; then the weights exp(score - M)
-    alignas(64) float mask[QLUTATTN_KV_BLOCK];
     alignas(64) float lane_scale[PACK_SIZE];
     alignas(64) float lane_offset[PACK_SIZE];
     qlutattn_acc  acc;

@@ -1,72 +1,17 @@
-// Work is divided into items: (query block, KV split). A query block is up to QLUTATTN_ROWS (query, head) pairs that share a kv head, so that the
-// codes of a tile are unpacked once for several of them. Keys are split only when the rows of a kv head fit one block (decode; as flash-decoding
-// does), by a rule that looks at shapes alone; each item leaves the usual online softmax state (max, sum, output), and states of one row are
-// merged in order. So results do not depend on the number of threads.
-
 #include "qlutattn.h"
 
 #include "attend.h"
 #include "ggml-cpu.h"
 #include "ggml-impl.h"
+#include "qlutattn-op.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 
-static constexpr int QLUTATTN_KV_SPLIT     = 2048; // keys of a split of the packed segment
-static constexpr int QLUTATTN_KV_SPLIT_F16 = 512;  // keys of a split of the f16 window
-
-// the op's sources and parameters, by name, and how its work is divided
-struct qlutattn_op {
-    const ggml_tensor * q;
-    const ggml_tensor * sinks;
-    const ggml_tensor * dst;
-    qlutattn_segment    window; // f16
-    qlutattn_segment    packed; // at least one side of it
-    qlutattn_shifts     shifts;
-
-    float   scale;
-    float   max_bias;
-    float   softcap;
-    int64_t n_head_kv;
-
-    int64_t head_dim_k;
-    int64_t head_dim_v;
-    int64_t group;       // query heads of a kv head
-    int64_t n_rows;      // rows of a kv head
-    int64_t n_blocks;    // blocks of rows of a kv head
-    int64_t n_kv_splits_window;
-    int64_t n_kv_splits; // of a block, the window's first; 1 if not split
-
-    explicit qlutattn_op(const ggml_tensor * op) :
-        q(op->src[0]),
-        sinks(op->src[4]),
-        dst(op),
-        window({ op->src[1], op->src[2], op->src[3] }),
-        packed({ op->src[5], op->src[6], op->src[7] }),
-        shifts({ op->src[8], op->src[9], op->src[0]->ne[3] }) {
-        memcpy(&scale, (const float *) op->op_params + 0, sizeof(float));
-        memcpy(&max_bias, (const float *) op->op_params + 1, sizeof(float));
-        memcpy(&softcap, (const float *) op->op_params + 2, sizeof(float));
-        n_head_kv          = ggml_get_op_params_i32(op, 3);
-        head_dim_k         = q->ne[0];
-        head_dim_v         = op->ne[0];
-        group              = q->ne[2] / n_head_kv;
-        n_rows             = group * q->ne[1];
-        n_blocks           = (n_rows + QLUTATTN_ROWS - 1) / QLUTATTN_ROWS;
-        n_kv_splits_window = (window.n_tokens() + QLUTATTN_KV_SPLIT_F16 - 1) / QLUTATTN_KV_SPLIT_F16;
-        n_kv_splits = n_blocks == 1 ? std::max<int64_t>(1, n_kv_splits_window + (packed.n_tokens() + QLUTATTN_KV_SPLIT - 1) / QLUTATTN_KV_SPLIT) : 1;
-    }
-
-    bool    is_split() const { return n_kv_splits > 1; }
-    int64_t n_items() const { return n_kv_splits * n_blocks * n_head_kv * q->ne[3]; }
-    size_t  block_size() const { return qlutattn_block_size(head_dim_k, head_dim_v, shifts.n_sets()); }
-    int64_t state_floats() const { return 2 + head_dim_v; } // of a row in a partial result
-};
-
 size_t ggml_flash_attn_ext_mixed_work_size(const struct ggml_tensor * node, int n_threads) {
     const qlutattn_op op(node);
-    const size_t      partials = op.is_split() ? op.n_items() * op.n_rows * op.state_floats() * sizeof(float) : 0;
+    const size_t      partials = op.is_split() ? op.n_heads * op.n_rows * op.n_kv_splits * op.state_floats() * sizeof(float) : 0;
     return op.block_size() * n_threads + alignof(qlutattn_query_block) + partials;
 }
 
@@ -97,6 +42,10 @@ static void start_block(const qlutattn_op & op, qlutattn_query_block & block, in
         block.rows[r]    = { q, alibi_slope(op.max_bias, op.q->ne[2], ih), iq, ih, -INFINITY, 0.0f };
         std::fill_n(block.out(r), op.head_dim_v, 0.0f);
     }
+}
+
+static void attend_to_split(qlutattn_query_block & block, const qlutattn_segment & segment, int64_t i, int64_t n_keys) {
+    qlutattn_attend(block, segment, i * n_keys, std::min(segment.n_tokens(), (i + 1) * n_keys));
 }
 
 // merge another softmax state (M, S, other) of the same row
@@ -143,9 +92,10 @@ void ggml_compute_forward_flash_attn_ext_mixed(const struct ggml_compute_params 
     const int64_t n_items = op.n_items();
     for (int64_t item = params->ith; item < n_items; item = ggml_threadpool_chunk_add(params->threadpool, 1)) {
         const int64_t kv_split = item % op.n_kv_splits;
-        const int64_t head     = item / op.n_kv_splits / op.n_blocks; // of all batches
+        const int64_t first    = item / op.n_kv_splits % op.n_blocks * QLUTATTN_ROWS; // row
+        const int64_t head     = item / op.n_kv_splits / op.n_blocks;                 // of all batches
         const int64_t i3       = head / op.n_head_kv;
-        start_block(op, block, item / op.n_kv_splits % op.n_blocks * QLUTATTN_ROWS, head % op.n_head_kv, i3);
+        start_block(op, block, first, head % op.n_head_kv, i3);
         if (!op.is_split()) {
             qlutattn_attend(block, op.window, 0, op.window.n_tokens());
             qlutattn_attend(block, op.packed, 0, op.packed.n_tokens());
@@ -155,14 +105,12 @@ void ggml_compute_forward_flash_attn_ext_mixed(const struct ggml_compute_params 
             continue;
         }
         if (kv_split < op.n_kv_splits_window) {
-            const int64_t from = kv_split * QLUTATTN_KV_SPLIT_F16;
-            qlutattn_attend(block, op.window, from, std::min<int64_t>(op.window.n_tokens(), from + QLUTATTN_KV_SPLIT_F16));
+            attend_to_split(block, op.window, kv_split, op.split_window);
         } else {
-            const int64_t from = (kv_split - op.n_kv_splits_window) * QLUTATTN_KV_SPLIT;
-            qlutattn_attend(block, op.packed, from, std::min<int64_t>(op.packed.n_tokens(), from + QLUTATTN_KV_SPLIT));
+            attend_to_split(block, op.packed, kv_split - op.n_kv_splits_window, op.split_packed);
         }
         for (int r = 0; r < block.n_rows; r++) {
-            float * partial = partials + ((head * op.n_rows + r) * op.n_kv_splits + kv_split) * op.state_floats();
+            float * partial = partials + ((head * op.n_rows + first + r) * op.n_kv_splits + kv_split) * op.state_floats();
             partial[0]      = block.rows[r].M;
             partial[1]      = block.rows[r].S;
             memcpy(partial + 2, block.out(r), op.head_dim_v * sizeof(float));
@@ -173,7 +121,7 @@ void ggml_compute_forward_flash_attn_ext_mixed(const struct ggml_compute_params 
     }
     ggml_barrier(params->threadpool);
 
-    const int64_t n_rows = op.n_head_kv * op.q->ne[3] * op.n_rows;
+    const int64_t n_rows = op.n_heads * op.n_rows;
     for (int64_t i = params->ith; i < n_rows; i += params->nth) {
         const int64_t head                   = i / op.n_rows;
         const int64_t in_head                = i % op.n_rows;

@@ -69,10 +69,12 @@ template <int bits, bool signed_x, int n_rows, int n_vecs> static void dot_rows(
     const int n_chunks = t.span.n_depth / depths;
 
     for (int lane = 0; lane < t.span.n_lanes; lane += n_vecs * WIDTH / 4) {
-        const int       at = t.span.lane0 + lane;
-        const uint8_t * chunk =
-            t.codes + (at / QLUTATTN_DOT_LANES * (PACK_SIZE / depths) + t.span.depth0 / depths) * PACK_CHUNK_SIZE + at % QLUTATTN_DOT_LANES * 4;
-
+        const uint8_t * chunks[n_vecs];
+        for (int v = 0; v < n_vecs; v++) {
+            const int at = t.span.lane0 + lane + v * WIDTH / 4;
+            chunks[v] =
+                t.codes + (at / QLUTATTN_DOT_LANES * (PACK_SIZE / depths) + t.span.depth0 / depths) * PACK_CHUNK_SIZE + at % QLUTATTN_DOT_LANES * 4;
+        }
         sums32 sums[n_vecs][n_rows];
         for (int v = 0; v < n_vecs; v++) {
             for (int r = 0; r < n_rows; r++) {
@@ -82,7 +84,7 @@ template <int bits, bool signed_x, int n_rows, int n_vecs> static void dot_rows(
         for (int i = 0; i < n_chunks; i++) {
             bytes nibbles[n_vecs][2];
             for (int v = 0; v < n_vecs; v++) {
-                const bytes c = load(chunk + i * PACK_CHUNK_SIZE + v * WIDTH);
+                const bytes c = load(chunks[v] + i * PACK_CHUNK_SIZE);
                 nibbles[v][0] = low_nibbles(c);
                 nibbles[v][1] = high_nibbles(c);
             }
@@ -326,7 +328,7 @@ template <int n_rows> static void dispatch(const gemm_task & t, qlutattn_kernel 
         return;
     }
 #    endif
-    constexpr int n_vecs = std::max(1, QLUTATTN_DOT_LANES * 4 / WIDTH); // a chunk
+    constexpr int n_vecs = std::max(2, QLUTATTN_DOT_LANES * 4 / WIDTH); // with a single one, loads of x would be as many as products
     switch (t.config.bits) {
         case 1:
             kernel == QLUTATTN_KERNEL_LUT ? lut_rows<n_rows>(t, row0) : bit_rows<n_rows>(t, row0);
