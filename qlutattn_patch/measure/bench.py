@@ -22,7 +22,8 @@ from qlutattn_patch.workspace import Workspace
 
 TARGET = "bench_attn"
 Own = TypeVar("Own", bound=Versioned)
-COLUMNS = ("work", "keys", "threads", "cache", "kernel", "median ms", "min ms", "spread", "× f16", "of floor")
+COLUMNS = ("work", "keys", "threads", "cache", "kernel", "median ms", "min ms", "spread")
+COLUMNS += ("× f16", "of floor", "of peak")
 RIGHT = ("keys", "threads", *COLUMNS[5:], "instructions")
 _TAIL = 30
 _BUSY = 0.5  # load per core above which times are unreliable
@@ -67,7 +68,8 @@ class Result(BenchDocument, frozen=True):
                 lines.append([""] * len(self.columns))
             cells = [row.work, str(row.n_kv), str(row.threads), row.cache, row.kernel]
             cells += [f"{row.median_ms:.3f}", f"{row.min_ms:.3f}", _percent(row.spread)]
-            cells += ["-" if row.vs_f16 is None else f"{row.vs_f16:#.3g}", _percent(row.vs_floor)]
+            cells.append("-" if row.vs_f16 is None else f"{row.vs_f16:#.3g}")
+            cells += [_percent(row.vs_floor), _percent(row.vs_peak)]
             cells += [] if row.instructions is UNSET else [f"{row.instructions:,}"]
             lines.append(cells)
         return lines
@@ -79,6 +81,10 @@ class Result(BenchDocument, frozen=True):
             for rate in self.bandwidth
         ]
         run = f"{self.caches} caches, stock types by {self.layout}"
+        rates += [
+            f"{peak.threads} thread(s): multiply-adds of int8 {peak.int8_gmacs:.0f} 10⁹/s, of f32 {peak.f32_gmacs:.0f}"
+            for peak in self.peak
+        ]
         return [f"{self.cpu}; {' '.join(self.isa)}; {run}", "; ".join(rates)]
 
 
@@ -111,19 +117,20 @@ def bench(workspace: Workspace, preset: str, settings: Settings, instructions: b
 
 
 def result_of(own: OwnResults, preset: str, cpu: str) -> Result:
-    """Add ratios to bench_attn's results: to f16 of the same group, and to the row's memory floor."""
+    """Add ratios to bench_attn's results: to f16 of the same group, and to the row's memory floor and peak."""
     f16 = {_group(row): row.median_ms for row in own.rows if row.cache == "f16"}
     rows = [
         BenchRow(
             **structs.asdict(row),
             vs_f16=_ratio(f16.get(_group(row)), row.median_ms),
             vs_floor=_ratio(row.floor_ms, row.median_ms),
+            vs_peak=_ratio(row.peak_ms, row.median_ms),
         )
         for row in own.rows
     ]
     widest = max(own.bandwidth, key=lambda rate: rate.threads)
     rates = (widest.read_gbps, widest.memcpy_gbps)
-    return Result(cpu, own.isa, own.build, preset, own.caches, own.layout, *rates, own.bandwidth, rows)
+    return Result(cpu, own.isa, own.build, preset, own.caches, own.layout, *rates, own.bandwidth, own.peak, rows)
 
 
 def count(valgrind: Path, program: Path, settings: Settings, row: str, out: Path) -> int:

@@ -25,6 +25,14 @@ class Bandwidth(Record, frozen=True):
     memcpy_gbps: Number
 
 
+class Peak(Record, frozen=True):
+    """Multiply-adds per second with a number of threads, in 10⁹."""
+
+    threads: Annotated[int, doc("threads")]
+    int8_gmacs: Annotated[Number, doc("of int8; 0 without vector code for them")]
+    f32_gmacs: Annotated[Number, doc("of f32")]
+
+
 class TimedRow(Record, frozen=True, kw_only=True):
     """A row as bench_attn reports it."""
 
@@ -44,6 +52,7 @@ class TimedRow(Record, frozen=True, kw_only=True):
     min_ms: Annotated[Number, doc("the shortest")]
     spread: Annotated[Number | None, doc("interquartile range of the times over the median")]
     floor_ms: Annotated[Number | None, doc("the time to read the same bytes")]
+    peak_ms: Annotated[Number | None, doc("the time of the row's multiply-adds alone, at the machine's peak")]
     instructions: Annotated[int | UnsetType, doc("of one run, with --instructions")] = UNSET
 
 
@@ -52,6 +61,7 @@ class BenchRow(TimedRow, frozen=True, kw_only=True):
 
     vs_f16: Annotated[Number | None, doc("the median of f16 in the same group over this one")]
     vs_floor: Annotated[Number | None, doc("floor over median")]
+    vs_peak: Annotated[Number | None, doc("the time at peak over the median")]
 
 
 class OwnResults(Versioned, frozen=True, kw_only=True):
@@ -62,6 +72,7 @@ class OwnResults(Versioned, frozen=True, kw_only=True):
     isa: _Isa
     build: Provenance | None = None
     bandwidth: list[Bandwidth]
+    peak: list[Peak]
     rows: list[TimedRow]
 
 
@@ -77,6 +88,7 @@ class BenchDocument(Versioned, frozen=True):
     read_gbps: Annotated[Number, doc("read bandwidth with most threads")]
     memcpy_gbps: Annotated[Number, doc("copied bytes per second with most threads, in 10⁹")]
     bandwidth: Annotated[list[Bandwidth], doc("the same for each number of threads")]
+    peak: Annotated[list[Peak], doc("multiply-adds per second for each number of threads")]
     rows: list[BenchRow]
 
 

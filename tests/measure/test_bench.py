@@ -26,7 +26,7 @@ from qlutattn_patch.system.records import plain, typed
 from qlutattn_patch.workspace import Workspace
 
 CONTRACT = {"work", "n_q", "n_kv", "threads", "type_k", "type_v", "window", "kernel", "median_ms", "min_ms"}
-CONTRACT |= {"vs_f16", "vs_floor"}
+CONTRACT |= {"vs_f16", "vs_floor", "vs_peak"}
 
 
 def row(cache: str, median: float, *, work: str = "decode", n_kv: int = 512, threads: int = 1) -> dict[str, Any]:
@@ -48,6 +48,7 @@ def row(cache: str, median: float, *, work: str = "decode", n_kv: int = 512, thr
         "min_ms": median * 0.9,
         "spread": 0.05,
         "floor_ms": median / 4,
+        "peak_ms": None if cache == "q8_0" else median / 2,
     }
 
 
@@ -59,6 +60,7 @@ def own_results(*rows: dict[str, Any]) -> OwnResults:
         "layout": "heads",
         "isa": ["AVX2", "FMA"],
         "bandwidth": rates,
+        "peak": [{"threads": n, "int8_gmacs": 100.0 * n, "f32_gmacs": 20.0 * n} for n in (1, 2)],
         "rows": list(rows),
     }
     return typed(raw, OwnResults)
@@ -85,6 +87,7 @@ def test_ratios_are_to_the_f16_of_the_same_group_and_to_the_own_floor() -> None:
     rows = result_of(SOME, "native", "A CPU").rows
     assert [one.vs_f16 for one in rows] == [1, 0.5, 16, 1, 15, None, None]
     assert {one.vs_floor for one in rows} == {0.25}
+    assert [one.vs_peak for one in rows[:3]] == [0.5, None, 0.5]
 
 
 def test_the_json_has_the_names_of_the_contract() -> None:
@@ -98,9 +101,9 @@ def test_the_table_has_a_line_for_each_row_and_empty_ones_between_groups() -> No
     result = result_of(SOME, "native", "A CPU")
     lines = result.table()
     assert [line[3] for line in lines] == ["f16", "q8_0", "K4V4", "", "f16", "K4V4", "", "K4V4", "", "K4V4+w512"]
-    wanted = ["decode", "512", "1", "K4V4", "dot-avx2", "0.500", "0.450", "5.0%", "16.0", "25%"]
+    wanted = ["decode", "512", "1", "K4V4", "dot-avx2", "0.500", "0.450", "5.0%", "16.0", "25%", "50%"]
     assert lines[2] == wanted
-    assert lines[-1][-2] == "-"
+    assert lines[-1][-3] == "-"
     assert all(len(line) == len(result.columns) for line in lines)
     assert "read 10.0 GB/s" in result.summary()[1]
 
@@ -176,7 +179,7 @@ def test_the_last_run_is_kept_with_its_ratios(fake: Fake) -> None:
 def test_bench_prints_a_table(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["bench"]) == 0
     out = capsys.readouterr().out
-    assert re.search(r"^decode +512 +1 +K4V4 +dot-avx2 +0\.500 +0\.450 +5\.0% +16\.0 +25%$", out, re.MULTILINE)
+    assert re.search(r"^decode +512 +1 +K4V4 +dot-avx2 +0\.500 +0\.450 +5\.0% +16\.0 +25% +50%$", out, re.MULTILINE)
     assert "AVX2 FMA; warm caches, stock types by heads" in out
 
 

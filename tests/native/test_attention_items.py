@@ -5,9 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-import pytest
-
 import kv_helpers
+import pytest
 
 THREADS = 64
 

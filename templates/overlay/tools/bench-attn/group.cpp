@@ -35,6 +35,30 @@ void add_spans(sweep & floor, const ggml_tensor * t, int64_t first, int64_t n) {
     }
 }
 
+int64_t n_window(const bench_row & row) {
+    return row.cache.is_upstream() ? 0 : std::min(row.cache.window, row.n_kv);
+}
+
+// how far query i sees into the n keys from the first one on: the queries are the newest tokens
+int64_t n_seen(const bench_row & row, int64_t i, int64_t first, int64_t n) {
+    return std::clamp<int64_t>(row.n_kv - row.n_q() + i + 1 - first, 0, n);
+}
+
+void count_products(bench_row & row, const geometry & shape) {
+    const cache_kind & c = row.cache;
+    if (row.work == work_kind::pack || (c.is_upstream() && (c.type_k != GGML_TYPE_F16 || c.type_v != GGML_TYPE_F16))) {
+        return;
+    }
+    const int64_t per_key = shape.n_head * (shape.head_dim + shape.head_dim_v);
+    const int64_t n_old   = row.n_kv - n_window(row);
+    for (int64_t i = 0; i < row.n_q(); ++i) {
+        row.n_f32 += n_seen(row, i, n_old, row.n_kv - n_old) * per_key;
+        if (!c.is_window()) {
+            (c.is_upstream() ? row.n_f32 : row.n_int8) += n_seen(row, i, 0, n_old) * per_key;
+        }
+    }
+}
+
 // The tensors and graphs of a group.
 class group {
   public:
@@ -55,6 +79,7 @@ class group {
             ggml_tensor * out = row->work == work_kind::pack ? packing(*row, j.floor) : attention(*row, j.floor);
             ggml_build_forward_expand(j.graph, out);
             row->kernel = kernel_of(m, row->cache, kv.n_kv);
+            count_products(*row, kv.shape);
             jobs.push_back(j);
         }
         buffer.reset(ggml_backend_alloc_ctx_tensors(ctx, m.get()));
@@ -78,7 +103,7 @@ class group {
     ggml_tensor * attention(const bench_row & row, sweep & floor) {
         const cache_kind & c        = row.cache;
         const geometry &   shape    = kv.shape;
-        const int64_t      n_f16    = c.is_upstream() ? 0 : std::min(c.window, kv.n_kv);
+        const int64_t      n_f16    = n_window(row);
         const int64_t      n_packed = c.is_window() ? 0 : kv.n_kv - n_f16;
         const float        scale    = 1.0f / std::sqrt((float) shape.head_dim);
         ggml_tensor *      queries  = ggml_permute(ctx, q, 0, 2, 1, 3);
@@ -154,7 +179,7 @@ class group {
         const ggml_fp16_t masked  = ggml_fp32_to_fp16(-INFINITY);
         for (const auto & [range, t] : masks) {
             for (int64_t i = 0; i < n_q; ++i) {
-                const int64_t seen = std::clamp<int64_t>(kv.n_kv - n_q + i + 1 - range.first, 0, range.second);
+                const int64_t seen = n_seen(*jobs[0].row, i, range.first, range.second);
                 ggml_fp16_t * at   = (ggml_fp16_t *) t->data + i * range.second;
                 std::fill(at, at + seen, visible);
                 std::fill(at + seen, at + range.second, masked);

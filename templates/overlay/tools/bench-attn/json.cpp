@@ -2,7 +2,12 @@
 #include "provenance.h"
 #include "result.h"
 
+#include <algorithm>
 #include <fstream>
+
+const machine_rates & bench_result::rates_of(int n_threads) const {
+    return *std::find_if(rates.begin(), rates.end(), [&](const machine_rates & one) { return one.n_threads == n_threads; });
+}
 
 static std::string number(double x) {
     return json_number(x, 6);
@@ -17,10 +22,16 @@ bool write_json(const bench_result & r, const std::string & path) {
     out << "{\"schema\": 1, \"caches\": " << (r.is_cold ? "\"cold\"" : "\"warm\"") << ", \"layout\": " << (r.by_head ? "\"heads\"" : "\"tokens\"");
     out << ", \"isa\": " << json_list(cpu_features()) << ", \"build\": " << provenance_json();
     out << ", \"bandwidth\": [";
-    for (size_t i = 0; i < r.bandwidths.size(); ++i) {
-        const bandwidth & b = r.bandwidths[i];
-        out << (i ? ", " : "") << "{\"threads\": " << b.n_threads << ", \"read_gbps\": " << number(b.read / 1e9);
-        out << ", \"memcpy_gbps\": " << number(b.copy / 1e9) << "}";
+    for (size_t i = 0; i < r.rates.size(); ++i) {
+        const machine_rates & rates = r.rates[i];
+        out << (i ? ", " : "") << "{\"threads\": " << rates.n_threads << ", \"read_gbps\": " << number(rates.read / 1e9);
+        out << ", \"memcpy_gbps\": " << number(rates.copy / 1e9) << "}";
+    }
+    out << "], \"peak\": [";
+    for (size_t i = 0; i < r.rates.size(); ++i) {
+        const machine_rates & rates = r.rates[i];
+        out << (i ? ", " : "") << "{\"threads\": " << rates.n_threads << ", \"int8_gmacs\": " << number(rates.int8 / 1e9);
+        out << ", \"f32_gmacs\": " << number(rates.f32 / 1e9) << "}";
     }
     out << "], \"rows\": [";
     const char * separator = "\n";
@@ -33,7 +44,8 @@ bool write_json(const bench_result & r, const std::string & path) {
         out << ", \"rounds\": " << row.seconds.size() << ", \"median_ms\": " << number(median * 1e3);
         out << ", \"min_ms\": " << number(quantile(row.seconds, 0) * 1e3);
         out << ", \"spread\": " << number((quantile(row.seconds, 0.75) - quantile(row.seconds, 0.25)) / median);
-        out << ", \"floor_ms\": " << number(quantile(row.floor, 0.5) * 1e3) << "}";
+        out << ", \"floor_ms\": " << number(quantile(row.floor, 0.5) * 1e3);
+        out << ", \"peak_ms\": " << number(row.seconds_at_peak(r.rates_of(row.n_threads)) * 1e3) << "}";
         separator = ",\n";
     }
     out << "\n]}\n";

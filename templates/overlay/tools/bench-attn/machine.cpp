@@ -1,10 +1,12 @@
 #include "machine.h"
 
 #include "clock.h"
+#include "peak.h"
 #include "row.h"
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstring>
 #include <stdexcept>
 
@@ -111,10 +113,15 @@ double machine::compute(ggml_cgraph * graph) {
 }
 
 double machine::run(const sweep & s) {
+    return run(sweep_share, &s);
+}
+
+// share is called once on each thread
+double machine::run(ggml_custom_op_t share, const void * data) {
     ggml_init_params params = { ggml_tensor_overhead() * 4 + ggml_graph_overhead_custom(4, false) + 1024, nullptr, false };
     ggml_context_ptr ctx(ggml_init(params));
     ggml_cgraph *    graph = ggml_new_graph_custom(ctx.get(), 4, false);
-    ggml_build_forward_expand(graph, ggml_custom_4d(ctx.get(), GGML_TYPE_F32, 1, 1, 1, 1, nullptr, 0, sweep_share, GGML_N_TASKS_MAX, (void *) &s));
+    ggml_build_forward_expand(graph, ggml_custom_4d(ctx.get(), GGML_TYPE_F32, 1, 1, 1, 1, nullptr, 0, share, GGML_N_TASKS_MAX, (void *) data));
     return compute(graph);
 }
 
@@ -129,7 +136,21 @@ void machine::flush() {
     run({ { { scratch.data(), scratch.size() } } });
 }
 
-bandwidth machine::measure_bandwidth(int n_threads) {
+template <int64_t (*multiply_add)()> static void multiply_share(ggml_tensor *, int, int, void *) {
+    multiply_add();
+}
+
+// multiply-adds per second, in the fastest of several runs: what the machine can do is not a matter of the median
+template <int64_t (*multiply_add)()> static double rate_of(machine & m, int n_threads) {
+    const int64_t n       = multiply_add() * n_threads;
+    double        fastest = INFINITY;
+    for (int i = 0; i < 15; ++i) {
+        fastest = std::min(fastest, m.run(multiply_share<multiply_add>, nullptr));
+    }
+    return n / fastest;
+}
+
+machine_rates machine::measure_rates(int n_threads) {
     reserve_scratch();
     set_n_threads(n_threads);
     const size_t        half = scratch.size() / 2;
@@ -141,7 +162,9 @@ bandwidth machine::measure_bandwidth(int n_threads) {
         read_seconds.push_back(run(all));
         copy_seconds.push_back(run(copy));
     }
-    return { n_threads, scratch.size() / quantile(read_seconds, 0.5), half / quantile(copy_seconds, 0.5) };
+    const double read   = scratch.size() / quantile(read_seconds, 0.5);
+    const double copied = half / quantile(copy_seconds, 0.5);
+    return { n_threads, read, copied, rate_of<multiply_add_int8>(*this, n_threads), rate_of<multiply_add_f32>(*this, n_threads) };
 }
 
 std::string machine::kernel_name(ggml_type type) const {

@@ -20,11 +20,13 @@ struct sweep {
     size_t bytes() const;
 };
 
-// bytes per second, from memory
-struct bandwidth {
+// what this machine can do with a number of threads, per second
+struct machine_rates {
     int    n_threads;
-    double read;
-    double copy; // of source bytes
+    double read; // bytes, from memory
+    double copy; // source bytes
+    double int8; // multiply-adds; 0 without vector code for them
+    double f32;
 };
 
 // The CPU backend with threads of its own, which stay from one graph to the next.
@@ -40,9 +42,10 @@ class machine {
 
     double compute(ggml_cgraph * graph); // returns the seconds that it took
     double run(const sweep & s);         // likewise
+    double run(ggml_custom_op_t share, const void * data);
     void   flush();                      // evicts the CPU's caches
 
-    bandwidth measure_bandwidth(int n_threads);
+    machine_rates measure_rates(int n_threads);
 
     std::string kernel_name(ggml_type type) const;
 

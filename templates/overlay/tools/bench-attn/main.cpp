@@ -7,6 +7,7 @@
 #include "ggml-qlutattn.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <memory>
 #include <sstream>
@@ -211,7 +212,7 @@ std::vector<bench_row> choose(const options & o) {
             }
             for (int n_threads : o.threads) {
                 for (const cache_kind & cache : work == work_kind::pack ? packed_kinds(o.caches) : o.caches) {
-                    bench_row row = { work, n_kv, n_threads, cache, "", 0, {}, {} };
+                    bench_row row = { work, n_kv, n_threads, cache };
                     if (std::regex_search(row.id(), pattern)) {
                         rows.push_back(row);
                     }
@@ -222,9 +223,11 @@ std::vector<bench_row> choose(const options & o) {
     return rows;
 }
 
-void print_row(const bench_row & row) {
-    printf("%-32s %-24s %10.3f ms  min %10.3f  floor %10.3f\n", row.id().c_str(), row.kernel.c_str(), quantile(row.seconds, 0.5) * 1e3,
+void print_row(const bench_row & row, const machine_rates & rates) {
+    printf("%-32s %-24s %10.3f ms  min %10.3f  floor %10.3f", row.id().c_str(), row.kernel.c_str(), quantile(row.seconds, 0.5) * 1e3,
            quantile(row.seconds, 0) * 1e3, quantile(row.floor, 0.5) * 1e3);
+    const double at_peak = row.seconds_at_peak(rates) * 1e3;
+    printf(std::isnan(at_peak) ? "\n" : "  at peak %10.3f\n", at_peak);
 }
 
 int run(const options & o, std::vector<bench_row> rows) {
@@ -234,9 +237,9 @@ int run(const options & o, std::vector<bench_row> rows) {
     result.by_head = o.shape.by_head;
 
     if (!o.how.count_only) {
-        fprintf(stderr, "[0/%zu] read bandwidth\n", rows.size());
+        fprintf(stderr, "[0/%zu] the machine's rates\n", rows.size());
         for (int n_threads : o.threads) {
-            result.bandwidths.push_back(m.measure_bandwidth(n_threads));
+            result.rates.push_back(m.measure_rates(n_threads));
         }
     }
     std::unique_ptr<caches> kv;
@@ -253,7 +256,9 @@ int run(const options & o, std::vector<bench_row> rows) {
         }
         measure_group(m, *kv, group, o.how);
         for (const bench_row * row : group) {
-            print_row(*row);
+            if (!o.how.count_only) {
+                print_row(*row, result.rates_of(row->n_threads));
+            }
         }
         fflush(stdout);
         first += group.size();

@@ -5,10 +5,12 @@
 
 // The results of a run.
 struct bench_result {
-    std::vector<bandwidth> bandwidths;
-    std::vector<bench_row> rows;
-    bool                   is_cold = false;
-    bool                   by_head = true;
+    std::vector<machine_rates> rates; // for each number of threads
+    std::vector<bench_row>     rows;
+    bool                       is_cold = false;
+    bool                       by_head = true;
+
+    const machine_rates & rates_of(int n_threads) const;
 };
 
 // Returns false when the file cannot be written.

@@ -85,6 +85,11 @@ std::string bench_row::group() const {
     return std::string(work_name(work)) + "-" + std::to_string(n_kv) + "-t" + std::to_string(n_threads);
 }
 
+double bench_row::seconds_at_peak(const machine_rates & rates) const {
+    const bool is_known = n_int8 + n_f32 > 0 && (n_int8 == 0 || rates.int8 > 0);
+    return is_known ? (n_int8 > 0 ? n_int8 / rates.int8 : 0) + n_f32 / rates.f32 : NAN;
+}
+
 std::string bench_row::id() const {
     return group() + "-" + cache.name;
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "ggml-qlutattn.h"
+#include "machine.h"
 
 #include <cstdint>
 #include <string>
@@ -57,12 +58,15 @@ struct bench_row {
     cache_kind cache;
 
     std::string         kernel;
-    size_t              bytes = 0; // that the op has to read: the cache, or the source of packing
-    std::vector<double> seconds;   // of each round
-    std::vector<double> floor;     // of reading (pack: copying) those bytes and no more, in the same rounds
+    size_t              bytes  = 0; // that the op has to read: the cache, or the source of packing
+    int64_t             n_int8 = 0; // multiply-adds that the op has to do; neither is known of upstream's quantized types and of packing
+    int64_t             n_f32  = 0;
+    std::vector<double> seconds;    // of each round
+    std::vector<double> floor;      // of reading (pack: copying) those bytes and no more, in the same rounds
 
     int64_t     n_q() const { return work == work_kind::decode ? 1 : work == work_kind::prefill ? PREFILL_QUERIES : 0; }
-    std::string group() const; // rows of a group are timed in turns
+    double      seconds_at_peak(const machine_rates & rates) const; // of its multiply-adds alone; NaN if that is not known
+    std::string group() const;                                      // rows of a group are timed in turns
     std::string id() const;
 };
 
