@@ -22,9 +22,9 @@ from qlutattn_patch.workspace import Workspace
 
 TARGET = "bench_attn"
 Own = TypeVar("Own", bound=Versioned)
-COLUMNS = ("work", "keys", "threads", "cache", "kernel", "median ms", "min ms", "spread")
-COLUMNS += ("× f16", "of floor", "of peak")
-RIGHT = ("keys", "threads", *COLUMNS[5:], "instructions")
+_TIMES = ("median ms", "min ms", "spread", "× f16", "of floor", "of peak")
+COLUMNS = ("work", "keys", "threads", "cache", "kernel", *_TIMES)
+RIGHT = ("keys", "threads", *_TIMES, "instructions")
 _TAIL = 30
 _BUSY = 0.5  # load per core above which times are unreliable
 _SMALL = "512"  # default number of keys when counting instructions

