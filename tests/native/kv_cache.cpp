@@ -18,9 +18,7 @@ static context_ptr new_reference(llama_model * model) {
     if (option("ref_fa_off", 0)) {
         params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
     }
-    context_ptr res(llama_init_from_model(model, params), llama_free);
-    check(res != nullptr, "no context");
-    return res;
+    return new_context(model, params);
 }
 
 // how far the logits are from those of f16

@@ -99,17 +99,53 @@ static llama_context_params params_of(ggml_type type_k, ggml_type type_v) {
     return res;
 }
 
-static context_ptr new_context(llama_model * model, ggml_type type_k, ggml_type type_v) {
-    context_ptr res(llama_init_from_model(model, params_of(type_k, type_v)), llama_free);
-    check(res != nullptr, "no context");
-    return res;
-}
-
-using logits = std::vector<float>;
-
 static int n_vocab(const llama_model * model) {
     return llama_vocab_n_tokens(llama_model_get_vocab(model));
 }
+
+static std::vector<llama_token> random_tokens(int n, int seed, int n_vocab = 400) {
+    std::mt19937             rng(seed);
+    std::vector<llama_token> res(n);
+    for (auto & token : res) {
+        token = rng() % std::min(n_vocab, 400);
+    }
+    return res;
+}
+
+// the text that the decoder of an encoder-decoder model looks at, in all sequences
+static void encode(llama_context * ctx) {
+    const auto tokens = random_tokens(50, 99);
+    const int  n_seq  = llama_n_seq_max(ctx);
+
+    llama_batch batch = llama_batch_init(tokens.size(), 0, n_seq);
+    batch.n_tokens    = tokens.size();
+    for (size_t i = 0; i < tokens.size(); i++) {
+        batch.token[i]    = tokens[i];
+        batch.pos[i]      = i;
+        batch.n_seq_id[i] = n_seq;
+        batch.logits[i]   = 1;
+        for (int s = 0; s < n_seq; s++) {
+            batch.seq_id[i][s] = s;
+        }
+    }
+    check(llama_encode(ctx, batch) == 0, "encoding failed");
+    llama_batch_free(batch);
+}
+
+static context_ptr new_context(llama_model * model, const llama_context_params & params) {
+    context_ptr res(llama_init_from_model(model, params), llama_free);
+    check(res != nullptr, "no context");
+    if (llama_model_has_encoder(model)) {
+        encode(res.get());
+    }
+    return res;
+}
+
+static context_ptr new_context(llama_model * model, ggml_type type_k, ggml_type type_v) {
+    return new_context(model, params_of(type_k, type_v));
+}
+
+using logits = std::vector<float>;
 
 // decode tokens of a sequence from a position on; the logits of the last one, or of all
 static logits decode(llama_context * ctx, const std::vector<llama_token> & tokens, int pos, int seq_id = 0, bool all = false) {
@@ -129,15 +165,6 @@ static logits decode(llama_context * ctx, const std::vector<llama_token> & token
     }
     const float * data = all ? llama_get_logits(ctx) : llama_get_logits_ith(ctx, -1);
     return logits(data, data + (all ? tokens.size() : 1) * n_vocab(llama_get_model(ctx)));
-}
-
-static std::vector<llama_token> random_tokens(int n, int seed, int n_vocab = 400) {
-    std::mt19937             rng(seed);
-    std::vector<llama_token> res(n);
-    for (auto & token : res) {
-        token = rng() % std::min(n_vocab, 400);
-    }
-    return res;
 }
 
 // |a - b|^2 / |b - mean of b|^2

@@ -11,6 +11,7 @@ import fuzz
 import pytest
 import tiny_hybrids
 import tiny_models
+import tiny_t5
 
 from qlutattn_patch.commands import main
 from qlutattn_patch.system.errors import ExpectedError
@@ -97,6 +98,7 @@ def test_the_fuzzer_notices(
         ("kv_cache.cpp", "llama", "convert", ["to_window=4000"]),
         ("kv_cache.cpp", "llama", "convert", ["window=512", "ctx=4096", "to_window=16", "to_ctx=1024"]),
         ("kv_cache.cpp", "nemotron_h", "damage", ["times=20", "n=300"]),
+        ("kv_cache.cpp", "t5", "random", ["seqs=2", "unified=1", "tokens=1000"]),
         ("kv_hybrid.cpp", "qwen35", "random", ["seqs=3", "rs=4", "tokens=1500"]),
     ],
 )
@@ -109,6 +111,8 @@ def test_the_cache_is_clean(
     program = link(workspace, [driver, *cache], tmp_path / "kv_cache")
     if arch in tiny_hybrids.BLOCKS:
         model = tiny_hybrids.write_hybrid(tmp_path / "m.gguf", arch)
+    elif arch == "t5":
+        model = tiny_t5.write_t5(tmp_path / "m.gguf")
     else:
         model = tiny_models.write_model(tmp_path / "m.gguf", tiny_models.Shape(arch=arch, n_head=2, n_head_kv=1))
     argv = [program, model, scenario, *K4V4, *options, "threads=1"]

@@ -234,6 +234,13 @@ static ggml_tensor * pad_heads(ggml_context * ctx, ggml_tensor * t, int64_t head
     return t->ne[0] == head_dim ? t : ggml_pad(ctx, t, head_dim - t->ne[0], 0, 0, 0);
 }
 
+// The mask of a part, for each head, with the bias of its keys: columns of kq_b [n_kv, n_tokens, n_head] from the first on. As in upstream, a model
+// with a bias has one stream.
+static ggml_tensor * add_bias(ggml_context * ctx, ggml_tensor * mask, ggml_tensor * kq_b, int64_t first) {
+    ggml_tensor * part = ggml_view_3d(ctx, kq_b, mask->ne[0], kq_b->ne[1], kq_b->ne[2], kq_b->nb[1], kq_b->nb[2], first * kq_b->nb[0]);
+    return ggml_add(ctx, ggml_cast(ctx, part, GGML_TYPE_F16), mask);
+}
+
 // the queries for each of the shifts: [head_dim, n_tokens/n_stream, n_head, n_stream*n_shift]
 ggml_tensor * llm_graph_input_attn_kv_mixed::build_shifted(ggml_context * ctx, ggml_tensor * q, int il) const {
     const auto &  layer = mctx_mixed->get_kv().get_layer(il);
@@ -245,7 +252,7 @@ ggml_tensor * llm_graph_input_attn_kv_mixed::build_shifted(ggml_context * ctx, g
 }
 
 ggml_tensor * llm_graph_input_attn_kv_mixed::build_attn(ggml_context * ctx, ggml_cgraph * gf, ggml_tensor * q, ggml_tensor * k, ggml_tensor * v,
-                                                        ggml_tensor * sinks, ggml_tensor * v_mla, float kq_scale, int il) const {
+                                                        ggml_tensor * kq_b, ggml_tensor * sinks, ggml_tensor * v_mla, float kq_scale, int il) const {
     const auto &  layer       = mctx_mixed->get_kv().get_layer(il);
     const int64_t n_tokens    = q->ne[2];
     const int64_t n_head      = q->ne[1];
@@ -267,6 +274,14 @@ ggml_tensor * llm_graph_input_attn_kv_mixed::build_attn(ggml_context * ctx, ggml
 
     q = ggml_view_4d(ctx, q, q->ne[0], n_tps, n_head, n_stream, q->nb[2], q->nb[1], q->nb[2] * n_tps, 0);
 
+    ggml_tensor * mask  = mask_f16;
+    ggml_tensor * maskp = mask_packed;
+    if (kq_b) {
+        GGML_ASSERT(kq_scale == 1.0f); // upstream scales the bias, too
+        mask  = add_bias(ctx, mask_f16, kq_b, 0);
+        maskp = mask_packed ? add_bias(ctx, mask_packed, kq_b, n_f16) : nullptr;
+    }
+
     ggml_tensor * kp = nullptr;
     ggml_tensor * vp = nullptr;
     if (mask_packed) {
@@ -275,9 +290,8 @@ ggml_tensor * llm_graph_input_attn_kv_mixed::build_attn(ggml_context * ctx, ggml
     }
     ggml_tensor * k_f16 = view_f16(ctx, layer.k.f16, layer.head_dim, n_f16, s0, n_stream);
     ggml_tensor * v_f16 = layer.is_latent() ? nullptr : view_f16(ctx, layer.v.f16, layer.head_dim_v, n_f16, s0, n_stream);
-    ggml_tensor * res =
-        ggml_flash_attn_ext_mixed(ctx, q, k_f16, v_f16, mask_f16, kp, vp, mask_packed, sinks, layer.n_head_kv, layer.head_dim_v, kq_scale,
-                                  hparams.f_max_alibi_bias, hparams.attn_soft_cap ? hparams.f_attn_logit_softcapping : 0.0f);
+    ggml_tensor * res   = ggml_flash_attn_ext_mixed(ctx, q, k_f16, v_f16, mask, kp, vp, maskp, sinks, layer.n_head_kv, layer.head_dim_v, kq_scale,
+                                                    hparams.f_max_alibi_bias, hparams.attn_soft_cap ? hparams.f_attn_logit_softcapping : 0.0f);
 
     if (q_shifted) {
         ggml_flash_attn_ext_mixed_set_shifts(res, q_shifted, tile_shift);
@@ -303,6 +317,39 @@ std::unique_ptr<llm_graph_input_attn_kv> llm_build_attn_inp_kv_mixed(ggml_contex
         return nullptr;
     }
     return std::make_unique<llm_graph_input_attn_kv_mixed>(ctx, ubatch, hparams, cparams, mctx_mixed);
+}
+
+//
+// models with a bias for each distance of two tokens
+//
+
+llm_graph_input_pos_bucket_mixed::llm_graph_input_pos_bucket_mixed(ggml_context * ctx, const llama_ubatch & ubatch, const llama_hparams & hparams,
+                                                                   const llama_kv_cache_mixed_context * mctx) :
+    pos_bucket(new_input(ctx, GGML_TYPE_I32, "attn_inp_pos_bucket", mctx->get_n_f16() + mctx->get_n_packed(), ubatch.n_tokens)),
+    mctx_mixed(mctx),
+    n_buckets(hparams.n_rel_attn_bkts) {}
+
+void llm_graph_input_pos_bucket_mixed::set_input(const llama_ubatch * ubatch) {
+    const auto & stream = mctx_mixed->get_kv().get_stream(mctx_mixed->get_plan().s0);
+
+    std::vector<int32_t> data;
+    data.reserve(ggml_nelements(pos_bucket));
+    for (uint32_t i = 0; i < ubatch->n_tokens; i++) {
+        const auto add = [&](const llama_kv_cells & cells, uint32_t n) {
+            for (uint32_t j = 0; j < n; j++) { // the mask hides empty cells
+                data.push_back(llama_relative_position_bucket(cells.is_empty(j) ? -1 : cells.pos_get(j), ubatch->pos[i], n_buckets, false));
+            }
+        };
+        add(stream.f16, mctx_mixed->get_n_f16());
+        add(stream.packed, mctx_mixed->get_n_packed());
+    }
+    ggml_backend_tensor_set(pos_bucket, data.data(), 0, ggml_nbytes(pos_bucket));
+}
+
+std::unique_ptr<llm_graph_input_pos_bucket_mixed> llm_build_inp_pos_bucket_mixed(ggml_context * ctx, const llama_ubatch & ubatch,
+                                                                                 const llama_hparams & hparams, const llama_memory_context_i * mctx) {
+    const auto * mctx_mixed = dynamic_cast<const llama_kv_cache_mixed_context *>(mctx);
+    return mctx_mixed ? std::make_unique<llm_graph_input_pos_bucket_mixed>(ctx, ubatch, hparams, mctx_mixed) : nullptr;
 }
 
 //

@@ -18,10 +18,10 @@ class llm_graph_input_attn_kv_mixed : public llm_graph_input_attn_kv {
     bool can_reuse(const llm_graph_params & params, const llama_kv_cache_mixed_context * mctx);
 
     // q, k and v as the model made them (after RoPE): rotate, store the keys and values of the ubatch, attend, and rotate back; result
-    // [n_embd_head*n_head, n_tokens]. k and v are null in layers that use the keys and values of another one. v_mla, or null, makes values of the
-    // size that follows out of latent ones.
-    ggml_tensor * build_attn(ggml_context * ctx, ggml_cgraph * gf, ggml_tensor * q, ggml_tensor * k, ggml_tensor * v, ggml_tensor * sinks,
-                             ggml_tensor * v_mla, float kq_scale, int il) const;
+    // [n_embd_head*n_head, n_tokens]. k and v are null in layers that use the keys and values of another one. kq_b, or null, is added to the scores:
+    // [n_f16 + n_packed, n_tokens, n_head]. v_mla, or null, makes values of the size that follows out of latent ones.
+    ggml_tensor * build_attn(ggml_context * ctx, ggml_cgraph * gf, ggml_tensor * q, ggml_tensor * k, ggml_tensor * v, ggml_tensor * kq_b,
+                             ggml_tensor * sinks, ggml_tensor * v_mla, float kq_scale, int il) const;
 
   private:
     const llama_kv_cache_mixed_context * mctx_mixed;
@@ -43,6 +43,21 @@ class llm_graph_input_attn_kv_mixed : public llm_graph_input_attn_kv {
 
     ggml_tensor * rot_k = nullptr;      // f32 [n_rot, n_rot], or null; self_k_rot and self_v_rot stay null
     ggml_tensor * rot_v = nullptr;
+};
+
+// for models whose scores have a bias that depends on how far two tokens are apart (T5)
+class llm_graph_input_pos_bucket_mixed : public llm_graph_input_i {
+  public:
+    llm_graph_input_pos_bucket_mixed(ggml_context * ctx, const llama_ubatch & ubatch, const llama_hparams & hparams,
+                                     const llama_kv_cache_mixed_context * mctx);
+
+    void set_input(const llama_ubatch * ubatch) override;
+
+    ggml_tensor * pos_bucket; // i32 [n_f16 + n_packed, n_tokens]
+
+  private:
+    const llama_kv_cache_mixed_context * mctx_mixed;
+    const uint32_t                       n_buckets;
 };
 
 // for models with latent attention (MLA): values are the first channels of keys
@@ -73,6 +88,9 @@ class llm_graph_input_attn_kv_iswa_mixed : public llm_graph_input_attn_kv_iswa {
 // the inputs for a context of a mixed cache, or null for a context of another cache
 std::unique_ptr<llm_graph_input_attn_kv> llm_build_attn_inp_kv_mixed(ggml_context * ctx, const llama_ubatch & ubatch, const llama_hparams & hparams,
                                                                      const llama_cparams & cparams, const llama_memory_context_i * mctx);
+
+std::unique_ptr<llm_graph_input_pos_bucket_mixed> llm_build_inp_pos_bucket_mixed(ggml_context * ctx, const llama_ubatch & ubatch,
+                                                                                 const llama_hparams & hparams, const llama_memory_context_i * mctx);
 
 std::unique_ptr<llm_graph_input_attn_k> llm_build_attn_inp_k_mixed(ggml_context * ctx, const llama_ubatch & ubatch, const llama_hparams & hparams,
                                                                    const llama_cparams & cparams, const llama_memory_context_i * mctx);

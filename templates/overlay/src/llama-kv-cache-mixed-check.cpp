@@ -131,8 +131,8 @@ static std::string reason_of_model(const llama_model & model, const llama_contex
     if (has_index(model)) {
         return "models that attend to keys which an index picks one by one cannot have packed caches: use f16, q8_0 or q4_0";
     }
-    if (llama_model_has_encoder(&model)) {
-        return "the decoder of an encoder-decoder model adds a bias to each score, which packed caches cannot: use f16, q8_0 or q4_0";
+    if (llama_model_has_encoder(&model) && params.n_seq_max > 1 && !params.kv_unified) {
+        return "the sequences of an encoder-decoder model need one cache: add --kv-unified (kv_unified = true), or use one sequence, -np 1";
     }
     if (params.ctx_type == LLAMA_CONTEXT_TYPE_MTP && behind - first > 1) {
         return "several draft heads that take turns in filling the same cells cannot have packed caches: use f16, q8_0 or q4_0";

@@ -86,6 +86,7 @@ struct align_case {
 
     mask_kind mask       = mask_kind::none;
     bool      mask_heads = false; // a mask per head and batch, with unused rows
+    bool      bias       = false; // added to each score that is seen, up to 6 times 4
     bool      alibi      = false;
     bool      softcap    = false;
     bool      sinks      = false;

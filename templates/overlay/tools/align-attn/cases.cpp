@@ -48,6 +48,7 @@ static std::string make_id(const align_case & c) {
     id += c.dims.v != c.dims.k ? "v" + std::to_string(c.dims.v) : "";
     id += c.data == data_kind::onehot ? "" : std::string("-") + name_of(c.mask);
     id += c.mask_heads ? "-mh" : "";
+    id += c.bias ? "-bias" : "";
     id += c.alibi ? "-alibi" : "";
     id += c.softcap ? "-cap" : "";
     id += c.sinks ? "-sinks" : "";
@@ -342,6 +343,32 @@ static void add_latent(std::vector<align_case> & cases) {
     }
 }
 
+// heads that add a bias to each score, as those of T5
+static void add_bias(std::vector<align_case> & cases) {
+    int n = 0;
+    for (const auto & [k, v] : format_pairs()) {
+        for (int n_q : { 1, 5, 33 }) {
+            align_case c;
+            c.k          = n % 4 == 3 ? nullptr : k;
+            c.v          = n % 4 == 1 ? nullptr : v;
+            c.mask       = n % 3 == 0 ? mask_kind::holes : mask_kind::causal;
+            c.mask_heads = true;
+            c.bias       = true;
+            c.alibi      = n % 7 == 5;
+            c.n_q        = n_q;
+            c.n_tiles    = 1 + n % 3;
+            c.n_f16      = n % 4 == 2 ? 0 : 127;
+            c.n_head_kv  = 2;
+            c.group      = 1 + n % 2 * 3;
+            c.dims       = EQUAL_DIMS[n % EQUAL_DIMS.size()];
+            c.n_batch    = 1 + n % 2;
+            c.n_threads  = 1 + n % 3;
+            cases.push_back(c);
+            n++;
+        }
+    }
+}
+
 std::vector<align_case> make_cases() {
     std::vector<align_case> cases;
     add_cover(cases, 1, 35000000, EQUAL_DIMS, {});
@@ -354,6 +381,7 @@ std::vector<align_case> make_cases() {
     add_special(cases);
     add_other_dims(cases);
     add_shifts(cases);
+    add_bias(cases);
 
     std::set<std::string> seen;
     for (align_case & c : cases) {

@@ -167,7 +167,8 @@ static void fill_mask(const align_case & c, rng & random, case_data & d) {
             for (int64_t t = 0; t < c.n_kv(); ++t) {
                 const bool  seen = visible(c, random, i, t) && !(c.poison_masked && t == d.poison_token);
                 const float away = (float) std::abs(c.n_kv() - c.n_q + i - t);
-                d.mask.push_back(!seen ? -INFINITY : c.alibi ? to_f16(-away * 0.0625f) : 0.0f);
+                const float more = c.bias ? 4.0f * random.gauss() : 0.0f;
+                d.mask.push_back(!seen ? -INFINITY : to_f16(more - (c.alibi ? away * 0.0625f : 0.0f)));
             }
         }
     }
