@@ -360,6 +360,21 @@ static void scenario_memory(llama_model * model, ggml_type k, ggml_type v) {
     printf("{\"f16_bytes\": %zu, \"packed_bytes\": %zu, \"full_bytes\": %zu, \"share\": %g, \"resident\": %zu}\n", f16, packed, full, share, grown);
 }
 
+// the size of the caches of ever longer contexts, in percent of f16's
+static void scenario_sizes(llama_model * model, ggml_type k, ggml_type v) {
+    for (int n = 256; n <= option("longest", 4096); n += 256) {
+        llama_context_params params = params_of(k, v);
+        params.n_ctx                = n;
+        log_size.clear();
+        const context_ptr ctx      = new_context(model, params);
+        double            share    = 100;
+        const char *      measured = strstr(log_size.c_str(), "bytes (");
+        check(measured ? sscanf(measured, "bytes (%lf", &share) == 1 : log_size.find("is f16: packed ones") != std::string::npos,
+              "the cache does not log its size: " + log_size);
+        printf("{\"ctx\": %d, \"upstream\": %d, \"share\": %g}\n", n, !measured, share);
+    }
+}
+
 // a context that is not supported is refused with one sentence
 static void scenario_refuse(llama_model * model, ggml_type k, ggml_type v) {
     llama_context_params params = params_of(k, v);
@@ -394,6 +409,7 @@ int main(int argc, char ** argv) {
                             { "refuse",    scenario_refuse    },
                             { "any",       scenario_any       },
                             { "memory",    scenario_memory    },
+                            { "sizes",     scenario_sizes     },
                             { "images",    scenario_images    },
                             { "noncausal", scenario_noncausal },
                             { "churn",     scenario_churn     },

@@ -116,7 +116,7 @@ struct simulation {
         n_sink(n_sink),
         n_window(n_window),
         n_ubatch(n_ubatch),
-        layout(llama_kv_mixed_layout::make(n_cells, n_ubatch, n_seq, unified, n_sink, n_window, 0.3)),
+        layout(llama_kv_mixed_layout::make(n_cells, n_ubatch, n_seq, unified, n_sink, n_window, { 1.0, 0.3 })),
         streams(layout.n_stream),
         rng(seed) {
         for (auto & s : streams) {

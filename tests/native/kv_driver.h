@@ -27,7 +27,7 @@ static int option(const char * name, int otherwise) {
 
 static std::string log_errors;
 static std::string log_warnings;
-static std::string log_size; // the line about the size of the cache
+static std::string log_size; // the line about the size of the cache, or about why it is f16
 
 static void on_log(enum ggml_log_level level, const char * text, void *) {
     static enum ggml_log_level last = GGML_LOG_LEVEL_NONE;
@@ -38,7 +38,7 @@ static void on_log(enum ggml_log_level level, const char * text, void *) {
     if (last == GGML_LOG_LEVEL_WARN) {
         log_warnings += text;
     }
-    if (strstr(text, "packed part")) {
+    if (strstr(text, "packed part") || strstr(text, "the KV cache of this context is f16")) {
         log_size = text;
     }
     if (getenv("KV_VERBOSE")) {

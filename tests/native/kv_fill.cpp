@@ -32,7 +32,7 @@ struct churned {
     size_t n_repacked = 0;
 
     churned(uint32_t n_cells, uint32_t n_seq, bool unified) :
-        layout(llama_kv_mixed_layout::make(n_cells, 512, n_seq, unified, 128, 256, 0.3)), streams(layout.n_stream), end(n_seq, 0) {
+        layout(llama_kv_mixed_layout::make(n_cells, 512, n_seq, unified, 128, 256, { 1.0, 0.3 })), streams(layout.n_stream), end(n_seq, 0) {
         for (auto & s : streams) {
             s.resize(layout);
         }

@@ -62,9 +62,18 @@ def test_a_state_with_positions_of_several_parts_is_made_to_fit(program: Path, t
 
 @pytest.mark.parametrize("options", [{}, {"to_window": 4000}, {"to_window": 0, "to_ubatch": 64}], ids=str)
 def test_a_state_of_latent_rows_is_made_to_fit(options: dict[str, int], program: Path, tmp_path: Path) -> None:
-    model = tiny_latent.write_latent(tmp_path / "m.gguf", tiny_latent.Latent("deepseek2"))
+    model = tiny_latent.write_latent(tmp_path / "m.gguf", tiny_latent.Latent("deepseek2", n_rope=64))
     rows = findings(program, model, "convert", "k4v4", **options)
     assert all(is_near(row) for row in rows), rows
+
+
+@pytest.mark.parametrize("options", [{"to_window": 4000}, {"window": 4000, "to_window": 64}], ids=str)
+def test_upstreams_cache_and_a_packed_one_refuse_each_others_states(
+    options: dict[str, int], program: Path, tmp_path: Path
+) -> None:
+    model = tiny_models.write_model(tmp_path / "m.gguf", tiny_models.Shape(head_dim=80))
+    rows = findings(program, model, "convert", "k4v4", **options)
+    assert all("error loading state" in row["refused"] for row in rows), rows
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,8 @@ def test_logits_are_near_those_of_f16(head_dim: int, n_head_kv: int, pair: str, 
 @pytest.mark.parametrize("head_dim_v", [64, 80, 128])
 def test_values_can_have_other_heads_than_keys(head_dim_v: int, pair: str, program: Path, tmp_path: Path) -> None:
     model = tiny_latent.write_latent(tmp_path / "m.gguf", Latent(head_dim_v=head_dim_v))
-    [found] = findings(program, model, "logits", pair)
+    # padded, and f16 on one side: a short context would be f16 as a whole
+    [found] = findings(program, model, "logits", pair, ctx=16384)
     assert found["nmse_blind"] > 0.05
     assert 0 < found["nmse_tail"] < BOUNDS[pair] * found["nmse_blind"]
 
@@ -147,3 +148,20 @@ def test_packed_values_of_latent_keys_in_f16_are_refused_with_the_figure(program
 def test_larger_heads_than_the_kernels_take_are_refused(program: Path, tmp_path: Path) -> None:
     says = refusal(program, model_of(tmp_path, 704, 1), "k4v4")
     assert "heads of at most 640 channels: layer 0 has 704 for K and 704 for V" in says
+
+
+@pytest.mark.parametrize("pair", ["k4v4", "k2v2"])
+@pytest.mark.parametrize("head_dim", [40, 80, 96, 128])
+def test_no_cache_is_larger_than_f16(head_dim: int, pair: str, program: Path, tmp_path: Path) -> None:
+    rows = findings(program, model_of(tmp_path, head_dim, 2), "sizes", pair, window=256, sink=128)
+    assert all(row["share"] <= 100 for row in rows), rows
+    assert rows[-1]["share"] < 80
+    # upstream's cache is taken where tiles would not pay, and padded f16 cells would not either
+    assert [row["ctx"] for row in rows if row["upstream"]] == (
+        [] if head_dim == 128 else [row["ctx"] for row in rows if row["share"] == 100]
+    )
+
+
+def test_padded_heads_in_a_short_context_are_as_in_upstreams_cache(program: Path, tmp_path: Path) -> None:
+    [found] = findings(program, model_of(tmp_path, 80, 2), "logits", "k4v4", ctx=1024, window=256, sink=128)
+    assert found["nmse"] == 0

@@ -1,6 +1,7 @@
 // Which models and context parameters a mixed KV cache supports.
 
 #include "ggml-qlutattn.h"
+#include "llama-cparams.h"
 #include "llama-hparams.h"
 #include "llama-impl.h"
 #include "llama-kv-cache-mixed-iswa.h"
@@ -197,4 +198,32 @@ bool llama_kv_cache_mixed_check(const llama_model & model, llama_context_params 
         params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
     }
     return true;
+}
+
+static bool is_padded(const llama_hparams & hparams, uint32_t il) {
+    return llama_kv_cache_mixed_head_size(hparams.n_embd_head_k(il)) != hparams.n_embd_head_k(il) ||
+           llama_kv_cache_mixed_head_size(hparams.n_embd_head_v(il)) != hparams.n_embd_head_v(il);
+}
+
+void llama_kv_cache_mixed_choose(const llama_model & model, llama_memory_params & params, const llama_cparams & cparams) {
+    if (!llama_kv_cache_is_mixed(params.type_k, params.type_v)) {
+        return;
+    }
+    const auto & hparams = model.hparams;
+    const auto   layers  = layers_of(hparams, params.ctx_type);
+    const auto   filter  = [&](int32_t il) {
+        return (uint32_t) il >= layers.first && (uint32_t) il < layers.second && is_packed(hparams, il) && !hparams.is_recr(il);
+    };
+    for (uint32_t il = layers.first; il < layers.second; il++) {
+        if (filter(il) && is_padded(hparams, il) &&
+            llama_kv_cache_mixed_layout(hparams, params.type_k, params.type_v, cparams, filter).n_tiles == 0) {
+            LLAMA_LOG_INFO(
+                "%s: the KV cache of this context is f16: packed ones, whose heads of %u channels for K and %u for V are padded, would not make a "
+                "context of %u tokens smaller: for a packed cache use a larger -c, or a smaller --kv-window, --kv-sink or -ub\n",
+                __func__, hparams.n_embd_head_k(il), hparams.n_embd_head_v(il), cparams.n_ctx_seq);
+            params.type_k = GGML_TYPE_F16;
+            params.type_v = GGML_TYPE_F16;
+            return;
+        }
+    }
 }

@@ -72,11 +72,12 @@ std::vector<llama_ubatch> llama_kv_cache_mixed_split(llama_batch_allocr & balloc
 // llama_kv_cache_mixed
 //
 
-// the size of a token in tiles, in units of its size in f16 cells
-static double packed_share(const llama_hparams & hparams, ggml_type type_k, ggml_type type_v, const llama_memory_i::layer_filter_cb & filter) {
-    size_t     packed = 0;
-    size_t     f16    = 0;
-    const auto add    = [&](ggml_type type, int64_t n_embd) {
+llama_kv_mixed_layout llama_kv_cache_mixed_layout(const llama_hparams & hparams, ggml_type type_k, ggml_type type_v, const llama_cparams & cparams,
+                                                  const llama_memory_i::layer_filter_cb & filter) {
+    size_t     packed   = 0;
+    size_t     f16      = 0;
+    size_t     upstream = 0;
+    const auto add      = [&](ggml_type type, int64_t n_embd) {
         packed += ggml_row_size(type, ggml_is_qlutattn(type) ? GGML_PAD(n_embd, GGML_QLUTATTN_TILE) : n_embd);
         f16 += ggml_row_size(GGML_TYPE_F16, n_embd);
     };
@@ -86,9 +87,12 @@ static double packed_share(const llama_hparams & hparams, ggml_type type_k, ggml
             if (!hparams.is_mla()) {
                 add(type_v, (int64_t) hparams.n_head_kv(il) * llama_kv_cache_mixed_head_size(hparams.n_embd_head_v(il)));
             }
+            upstream += ggml_row_size(GGML_TYPE_F16, llama_kv_cache_mixed_n_embd(hparams, il));
         }
     }
-    return f16 > 0 ? (double) packed / f16 : 1.0;
+    const double unit = std::max<size_t>(upstream, 1);
+    return llama_kv_mixed_layout::make(cparams.n_ctx_seq, cparams.n_ubatch, cparams.n_seq_max, cparams.kv_unified, cparams.kv_sink, cparams.kv_window,
+                                       { f16 / unit, packed / unit });
 }
 
 llama_kv_cache_mixed::llama_kv_cache_mixed(const llama_model & model, ggml_type type_k, ggml_type type_v, const llama_cparams & cparams,
@@ -98,8 +102,7 @@ llama_kv_cache_mixed::llama_kv_cache_mixed(const llama_model & model, ggml_type 
     no_alloc(model.hparams.no_alloc),
     type_k(type_k),
     type_v(type_v),
-    layout(llama_kv_mixed_layout::make(cparams.n_ctx_seq, cparams.n_ubatch, cparams.n_seq_max, cparams.kv_unified, cparams.kv_sink, cparams.kv_window,
-                                       packed_share(hparams, type_k, type_v, filter))),
+    layout(llama_kv_cache_mixed_layout(hparams, type_k, type_v, cparams, filter)),
     streams(layout.n_stream),
     cpu(&cparams),
     packer(cpu) {

@@ -31,6 +31,13 @@ uint32_t llama_kv_cache_mixed_n_embd(const llama_hparams & hparams, uint32_t il)
 // Whether a context can have a mixed cache; logs the reason if not. Enables flash attention where it is set to auto.
 bool llama_kv_cache_mixed_check(const llama_model & model, llama_context_params & params);
 
+// what the cells of a mixed cache of these layers are for
+llama_kv_mixed_layout llama_kv_cache_mixed_layout(const llama_hparams & hparams, ggml_type type_k, ggml_type type_v, const llama_cparams & cparams,
+                                                  const llama_memory_i::layer_filter_cb & filter);
+
+// Makes the types f16 where a mixed cache would have no tiles, and padded heads: upstream's cache is smaller. Logs that.
+void llama_kv_cache_mixed_choose(const llama_model & model, llama_memory_params & params, const llama_cparams & cparams);
+
 // The cache that llama_model::create_memory makes; sliding-window layers stay in f16, in upstream's own cache. reuse, if it is set, gives
 // the layer whose keys and values another layer uses, or -1.
 llama_memory_i * llama_kv_cache_mixed_new(const llama_model & model, const llama_memory_params & params, const llama_cparams & cparams,

@@ -6,14 +6,15 @@
 #include <utility>
 
 llama_kv_mixed_layout llama_kv_mixed_layout::make(uint32_t n_cells, uint32_t n_ubatch, uint32_t n_seq_max, bool unified, uint32_t n_sink,
-                                                  uint32_t n_window, double packed_share) {
+                                                  uint32_t n_window, const shares & shares) {
     const uint64_t n_seq  = unified ? n_seq_max : 1; // sequences of a stream
     const uint64_t n_keep = std::min<uint64_t>(n_cells, (uint64_t) n_sink + n_window + GGML_QLUTATTN_TILE) * n_seq;
     const uint64_t n_f16  = GGML_PAD(std::min<uint64_t>(n_cells, n_keep + n_ubatch), GGML_QLUTATTN_TILE);
 
     // tokens that stay in f16 need no tile; what that leaves over is spare, so that tiles that lost tokens are seldom merged
     const uint32_t n_tiles  = n_cells / GGML_QLUTATTN_TILE;
-    const bool     only_f16 = (uint64_t) n_sink + n_window >= n_cells || n_f16 + packed_share * n_tiles * GGML_QLUTATTN_TILE >= n_cells;
+    const double   size     = shares.f16 * n_f16 + shares.packed * n_tiles * GGML_QLUTATTN_TILE;
+    const bool     only_f16 = (uint64_t) n_sink + n_window >= n_cells || size >= n_cells;
 
     return {
         /*.n_stream  =*/unified ? 1 : n_seq_max,

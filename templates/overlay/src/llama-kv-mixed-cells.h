@@ -19,10 +19,16 @@ struct llama_kv_mixed_layout {
     uint32_t n_sink;   // tokens at positions below this are never packed
     uint32_t n_window; // nor are this many of the newest tokens of each sequence
 
-    // Room for what must stay in f16, for tokens that do not fill a tile yet, and for a ubatch. packed_share: the size of a packed token in units
-    // of one in f16.
+    // the size of a token in this cache, with what its heads are padded by, in units of one in upstream's f16 cache
+    struct shares {
+        double f16;
+        double packed;
+    };
+
+    // Room for what must stay in f16, for tokens that do not fill a tile yet, and for a ubatch. Without tiles where those would not make the cache
+    // smaller than upstream's.
     static llama_kv_mixed_layout make(uint32_t n_cells, uint32_t n_ubatch, uint32_t n_seq_max, bool unified, uint32_t n_sink, uint32_t n_window,
-                                      double packed_share);
+                                      const shares & shares);
 };
 
 // A tile to fill, and the cells whose tokens it takes: first those of tiles that are given up (or of this one), then f16 cells. Together they are
