@@ -52,11 +52,11 @@ def compile_native(source: str, to: Path, *arguments: str | Path) -> Path:
     return program
 
 
-def compile_driver(source: str, tree: Path, to: Path, *more: str) -> Path:
+def compile_driver(source: str, tree: Path, to: Path, *more: str, binaries: Path | None = None) -> Path:
     """Compile a program that drives the cache through the C API of the patched libraries."""
-    binaries = build("llama")
+    binaries = binaries or build("llama")
     includes = [f"-I{tree / folder}" for folder in ("include", "ggml/include")]
-    libraries = [f"-L{binaries}", f"-Wl,-rpath,{binaries}", "-lllama", "-lggml", "-lggml-base"]
+    libraries = [f"-L{binaries}", f"-Wl,-rpath,{binaries}", "-lllama", "-lggml", "-lggml-base", "-pthread"]
     return compile_native(source, to, *includes, *more, *libraries)
 
 

@@ -4,6 +4,7 @@
 
 #include "ggml-backend.h"
 #include "ggml.h"
+#include "kv_device.h"
 #include "llama-qlutattn.h"
 #include "llama.h"
 
@@ -251,13 +252,23 @@ static void check_same(const std::vector<logits> & a, const std::vector<logits> 
 
 using scenario_map = std::map<std::string, void (*)(llama_model *, ggml_type, ggml_type)>;
 
-// what a driver is: PROGRAM MODEL SCENARIO K V [key=value ...]
+// what a driver is: PROGRAM MODEL SCENARIO K V [key=value ...]; with port=N, and ngl=N, the model's last layers are on a device
 static int run_scenario(int argc, char ** argv, const scenario_map & scenarios) {
     check(argc >= 5, "usage: " + std::string(argv[0]) + " MODEL SCENARIO K V [key=value ...]");
     read_options(argc, argv, 5);
-    model_ptr model(llama_model_load_from_file(argv[1], llama_model_default_params()), llama_model_free);
+    const int          port     = option("port", 0);
+    llama_model_params of_model = llama_model_default_params();
+    if (port) {
+        check(start_device(port), "the device does not answer");
+        of_model.n_gpu_layers = option("ngl", 99);
+    }
+    model_ptr model(llama_model_load_from_file(argv[1], of_model), llama_model_free);
     check(model != nullptr, "no model");
     check(scenarios.count(argv[2]), "no scenario " + std::string(argv[2]));
     scenarios.at(argv[2])(model.get(), type_of(argv[3]), type_of(argv[4]));
+    if (port) {
+        fflush(stdout);
+        _Exit(0); // past the device's thread
+    }
     return 0;
 }

@@ -2,10 +2,8 @@
 // offload MODEL PORT K V [ngl=N] [nkvo=1] [fa_off=1] [key=value ...]; with a port, the device is this machine, behind ggml's RPC backend.
 
 #include "ggml-backend.h"
-#include "ggml-rpc.h"
+#include "kv_device.h"
 #include "kv_driver.h"
-
-#include <thread>
 
 static std::map<std::string, int> ran; // "operation buffer"
 
@@ -26,21 +24,6 @@ static bool on_node(ggml_tensor * t, bool ask, void *) {
     return false;
 }
 
-static void start_device(const std::string & endpoint) {
-    ggml_backend_reg_t rpc   = ggml_backend_reg_by_name("RPC");
-    auto *             serve = (decltype(&ggml_backend_rpc_start_server)) ggml_backend_reg_get_proc_address(rpc, "ggml_backend_rpc_start_server");
-    auto *             add   = (decltype(&ggml_backend_rpc_add_server)) ggml_backend_reg_get_proc_address(rpc, "ggml_backend_rpc_add_server");
-    ggml_backend_dev_t cpu   = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
-    std::thread([=]() mutable { serve(endpoint.c_str(), nullptr, 1, 1, &cpu); }).detach();
-    ggml_backend_reg_t device = nullptr;
-    for (int i = 0; i < 600 && !device; i++) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(100));
-        device = add(endpoint.c_str());
-    }
-    check(device != nullptr, "the device does not answer");
-    ggml_backend_register(device);
-}
-
 int main(int argc, char ** argv) {
     check(argc >= 5, "usage: offload MODEL PORT K V [key=value ...]");
     for (int i = 5; i < argc; i++) {
@@ -51,7 +34,7 @@ int main(int argc, char ** argv) {
     ggml_backend_load_all();
     llama_backend_init();
     if (atoi(argv[2]) != 0) {
-        start_device(std::string("127.0.0.1:") + argv[2]);
+        check(start_device(atoi(argv[2])), "the device does not answer");
     }
 
     llama_model_params of_model = llama_model_default_params();

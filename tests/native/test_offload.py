@@ -1,4 +1,4 @@
-"""Builds with a backend for GPUs: stock works as ever, and packed caches do where keys and values stay on the CPU.
+"""Builds with a backend for GPUs: stock works as ever, and caches are packed where keys and values stay on the CPU.
 
 The device is this machine, behind ggml's RPC backend: to llama.cpp, a GPU like any other.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import effort
+import kv_helpers
 import pytest
 import server_process
 import tiny_models
@@ -23,7 +24,6 @@ from qlutattn_patch.workspace import Workspace
 
 pytestmark = [pytest.mark.compiler, pytest.mark.slow]
 
-NATIVE = Path(__file__).parent
 F16 = ("f16", "f16")
 K4V4 = ("qlutattn_k4_128x128", "qlutattn_v4_128x128")
 LAVAPIPE = Path(f"/usr/share/vulkan/icd.d/lvp_icd.{platform.machine()}.json")
@@ -37,20 +37,21 @@ def build(preset: str) -> Path:
     return Workspace.find().root / "build" / preset / "bin"
 
 
-def compile_program(libraries: Path, to: Path) -> Path:
-    """Compile our program against a build of libllama."""
-    tree = Workspace.find().tree
-    where = [f"-I{tree / 'include'}", f"-I{tree / 'ggml' / 'include'}", f"-L{libraries}", f"-Wl,-rpath,{libraries}"]
-    link = ["-lllama", "-lggml", "-lggml-base", "-pthread"]
-    program = to / "offload"
-    argv = [os.environ.get("CXX", "c++"), "-std=c++17", "-O1", NATIVE / "offload.cpp", *where, *link, "-o", program]
-    subprocess.run([str(one) for one in argv], check=True)
-    return program
+def compile_program(libraries: Path, to: Path, source: str = "offload.cpp") -> Path:
+    """Compile one of our programs against a build of libllama."""
+    return kv_helpers.compile_driver(source, Workspace.find().tree, to, binaries=libraries)
 
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compile_program(build("rpc"), tmp_path_factory.mktemp("offload"))
+
+
+@pytest.fixture(scope="module")
+def drivers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The programs that drive the cache through the C API."""
+    folder = tmp_path_factory.mktemp("drivers")
+    return {name: compile_program(build("rpc"), folder, f"{name}.cpp") for name in ("kv_cache", "kv_shift")}
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +109,49 @@ def test_layers_that_are_not_offloaded_are_packed(program: Path, models: dict[st
     assert found["ran"]["MUL_MAT device"] > 0
 
 
-@pytest.mark.parametrize(("ngl", "layer"), [(2, 1), (99, 0)])
-def test_offloaded_layers_are_refused_in_words(ngl: int, layer: int, program: Path, models: dict[str, Path]) -> None:
-    done = run(program, models["llama"], K4V4, ngl=ngl)
+def test_offloaded_layers_are_f16_beside_packed_ones(program: Path, models: dict[str, Path]) -> None:
+    stock = generate(program, models["llama"], F16, ngl=2)
+    found = generate(program, models["llama"], K4V4, ngl=2)  # the last layer and the output
+    in_f16 = generate(program, models["llama"], K4V4, ngl=2, window=4096)
+    assert found["ran"]["FLASH_ATTN_EXT_MIXED CPU"] == stock["ran"]["FLASH_ATTN_EXT CPU"] > 0
+    assert found["ran"]["FLASH_ATTN_EXT device"] == stock["ran"]["FLASH_ATTN_EXT device"] > 0
+    assert not {"FLASH_ATTN_EXT_MIXED device", "source device", "FLASH_ATTN_EXT CPU"} & found["ran"].keys()
+    assert in_f16["tokens"] == stock["tokens"]
+
+
+@pytest.mark.parametrize(
+    ("driver", "scenario", "options"),
+    [
+        ("kv_cache", "logits", {}),
+        ("kv_cache", "restore", {}),
+        ("kv_cache", "restore", {"seqs": 2, "exact": 0}),
+        ("kv_cache", "leak", {"seqs": 2}),
+        ("kv_cache", "damage", {"times": 40}),
+        ("kv_cache", "random", {"seqs": 2, "tokens": 3000}),
+        ("kv_shift", "context", {}),
+        ("kv_shift", "reuse", {}),
+    ],
+    ids=str,
+)
+def test_a_cache_of_which_a_half_is_on_the_device(
+    driver: str, scenario: str, options: dict[str, int], drivers: dict[str, Path], models: dict[str, Path]
+) -> None:
+    port = server_process.free_port()
+    done = kv_helpers.run(drivers[driver], models["llama"], scenario, "k4v4", port=port, ngl=2, **options)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert rows
+    for row in rows:
+        assert row.get("worst", 0) < 0.2
+        assert row.get("nmse", 0) < kv_helpers.BOUNDS["k4v4"]
+        assert row.get("moved", 0) <= 1.3 * row.get("still", 1)
+
+
+@pytest.mark.parametrize(("arch", "ngl", "layer"), [("llama", 99, 0), ("gemma3", 2, 1)])
+def test_offloaded_layers_are_refused_in_words(
+    arch: str, ngl: int, layer: int, program: Path, models: dict[str, Path]
+) -> None:
+    done = run(program, models[arch], K4V4, ngl=ngl)
     assert done.returncode == 2, done.stderr
     assert REFUSED.format(layer) in done.stdout
 

@@ -68,6 +68,10 @@ bool llm_graph_input_attn_kv_mixed::can_reuse(const llm_graph_params & params, c
            mask_f16->ne[0] == mctx->get_n_f16() && n_shift() == count_shifts(mctx) && (mask_packed ? mask_packed->ne[0] : 0) == mctx->get_n_packed();
 }
 
+bool llm_graph_input_attn_kv_mixed::has_layer(int il) const {
+    return mctx_mixed->get_kv().has_layer(il);
+}
+
 // Whether a cell of a token's own sequence is later than the token; parts of an image are at the same position.
 static bool is_later(const llama_kv_cells & cells, uint32_t cell, const llama_ubatch & ubatch, int64_t token) {
     const llama_pos pos = cells.pos_get(cell);
@@ -310,15 +314,6 @@ ggml_tensor * llm_graph_input_attn_kv_mixed::build_attn(ggml_context * ctx, ggml
     return res;
 }
 
-std::unique_ptr<llm_graph_input_attn_kv> llm_build_attn_inp_kv_mixed(ggml_context * ctx, const llama_ubatch & ubatch, const llama_hparams & hparams,
-                                                                     const llama_cparams & cparams, const llama_memory_context_i * mctx) {
-    const auto * mctx_mixed = dynamic_cast<const llama_kv_cache_mixed_context *>(mctx);
-    if (!mctx_mixed) {
-        return nullptr;
-    }
-    return std::make_unique<llm_graph_input_attn_kv_mixed>(ctx, ubatch, hparams, cparams, mctx_mixed);
-}
-
 //
 // models with a bias for each distance of two tokens
 //
@@ -382,19 +377,20 @@ llm_graph_input_attn_kv * llm_attn_inp_k_rows(llm_graph_input_attn_k * inp) {
 }
 
 //
-// models with sliding-window layers
+// models with layers that have upstream's cache
 //
 
-llm_graph_input_attn_kv_iswa_mixed::llm_graph_input_attn_kv_iswa_mixed(std::unique_ptr<llm_graph_input_attn_kv_mixed> base,
-                                                                       std::unique_ptr<llm_graph_input_attn_kv>       swa) :
-    llm_graph_input_attn_kv_iswa(base->hparams, base->cparams, nullptr), base(std::move(base)), swa(std::move(swa)) {}
+template <typename T>
+llm_graph_input_attn_parts_mixed<T>::llm_graph_input_attn_parts_mixed(std::unique_ptr<llm_graph_input_attn_kv_mixed> base,
+                                                                      std::unique_ptr<llm_graph_input_attn_kv>       swa) :
+    T(base->hparams, base->cparams, nullptr), base(std::move(base)), swa(std::move(swa)) {}
 
-void llm_graph_input_attn_kv_iswa_mixed::set_input(const llama_ubatch * ubatch) {
+template <typename T> void llm_graph_input_attn_parts_mixed<T>::set_input(const llama_ubatch * ubatch) {
     base->set_input(ubatch);
     swa->set_input(ubatch);
 }
 
-bool llm_graph_input_attn_kv_iswa_mixed::can_reuse(const llm_graph_params & params) {
+template <typename T> bool llm_graph_input_attn_parts_mixed<T>::can_reuse(const llm_graph_params & params) {
     const auto * mctx = static_cast<const llama_kv_cache_mixed_iswa_context *>(params.mctx);
 
     llm_graph_params params_swa = params;
@@ -406,9 +402,10 @@ bool llm_graph_input_attn_kv_iswa_mixed::can_reuse(const llm_graph_params & para
     return base_can && swa_can;
 }
 
-std::unique_ptr<llm_graph_input_attn_kv_iswa> llm_build_attn_inp_kv_iswa_mixed(ggml_context * ctx, const llama_ubatch & ubatch,
-                                                                               const llama_hparams & hparams, const llama_cparams & cparams,
-                                                                               const llama_memory_context_i * mctx) {
+template <typename T>
+static std::unique_ptr<llm_graph_input_attn_parts_mixed<T>> build_parts(ggml_context * ctx, const llama_ubatch & ubatch,
+                                                                        const llama_hparams & hparams, const llama_cparams & cparams,
+                                                                        const llama_memory_context_i * mctx) {
     const auto * mctx_mixed = dynamic_cast<const llama_kv_cache_mixed_iswa_context *>(mctx);
     if (!mctx_mixed) {
         return nullptr;
@@ -423,10 +420,29 @@ std::unique_ptr<llm_graph_input_attn_kv_iswa> llm_build_attn_inp_kv_iswa_mixed(g
     swa->self_kq_mask_cnv = swa->self_kq_mask;
 
     auto base = std::make_unique<llm_graph_input_attn_kv_mixed>(ctx, ubatch, hparams, cparams, mctx_mixed->get_base());
-    return std::make_unique<llm_graph_input_attn_kv_iswa_mixed>(std::move(base), std::move(swa));
+    return std::make_unique<llm_graph_input_attn_parts_mixed<T>>(std::move(base), std::move(swa));
+}
+
+std::unique_ptr<llm_graph_input_attn_kv> llm_build_attn_inp_kv_mixed(ggml_context * ctx, const llama_ubatch & ubatch, const llama_hparams & hparams,
+                                                                     const llama_cparams & cparams, const llama_memory_context_i * mctx) {
+    if (const auto * mctx_mixed = dynamic_cast<const llama_kv_cache_mixed_context *>(mctx)) {
+        return std::make_unique<llm_graph_input_attn_kv_mixed>(ctx, ubatch, hparams, cparams, mctx_mixed);
+    }
+    return build_parts<llm_graph_input_attn_kv>(ctx, ubatch, hparams, cparams, mctx);
+}
+
+std::unique_ptr<llm_graph_input_attn_kv_iswa> llm_build_attn_inp_kv_iswa_mixed(ggml_context * ctx, const llama_ubatch & ubatch,
+                                                                               const llama_hparams & hparams, const llama_cparams & cparams,
+                                                                               const llama_memory_context_i * mctx) {
+    return build_parts<llm_graph_input_attn_kv_iswa>(ctx, ubatch, hparams, cparams, mctx);
 }
 
 llm_graph_input_attn_kv * llm_attn_inp_kv_iswa_part(llm_graph_input_attn_kv_iswa * inp, bool is_swa) {
-    auto * mixed = dynamic_cast<llm_graph_input_attn_kv_iswa_mixed *>(inp);
-    return !mixed ? nullptr : is_swa ? mixed->swa.get() : mixed->base.get();
+    auto * parts = dynamic_cast<llm_graph_input_attn_parts_mixed<llm_graph_input_attn_kv_iswa> *>(inp);
+    return !parts ? nullptr : is_swa ? parts->swa.get() : parts->base.get();
+}
+
+llm_graph_input_attn_kv * llm_attn_inp_kv_part(llm_graph_input_attn_kv * inp, int il) {
+    auto * parts = dynamic_cast<llm_graph_input_attn_parts_mixed<llm_graph_input_attn_kv> *>(inp);
+    return !parts ? inp : parts->base->has_layer(il) ? parts->base.get() : parts->swa.get();
 }

@@ -17,6 +17,8 @@ class llm_graph_input_attn_kv_mixed : public llm_graph_input_attn_kv {
 
     bool can_reuse(const llm_graph_params & params, const llama_kv_cache_mixed_context * mctx);
 
+    bool has_layer(int il) const;
+
     // q, k and v as the model made them (after RoPE): rotate, store the keys and values of the ubatch, attend, and rotate back; result
     // [n_embd_head*n_head, n_tokens]. k and v are null in layers that use the keys and values of another one. kq_b, or null, is added to the scores:
     // [n_f16 + n_packed, n_tokens, n_head]. v_mla, or null, makes values of the size that follows out of latent ones.
@@ -72,10 +74,11 @@ class llm_graph_input_attn_k_mixed : public llm_graph_input_attn_k {
     std::unique_ptr<llm_graph_input_attn_kv_mixed> rows;
 };
 
-// for models with sliding-window layers: those use swa, with upstream's cache, the others use base
-class llm_graph_input_attn_kv_iswa_mixed : public llm_graph_input_attn_kv_iswa {
+// For models with sliding-window layers (T is llm_graph_input_attn_kv_iswa) or layers on a device (T is llm_graph_input_attn_kv): those use swa,
+// with upstream's cache, the others use base.
+template <typename T> class llm_graph_input_attn_parts_mixed : public T {
   public:
-    llm_graph_input_attn_kv_iswa_mixed(std::unique_ptr<llm_graph_input_attn_kv_mixed> base, std::unique_ptr<llm_graph_input_attn_kv> swa);
+    llm_graph_input_attn_parts_mixed(std::unique_ptr<llm_graph_input_attn_kv_mixed> base, std::unique_ptr<llm_graph_input_attn_kv> swa);
 
     void set_input(const llama_ubatch * ubatch) override;
 
@@ -102,3 +105,6 @@ std::unique_ptr<llm_graph_input_attn_kv_iswa> llm_build_attn_inp_kv_iswa_mixed(g
 // the input of layers with or without a sliding window, or null if inp is not of a mixed cache
 llm_graph_input_attn_kv * llm_attn_inp_k_rows(llm_graph_input_attn_k * inp); // the input of latent attention, or null likewise
 llm_graph_input_attn_kv * llm_attn_inp_kv_iswa_part(llm_graph_input_attn_kv_iswa * inp, bool is_swa);
+
+// the part that a layer uses, or inp itself where it has no parts
+llm_graph_input_attn_kv * llm_attn_inp_kv_part(llm_graph_input_attn_kv * inp, int il);

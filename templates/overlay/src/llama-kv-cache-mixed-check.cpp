@@ -14,6 +14,7 @@
 #include <initializer_list>
 #include <string>
 #include <utility>
+#include <vector>
 
 static constexpr uint32_t MAX_HEAD_SIZE = 640; // of ggml_flash_attn_ext_mixed
 
@@ -111,17 +112,39 @@ static std::pair<uint32_t, uint32_t> layers_of(const llama_hparams & hparams, ll
     return ctx_type == LLAMA_CONTEXT_TYPE_MTP ? std::pair(hparams.n_layer(), hparams.n_layer_all) : std::pair(0u, hparams.n_layer());
 }
 
-// why these layers cannot have packed caches where they are; empty if they can
-static std::string reason_of_devices(const llama_model & model, uint32_t first, uint32_t behind) {
-    for (uint32_t il = first; il < behind; il++) {
-        ggml_backend_dev_t device = model.dev_layer(il);
-        if (is_packed(model.hparams, il) && ggml_backend_dev_type(device) != GGML_BACKEND_DEVICE_TYPE_CPU) {
-            return format(
-                "packed caches stay on the CPU, and layer %u is on %s: add --no-kv-offload (offload_kqv = false), or offload no layer, -ngl 0", il,
-                ggml_backend_dev_name(device));
+bool llama_kv_cache_mixed_on_device(const llama_model & model, uint32_t il) {
+    return ggml_backend_dev_type(model.dev_layer(il)) != GGML_BACKEND_DEVICE_TYPE_CPU;
+}
+
+// whether layers on a device can be left to upstream's cache: each layer has keys and values of its own, and all have the same attention
+static bool can_leave_layers(const llama_model & model) {
+    const auto & hparams = model.hparams;
+    for (uint32_t il = 0; il < hparams.n_layer_all; il++) {
+        if (!is_packed(hparams, il)) {
+            return false;
         }
     }
-    return "";
+    return hparams.n_layer_nextn == 0 && !hparams.is_mla() && !llm_arch_is_hybrid(model.arch) && !llama_model_has_encoder(&model);
+}
+
+// why these layers cannot have packed caches where they are; empty if some can
+static std::string reason_of_devices(const llama_model & model, uint32_t first, uint32_t behind) {
+    std::vector<uint32_t> on_device;
+    bool                  is_any_left = false;
+    for (uint32_t il = first; il < behind; il++) {
+        if (is_packed(model.hparams, il)) {
+            const bool is_on_device = llama_kv_cache_mixed_on_device(model, il);
+            is_any_left             = is_any_left || !is_on_device;
+            if (is_on_device) {
+                on_device.push_back(il);
+            }
+        }
+    }
+    if (on_device.empty() || (is_any_left && can_leave_layers(model))) {
+        return "";
+    }
+    return format("packed caches stay on the CPU, and layer %u is on %s: add --no-kv-offload (offload_kqv = false), or offload no layer, -ngl 0",
+                  on_device[0], ggml_backend_dev_name(model.dev_layer(on_device[0])));
 }
 
 // why a context of this model cannot have a mixed cache; empty if it can

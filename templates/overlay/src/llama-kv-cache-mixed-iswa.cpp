@@ -14,23 +14,26 @@ llama_kv_cache_mixed_iswa::llama_kv_cache_mixed_iswa(const llama_model & model, 
     unified(cparams.kv_unified) {
     const auto & hparams = model.hparams;
 
-    const auto filter_part = [&](bool is_swa) {
-        return [&, is_swa](int32_t il) {
-            return (!filter || filter(il)) && hparams.is_swa(il) == is_swa;
+    const bool has_swa     = hparams.swa_type != LLAMA_SWA_TYPE_NONE;
+    const auto filter_part = [&, has_swa](bool is_other) {
+        return [&, has_swa, is_other](int32_t il) {
+            return (!filter || filter(il)) && (has_swa ? hparams.is_swa(il) : llama_kv_cache_mixed_on_device(model, il)) == is_other;
         };
     };
 
     // as in upstream's llama_kv_cache_iswa
-    uint32_t size_swa = GGML_PAD(std::min(cparams.n_ctx_seq, hparams.n_swa * (unified ? cparams.n_seq_max : 1) + cparams.n_ubatch), 256);
-    if (params.swa_full) {
+    uint32_t size_swa = cparams.n_ctx_seq;
+    if (has_swa && params.swa_full) {
         LLAMA_LOG_WARN("%s: the cache of the layers with a sliding window is as long as the context (--swa-full), in f16\n", __func__);
-        size_swa = cparams.n_ctx_seq;
+    } else if (has_swa) {
+        size_swa = GGML_PAD(std::min(cparams.n_ctx_seq, hparams.n_swa * (unified ? cparams.n_seq_max : 1) + cparams.n_ubatch), 256);
     }
 
-    LLAMA_LOG_INFO("%s: layers that see all tokens: packed\n", __func__);
+    LLAMA_LOG_INFO("%s: layers %s: packed\n", __func__, has_swa ? "that see all tokens" : "on the CPU");
     base = std::make_unique<llama_kv_cache_mixed>(model, params.type_k, params.type_v, cparams, filter_part(false), reuse);
 
-    LLAMA_LOG_INFO("%s: layers with a sliding window of %u tokens: f16, %u cells\n", __func__, hparams.n_swa, size_swa);
+    const std::string others = has_swa ? format("with a sliding window of %u tokens", hparams.n_swa) : "on a device (packed with --no-kv-offload)";
+    LLAMA_LOG_INFO("%s: layers %s: f16, %u cells\n", __func__, others.c_str(), size_swa);
     swa = std::make_unique<llama_kv_cache>(model, hparams, GGML_TYPE_F16, GGML_TYPE_F16, !cparams.flash_attn, cparams.offload_kqv, unified, size_swa,
                                            cparams.n_seq_max, 1, hparams.n_swa, hparams.swa_type, nullptr, filter_part(true), reuse, nullptr);
 }

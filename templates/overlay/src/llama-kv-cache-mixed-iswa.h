@@ -1,6 +1,6 @@
 #pragma once
 
-// A mixed KV cache for the layers that see all tokens, beside upstream's f16 cache for the layers with a sliding window.
+// A mixed KV cache beside upstream's f16 cache for other layers: those with a sliding window, or, in a model without one, those on a device.
 
 #include "llama-kv-cache-mixed.h"
 #include "llama-kv-cache.h"
@@ -40,7 +40,7 @@ class llama_kv_cache_mixed_iswa : public llama_memory_i {
     const bool unified;
 
     std::unique_ptr<llama_kv_cache_mixed> base;
-    std::unique_ptr<llama_kv_cache>       swa;
+    std::unique_ptr<llama_kv_cache>       swa; // of the other layers
 };
 
 class llama_kv_cache_mixed_iswa_context : public llama_memory_context_i {

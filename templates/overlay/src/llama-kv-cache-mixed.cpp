@@ -30,7 +30,11 @@ static double mib(size_t size) {
 
 llama_memory_i * llama_kv_cache_mixed_new(const llama_model & model, const llama_memory_params & params, const llama_cparams & cparams,
                                           const llama_memory_i::layer_filter_cb & filter, const llama_memory_i::layer_reuse_cb & reuse) {
-    if (model.hparams.swa_type != LLAMA_SWA_TYPE_NONE) {
+    bool has_others = model.hparams.swa_type != LLAMA_SWA_TYPE_NONE;
+    for (uint32_t il = 0; cparams.offload_kqv && il < model.hparams.n_layer_all; il++) {
+        has_others = has_others || ((!filter || filter(il)) && llama_kv_cache_mixed_on_device(model, il));
+    }
+    if (has_others) {
         return new llama_kv_cache_mixed_iswa(model, params, cparams, filter, reuse);
     }
     return new llama_kv_cache_mixed(model, params.type_k, params.type_v, cparams, filter, reuse);

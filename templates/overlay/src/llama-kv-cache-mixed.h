@@ -38,7 +38,10 @@ llama_kv_mixed_layout llama_kv_cache_mixed_layout(const llama_hparams & hparams,
 // Makes the types f16 where a mixed cache would have no tiles, and padded heads: upstream's cache is smaller. Logs that.
 void llama_kv_cache_mixed_choose(const llama_model & model, llama_memory_params & params, const llama_cparams & cparams);
 
-// The cache that llama_model::create_memory makes; sliding-window layers stay in f16, in upstream's own cache. reuse, if it is set, gives
+// whether a layer is on a device, and its keys and values with it if they are offloaded
+bool llama_kv_cache_mixed_on_device(const llama_model & model, uint32_t il);
+
+// The cache that llama_model::create_memory makes; sliding-window layers and those on a device stay in f16, in upstream's own cache. reuse, if it is set, gives
 // the layer whose keys and values another layer uses, or -1.
 llama_memory_i * llama_kv_cache_mixed_new(const llama_model & model, const llama_memory_params & params, const llama_cparams & cparams,
                                           const llama_memory_i::layer_filter_cb & filter, const llama_memory_i::layer_reuse_cb & reuse);
@@ -119,6 +122,8 @@ class llama_kv_cache_mixed : public llama_memory_i {
 
         bool is_latent() const { return !v.f16; } // values are the first channels of keys, and v is empty
     };
+
+    bool has_layer(int32_t il) const { return layer_ids.count(il) > 0; }
 
     // of a layer of the model
     const layer & get_layer(int32_t il) const { return layers[layer_ids.at(il)]; }
