@@ -63,13 +63,19 @@ class write_bytes : public llama_io_write_i {
     size_t n_bytes() override { return data.size(); }
 };
 
-// reads bytes; with forge, the first value of eight bytes, which is the checksum of a mixed cache, is replaced by the one that the reader expects
+// Reads bytes. With forge, the checksum of a mixed cache, which is its first value of eight bytes, is replaced by the one that the reader expects.
+// The state of a hybrid memory has the block of the recurrent layers before it, with two such values, its size and its own checksum.
 class read_bytes : public llama_io_read_i {
   public:
-    read_bytes(const bytes & data, bool forge) : data(data), forge(forge) {}
+    read_bytes(const bytes & data, bool forge, bool is_hybrid) : data(data), forge(forge), n_before(is_hybrid ? 2 : 0) {}
 
     void read(void * dst, size_t size) override {
         memcpy(dst, take(size), size);
+        if (size == sizeof(sum) && n_before > 0) {
+            n_before--;
+            sum = 0;
+            return;
+        }
         if (forge && size == sizeof(sum)) {
             memcpy(dst, &sum, size);
             forge = false;
@@ -84,6 +90,7 @@ class read_bytes : public llama_io_read_i {
   private:
     const bytes & data;
     bool          forge;
+    int           n_before; // values of eight bytes that are left alone
     uint64_t      sum = 0;
     size_t        at  = 0;
 
@@ -125,11 +132,16 @@ static model_ptr make_model(const std::string & arch) {
     gguf_set_val_f32(meta, (arch + ".attention.layer_norm_rms_epsilon").c_str(), 1e-5f);
     u32("vocab_size", N_VOCAB);
     u32("context_length", 4096);
-    u32("embedding_length", 32);
+    u32("embedding_length", arch == "lfm2" ? 128 : 32); // its queries are as long
     u32("feed_forward_length", 32);
-    u32("block_count", arch == "gemma3" ? 2 : 1);
+    u32("block_count", arch == "llama" ? 1 : 2);
     u32("attention.head_count", 1);
     u32("attention.head_count_kv", 1);
+    if (arch == "lfm2") {
+        const int32_t n_head_kv[] = { 0, 1 }; // the first layer is recurrent
+        gguf_set_arr_data(meta, "lfm2.attention.head_count_kv", GGUF_TYPE_INT32, n_head_kv, 2);
+        u32("shortconv.l_cache", 3);
+    }
     u32("attention.key_length", 128);
     u32("attention.value_length", 128);
     u32("rope.dimension_count", 128);
@@ -164,9 +176,11 @@ static int decode(llama_context * ctx, llama_seq_id seq_id, llama_pos pos, int n
 struct subject {
     context_ptr        ctx;
     llama_memory_i *   memory;
+    bool               is_hybrid;
     std::vector<bytes> states; // of sequences 0, 1, .., then the whole
 
-    subject(llama_model * model, ggml_type type_k, ggml_type type_v, bool unified, int window = 16) : ctx(nullptr, llama_free) {
+    subject(llama_model * model, ggml_type type_k, ggml_type type_v, bool unified, int window = 16) :
+        ctx(nullptr, llama_free), is_hybrid(llama_model_is_hybrid(model)) {
         llama_context_params params = llama_context_default_params();
         params.n_ctx                = 1024 * N_SEQ;
         params.n_ubatch             = 64;
@@ -202,8 +216,20 @@ struct subject {
         return out.data;
     }
 
+    // Sequences of a hybrid memory can share a recurrent state; one that is put back gets a copy.
+    bool is_unchanged() const {
+        if (!is_hybrid) {
+            return save(-1) == states.back();
+        }
+        bool res = true;
+        for (llama_seq_id seq_id = 0; seq_id < N_SEQ; seq_id++) {
+            res = res && save(seq_id) == states[seq_id];
+        }
+        return res;
+    }
+
     bool load(const bytes & data, llama_seq_id seq_id, bool forge) const {
-        read_bytes in(data, forge);
+        read_bytes in(data, forge, is_hybrid);
         try {
             memory->state_read(in, seq_id);
         } catch (const std::exception &) {
@@ -228,8 +254,10 @@ extern "C" int LLVMFuzzerInitialize(int *, char ***) {
     llama_backend_init();
     models().push_back(make_model("llama"));
     models().push_back(make_model("gemma3"));
+    models().push_back(make_model("lfm2"));
     llama_model * llama = models()[0].get();
     llama_model * gemma = models()[1].get();
+    llama_model * lfm   = models()[2].get();
     subjects().emplace_back(llama, GGML_TYPE_QLUTATTN_K4_128x128, GGML_TYPE_QLUTATTN_V4_128x128, false);
     subjects().emplace_back(llama, GGML_TYPE_QLUTATTN_K2_128x128, GGML_TYPE_QLUTATTN_V1_128x128, true);
     subjects().emplace_back(llama, GGML_TYPE_F16, GGML_TYPE_QLUTATTN_V4_128x128, false);
@@ -238,7 +266,16 @@ extern "C" int LLVMFuzzerInitialize(int *, char ***) {
     subjects().emplace_back(llama, GGML_TYPE_QLUTATTN_K4_128x128, GGML_TYPE_QLUTATTN_V4_128x128, false, 250);
     subjects().emplace_back(llama, GGML_TYPE_QLUTATTN_K4_128x128, GGML_TYPE_QLUTATTN_V4_128x128, false, 4000);
     subjects().emplace_back(gemma, GGML_TYPE_QLUTATTN_K4_128x128, GGML_TYPE_QLUTATTN_V4_128x128, false);
+    subjects().emplace_back(lfm, GGML_TYPE_QLUTATTN_K4_128x128, GGML_TYPE_QLUTATTN_V4_128x128, false);
+    subjects().emplace_back(lfm, GGML_TYPE_QLUTATTN_K2_128x128, GGML_TYPE_QLUTATTN_V2_128x128, true);
     return 0;
+}
+
+// the block of the recurrent layers, before the state of the mixed cache: magic, version, size, data, checksum
+static size_t size_of_block(const bytes & state) {
+    uint64_t size;
+    memcpy(&size, &state[8], sizeof(size));
+    return 8 + sizeof(size) + size + sizeof(uint64_t);
 }
 
 // a place in a state, more often in what describes the data than in the data
@@ -345,17 +382,22 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t * data, size_t size) {
     const bool         forge   = in.byte() % 8 != 0;
     const bool         whole   = which == N_SEQ;
     const llama_seq_id seq_id  = whole ? -1 : in.byte() % N_SEQ;
-    const bytes        foreign = subjects()[in.byte() % subjects().size()].states[which];
+    const subject &    foreign = subjects()[in.byte() % subjects().size()];
+    const subject &    from    = in.byte() % 8 ? s : foreign;
 
-    bytes state = in.byte() % 8 ? s.states[which] : foreign;
-    damage(in, state);
+    bytes        state = from.states[which];
+    const size_t start = from.is_hybrid && in.byte() % 8 ? size_of_block(state) : 0; // mostly the mixed cache's part
+    bytes        part(state.begin() + start, state.end());
+    damage(in, part);
+    state.resize(start);
+    state.insert(state.end(), part.begin(), part.end());
 
     if (s.load(state, seq_id, forge)) {
         const bytes again = s.save(seq_id);
         if (!s.load(again, seq_id, false) || s.save(seq_id) != again) {
             fail("a state that was taken is not the same when saved and loaded again");
         }
-    } else if (s.save(-1) != s.states.back()) {
+    } else if (!s.is_unchanged()) {
         fail("a state that was refused changed the cache");
     }
     use(in, s);

@@ -38,7 +38,7 @@ struct twin_memories {
     std::vector<checkpoint> checkpoints;
     std::vector<int>        n_used; // cells of each sequence, counted here
 
-    int    n_tokens = 0, n_rolled_back = 0, n_refused = 0, n_checkpoints = 0, n_reloads = 0;
+    int    n_tokens = 0, n_rolled_back = 0, n_refused = 0, n_checkpoints = 0, n_reloads = 0, n_shifts = 0;
     double worst  = 0; // nmse of a sequence's last logits
     double sum    = 0;
     int    n_sums = 0;
@@ -77,6 +77,7 @@ struct twin_memories {
     void remove_middle(int s);
     void use_checkpoint(int s);
     void reload(int s);
+    void shift(int s);
     void copy(int s);
     void keep(int s);
     void check_positions();
@@ -191,6 +192,25 @@ void twin_memories::reload(int s) {
     n_reloads++;
 }
 
+// Move the tokens from a position on, over a gap or into the place of some that are removed. Decode at once: a state that upstream saves before
+// its keys are turned forgets that.
+void twin_memories::shift(int s) {
+    const int n    = 1 + rng() % 100;
+    const int p0   = rng() % end(s);
+    const int back = p0 + n < end(s) && rng() % 2 ? n : 0;
+    if (back > 0 && !remove(s, p0, p0 + n)) {
+        n_refused++;
+        return;
+    }
+    on_both("seq_add", [&](llama_context * ctx) {
+        llama_memory_seq_add(llama_get_memory(ctx), s, p0 + back, -1, back > 0 ? -n : n);
+        return true;
+    });
+    checkpoints[s].pos = -1;
+    n_shifts++;
+    decode_some({ s }, 40);
+}
+
 void twin_memories::copy(int s) {
     const int to = (s + 1) % n_seq;
     forget(to);
@@ -225,7 +245,7 @@ void twin_memories::check_positions() {
 
 void twin_memories::step() {
     const int s    = rng() % n_seq;
-    const int what = rng() % 100;
+    const int what = rng() % (option("shift", 0) ? 105 : 100);
     if (what < 45 || end(s) == 0) {
         decode_some({ s }, rng() % 4 ? 40 : 300);
     } else if (what < 60) {
@@ -248,6 +268,8 @@ void twin_memories::step() {
         keep(s);
     } else if (what == 99) {
         forget(s);
+    } else if (what > 99) {
+        shift(s);
     }
     check_positions();
 }
@@ -257,8 +279,11 @@ static void scenario_random(llama_model * model, ggml_type k, ggml_type v) {
     while (twins.n_tokens < option("tokens", 15000)) {
         twins.step();
     }
-    printf("{\"tokens\": %d, \"rolled_back\": %d, \"refused\": %d, \"checkpoints\": %d, \"reloads\": %d, \"nmse\": %g, \"worst\": %g}\n",
-           twins.n_tokens, twins.n_rolled_back, twins.n_refused, twins.n_checkpoints, twins.n_reloads, twins.sum / twins.n_sums, twins.worst);
+    printf(
+        "{\"tokens\": %d, \"rolled_back\": %d, \"refused\": %d, \"checkpoints\": %d, \"reloads\": %d, \"shifts\": %d, \"nmse\": %g, "
+        "\"worst\": %g}\n",
+        twins.n_tokens, twins.n_rolled_back, twins.n_refused, twins.n_checkpoints, twins.n_reloads, twins.n_shifts, twins.sum / twins.n_sums,
+        twins.worst);
 }
 
 // a removal that the recurrent part refuses leaves the attention part as it was

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import effort
 import pytest
+import server_process
 import tiny_hybrids
-from kv_helpers import BOUNDS, build, compile_driver, findings, serve_several_clients
+from kv_helpers import BOUNDS, build, cache_types, compile_driver, findings, serve_several_clients
 
 pytestmark = [pytest.mark.compiler, pytest.mark.core]
 
 ARCHS = tuple(tiny_hybrids.BLOCKS)
+SHIFTED = ("lfm2", "nemotron_h")  # qwen35 has positions of several parts, which cannot be shifted
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +26,12 @@ def program(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def hybrid(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What drives the memory of hybrid models only."""
     return compile_driver("kv_hybrid.cpp", tree, tmp_path_factory.mktemp("kv hybrid"))
+
+
+@pytest.fixture(scope="module")
+def shift(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What moves tokens of any cache."""
+    return compile_driver("kv_shift.cpp", tree, tmp_path_factory.mktemp("kv shift"))
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +101,29 @@ def test_tokens_that_were_taken_back_give_the_same_logits(
     assert found["worst"] < worst
 
 
+@pytest.mark.parametrize(
+    ("options", "worst"),
+    [({"window": 100000, "seqs": 2}, 1e-4), ({}, 0.2), ({"seqs": 3, "unified": 1}, 0.2)],
+    ids=["all in f16", "one sequence", "three in one cache"],
+)
+@pytest.mark.parametrize("arch", SHIFTED)
+def test_tokens_move_as_in_upstreams_memory(
+    arch: str, options: dict[str, int], worst: float, hybrid: Path, models: dict[str, Path]
+) -> None:
+    [found] = findings(hybrid, models[arch], "random", "k4v4", shift=1, rs=4, tokens=6000, **options)
+    assert found["shifts"] > 4
+    assert found["rolled_back"] > 4
+    assert found["nmse"] < BOUNDS["k4v4"]
+    assert found["worst"] < worst
+
+
+@pytest.mark.parametrize("options", [{}, {"save": 1}, {"save": 1, "whole": 1, "rs": 4}], ids=str)
+def test_a_context_is_shifted_again_and_again(options: dict[str, int], shift: Path, models: dict[str, Path]) -> None:
+    rows = findings(shift, models["lfm2"], "context", "k4v4", **options)
+    assert [row["round"] for row in rows] == [0, 1, 2]
+    assert all(0 < row["moved"] < 1.3 * row["still"] for row in rows), rows
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize("options", [{}, {"rs": 4}, {"rs": 4, "seqs": 3}, {"rs": 4, "seqs": 3, "unified": 1}], ids=str)
 @pytest.mark.parametrize("arch", ARCHS)
@@ -107,6 +138,20 @@ def test_a_long_random_run_keeps_to_upstreams_memory(
     assert found["reloads"] > 5
     assert found["nmse"] < BOUNDS["k4v4"]
     assert found["worst"] < 0.2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", SHIFTED)
+def test_a_server_writes_several_times_its_context(arch: str, tree: Path, models: dict[str, Path]) -> None:
+    k, v = cache_types("k4v4")
+    argv = ["-m", models[arch], "-c", "1024", "-np", "1", "-ctk", k, "-ctv", v, "--kv-window", "64", "--kv-sink", "16"]
+    with server_process.start(
+        build("llama-server") / "llama-server", *argv, "--threads", "1", "--context-shift"
+    ) as ask:
+        body = {"prompt": "The cache holds", "n_predict": 4096, "temperature": 0.8, "seed": 1, "ignore_eos": True}
+        answer = ask("POST", "/completion", body)
+        assert answer["tokens_predicted"] == 4096
+        assert answer["truncated"]
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import urllib.error
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,27 @@ def test_a_context_becomes_full(options: dict[str, int], program: Path, tiny: Pa
     assert found["used"] > found["cells"] - 50
 
 
+# Tokens of the context, sequences of a unified cache, and what is appended and removed in turns.
+CHURN = [(4096, 1, 600, 590), (8192, 1, 900, 840), (16384, 1, 600, 590), (16384, 4, 600, 590), (32768, 1, 1000, 900)]
+
+
+@pytest.mark.slow
+@pytest.mark.nightly
+@pytest.mark.parametrize(("cells", "seqs", "append", "remove"), CHURN[: effort.most(2, 5)])
+def test_a_context_becomes_full_at_little_cost(
+    cells: int, seqs: int, append: int, remove: int, tree: Path, tiny: Path, tmp_path: Path
+) -> None:
+    binaries = build("llama")
+    includes = [f"-I{tree / folder}" for folder in ("src", "include", "ggml/include")]
+    libraries = [f"-L{binaries}", f"-Wl,-rpath,{binaries}", "-lllama", "-lggml", "-lggml-base", "-ldl"]
+    program = compile_native("kv_repack_cost.cpp", tmp_path, *includes, *libraries)
+    size = {"ctx": cells // seqs, "seqs": seqs, "unified": int(seqs > 1), "append": append, "remove": remove}
+    found, cost = findings(program, tiny, "churn", "k4v4", compare=0, window=256, sink=128, batch=100, **size)
+    assert found["cells"] == cells
+    assert found["used"] > 0.97 * cells
+    assert 0 < cost["repacking"] < 0.05 * cost["all"]
+
+
 @pytest.fixture(scope="module")
 def server(tree: Path) -> Path:
     return build("llama-server") / "llama-server"
@@ -80,10 +102,10 @@ class Chat:
 
     def turn(self, n_prompt: int, n_predict: int, n_kept: int) -> None:
         self.history += self.rng.choices(range(10, 300), k=n_prompt)
-        n_room = N_CTX - len(self.history)
+        n_predict = min(n_predict, N_CTX - len(self.history))  # no more than a slot's share of a unified cache
         body = {"prompt": self.history, "n_predict": n_predict, "id_slot": self.slot, "cache_prompt": True}
         answer: Any = self.ask("POST", "/completion", {**body, "ignore_eos": True, "return_tokens": True})
-        assert answer["tokens_predicted"] >= min(n_predict, n_room), (len(self.history), answer["tokens_predicted"])
+        assert answer["tokens_predicted"] == n_predict, (len(self.history), answer["tokens_predicted"])
         self.n_used = max(self.n_used, len(self.history) + answer["tokens_predicted"])
         self.history += answer["tokens"][-n_kept:] if n_kept else []
 
@@ -96,24 +118,28 @@ SLOTS = {
 
 
 def chats(server: Path, model: Path, slots: str, n_turns: int, **turn: int) -> None:
-    """Conversations of this many turns, until a context is full."""
+    """Conversations of this many turns, until a context is full; those of several slots at once."""
     n_slots, argv = SLOTS[slots]
     k, v = cache_types("k4v4")
     common = ["-m", model, "-ctk", k, "-ctv", v, "--threads", "1", "--cache-ram", "0"]
-    with server_process.start(server, *common, *argv) as ask:
+    with server_process.start(server, *common, *argv) as ask, ThreadPoolExecutor(n_slots) as pool:
         talking = [Chat(ask, slot) for slot in range(n_slots)]
-        for i in range(n_turns):
-            for chat in talking:
+
+        def talk(chat: Chat) -> None:
+            for i in range(n_turns):
                 try:
                     n_predict = turn["n_predict"] + i % 4 * turn.get("more", 0)
                     chat.turn(turn["n_prompt"], n_predict, turn["n_kept"])
                 except urllib.error.HTTPError as failure:
                     said = failure.read().decode()
                     raise AssertionError(f"turn {i}, {len(chat.history)} tokens: {said}") from None
+
+        list(pool.map(talk, talking))
         assert all(chat.n_used >= turn["full"] for chat in talking)
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("slots", SLOTS)
 def test_a_chat_that_drops_its_reasoning_goes_on(slots: str, server: Path, tiny: Path) -> None:
     n_turns = effort.most(40, 210)
@@ -122,5 +148,10 @@ def test_a_chat_that_drops_its_reasoning_goes_on(slots: str, server: Path, tiny:
 
 
 @pytest.mark.slow
-def test_requests_that_grow_slowly_go_on(server: Path, tiny: Path) -> None:
-    chats(server, tiny, "one slot", 100, n_prompt=8, n_predict=500, n_kept=0, full=800 + 500)
+@pytest.mark.nightly
+@pytest.mark.parametrize("slots", SLOTS)
+def test_requests_that_grow_slowly_go_on(slots: str, server: Path, tiny: Path) -> None:
+    n_prompt = 8 if slots == "one slot" else 16
+    n_turns = effort.most(800, 3680) // n_prompt
+    full = min(N_CTX, n_prompt * n_turns + 500)
+    chats(server, tiny, slots, n_turns, n_prompt=n_prompt, n_predict=500, n_kept=0, full=full)

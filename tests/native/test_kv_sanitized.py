@@ -9,7 +9,9 @@ from pathlib import Path
 import effort
 import fuzz
 import pytest
+import tiny_gemma3n
 import tiny_hybrids
+import tiny_latent
 import tiny_models
 import tiny_t5
 
@@ -86,6 +88,24 @@ def test_the_fuzzer_notices(
     assert re.search(words, said), said[-4000:]
 
 
+# MLA, ALiBi, positions of several parts, layers that share keys and values
+OTHERS = ("deepseek2", "refact", "qwen3vl", "gemma4", "gemma3n")
+
+
+def write_model(path: Path, arch: str) -> Path:
+    """Write a small model of an architecture."""
+    if arch in tiny_hybrids.BLOCKS:
+        return tiny_hybrids.write_hybrid(path, arch)
+    if arch == "deepseek2":
+        return tiny_latent.write_latent(path, tiny_latent.Latent(arch, n_rope=64))
+    if arch == "gemma3n":
+        return tiny_gemma3n.write_gemma3n(path)
+    if arch == "t5":
+        return tiny_t5.write_t5(path)
+    n_layer = tiny_models.Shape.of(arch, 128).n_layer
+    return tiny_models.write_model(path, tiny_models.Shape(arch=arch, n_head=2, n_head_kv=1, n_layer=n_layer))
+
+
 @pytest.mark.parametrize(
     ("source", "arch", "scenario", "options"),
     [
@@ -100,6 +120,14 @@ def test_the_fuzzer_notices(
         ("kv_cache.cpp", "nemotron_h", "damage", ["times=20", "n=300"]),
         ("kv_cache.cpp", "t5", "random", ["seqs=2", "unified=1", "tokens=1000"]),
         ("kv_hybrid.cpp", "qwen35", "random", ["seqs=3", "rs=4", "tokens=1500"]),
+        ("kv_hybrid.cpp", "lfm2", "random", ["seqs=3", "unified=1", "rs=4", "shift=1", "tokens=1500"]),
+        *(("kv_cache.cpp", arch, "random", ["seqs=3", "tokens=1000"]) for arch in OTHERS),
+        *(("kv_cache.cpp", arch, "restore", ["seqs=2", "n=400", "after=100", "exact=0"]) for arch in OTHERS),
+        ("kv_cache.cpp", "deepseek2", "cuts", ["turns=2", "ctx=1280", "ubatch=64", "compare=0"]),
+        ("kv_cache.cpp", "qwen3vl", "images", ["height=10"]),
+        ("kv_shift.cpp", "llama", "context", ["n=700", "rounds=2", "save=1"]),
+        ("kv_shift.cpp", "llama", "many", ["times=20"]),
+        ("kv_shift.cpp", "gemma3", "divide", ["n=700"]),
     ],
 )
 def test_the_cache_is_clean(
@@ -109,12 +137,6 @@ def test_the_cache_is_clean(
     # again, since there is no libFuzzer here to count coverage
     cache = [fuzz.compile_one(workspace, TARGET, workspace.tree / each, tmp_path, []) for each in TARGET.sources]
     program = link(workspace, [driver, *cache], tmp_path / "kv_cache")
-    if arch in tiny_hybrids.BLOCKS:
-        model = tiny_hybrids.write_hybrid(tmp_path / "m.gguf", arch)
-    elif arch == "t5":
-        model = tiny_t5.write_t5(tmp_path / "m.gguf")
-    else:
-        model = tiny_models.write_model(tmp_path / "m.gguf", tiny_models.Shape(arch=arch, n_head=2, n_head_kv=1))
-    argv = [program, model, scenario, *K4V4, *options, "threads=1"]
+    argv = [program, write_model(tmp_path / "m.gguf", arch), scenario, *K4V4, *options, "threads=1"]
     done = subprocess.run([str(one) for one in argv], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
