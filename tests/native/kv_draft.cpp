@@ -2,7 +2,7 @@
 //
 //   kv_draft TARGET TARGET_K TARGET_V DRAFT K V [key=value ...]
 //
-// DRAFT may be "mtp": the draft head of the target.
+// DRAFT may be "mtp": the draft head of the target. decode=0: it needs hidden states of its target, and nothing is decoded.
 
 #include "kv_driver.h"
 
@@ -35,7 +35,7 @@ int main(int argc, char ** argv) {
     log_warnings.clear();
     const context_ptr beside(llama_init_from_model(is_mtp ? target.get() : draft.get(), params), llama_free);
     printf("%s: %s%s\n", !beside ? "refused" : log_size.empty() ? "f16" : "packed", log_warnings.c_str(), log_errors.c_str());
-    if (beside && !is_mtp) {
+    if (beside && !is_mtp && option("decode", 1)) {
         // on its own, it computes what the same context computes without a target
         params.ctx_other = nullptr;
         const context_ptr alone(llama_init_from_model(draft.get(), params), llama_free);

@@ -155,7 +155,7 @@ static std::string reason_of_model(const llama_model & model, const llama_contex
     if (has_index(model)) {
         return "models that attend to keys which an index picks one by one cannot have packed caches: use f16, q8_0 or q4_0";
     }
-    if (llama_model_has_encoder(&model) && params.n_seq_max > 1 && !params.kv_unified) {
+    if (llama_model_has_encoder(&model) && !is_one_of(model, { "eagle3" }) && params.n_seq_max > 1 && !params.kv_unified) {
         return "the sequences of an encoder-decoder model need one cache: add --kv-unified (kv_unified = true), or use one sequence, -np 1";
     }
     if (params.ctx_type == LLAMA_CONTEXT_TYPE_MTP && behind - first > 1) {
@@ -173,8 +173,8 @@ static std::string reason_for_f16(const llama_model & model) {
     if (is_one_of(model, { "gemma4-assistant" })) {
         return "this draft model reads the cache of its target";
     }
-    if (is_one_of(model, { "eagle3", "dflash" })) {
-        return "EAGLE3 and DFlash draft models cannot have packed caches";
+    if (is_one_of(model, { "dflash" })) {
+        return "DFlash draft models write keys and values outside of attention";
     }
     return "";
 }
