@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import server_process
 import tiny_assistant
+import tiny_dflash
 import tiny_eagle3
 import tiny_hybrids
 import tiny_models
@@ -36,6 +37,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "lfm2": tiny_hybrids.write_hybrid(folder / "lfm2.gguf", "lfm2"),
         "eagle3-target": tiny_models.write_model(folder / "target.gguf", tiny_eagle3.TARGET),
         "eagle3": tiny_eagle3.write_eagle3(folder / "eagle3.gguf"),
+        "dflash": tiny_dflash.write_dflash(folder / "dflash.gguf"),
         "step35": tiny_step35.write_step35(folder / "step35.gguf"),
         "gemma4": tiny_models.write_model(folder / "gemma4.gguf", tiny_assistant.TARGET),
         "assistant": tiny_assistant.write_assistant(folder / "assistant.gguf"),
@@ -52,6 +54,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ("mtp", "k4v4", "mtp", [], "packed: "),
         ("eagle3-target", "f16", "eagle3", ["decode=0"], "packed: "),
         ("eagle3-target", "k4v4", "eagle3", ["decode=0"], "packed: "),
+        ("llama", "k4v4", "dflash", ["decode=0"], "of this context is f16: DFlash draft models write"),
         ("step35", "k4v4", "mtp", [], "the cache of this context is f16: several draft heads"),
         ("gemma4", "f16", "assistant", ["decode=0"], "of this context is f16: this draft model reads the cache of"),
         (
@@ -117,12 +120,13 @@ def server(tree: Path) -> Path:
 
 # Target, how it drafts, the draft model, the window, and the share of drafts that are right at least. Tokens that are
 # verified together see a tile packed a little later than one by one, which a random model may notice; the hybrid one,
-# whose drafts are all wrong here, has no tiles.
+# whose drafts are all wrong here as are those of DFlash, has no tiles.
 DRAFTS = [
     ("llama", "draft-simple", "blurred", 64, 0.2),
     ("mtp", "draft-mtp", "", 64, 0.2),
     ("lfm2", "draft-simple", "llama", 4000, 0),
     ("eagle3-target", "draft-eagle3", "eagle3", 64, 0.1),
+    ("llama", "draft-dflash", "dflash", 64, 0),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Models that upstream's generator does not make: Gemma 3n, whose layers use the keys and values of others, Step 3.5."""
+"""Models that upstream's generator does not make: Gemma 3n, whose layers use others' keys and values, and Step 3.5."""
 
 from __future__ import annotations
 
