@@ -154,7 +154,8 @@ struct simulation {
 
 // a batch of up to three ubatches, planned at once; the size of the one that does not fit, or 0
 uint32_t simulation::plan(int seq_id, std::vector<planned> & plans) {
-    const int              st = stream_of(seq_id);
+    const int st = stream_of(seq_id);
+    streams[st].release_kept();
     llama_kv_mixed_planner planner(layout, streams);
     int                    pos = expected.pos_max(st, seq_id) + 1;
     for (uint32_t u = 0; u < 1 + rng() % 3; u++) {
@@ -218,7 +219,7 @@ void simulation::check_pack(int st, const llama_kv_mixed_pack & pack, bool is_ti
         }
         if (!unified || !is_tight) {
             check(t.first >= (int) n_sink, "a sink is packed");
-            check(age(expected, st, t) >= (int) n_window, "a token of the window is packed");
+            check(age(expected, st, t) >= (int) n_window || t.first + (int) n_window < pack.kept_until, "a token of the window is packed");
         }
     }
     for (uint32_t cell : pack.packed) {

@@ -13,9 +13,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <map>
 #include <memory>
 #include <random>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -166,6 +168,18 @@ static logits decode(llama_context * ctx, const std::vector<llama_token> & token
     }
     const float * data = all ? llama_get_logits(ctx) : llama_get_logits_ith(ctx, -1);
     return logits(data, data + (all ? tokens.size() : 1) * n_vocab(llama_get_model(ctx)));
+}
+
+// a text in tokens
+static std::vector<llama_token> tokens_of_file(const llama_model * model, const std::string & path) {
+    std::ifstream     file(path);
+    std::stringstream text;
+    text << file.rdbuf();
+    check(file.good(), "cannot read " + path);
+    const std::string        data = text.str();
+    std::vector<llama_token> res(data.size());
+    res.resize(std::max(0, llama_tokenize(llama_model_get_vocab(model), data.c_str(), data.size(), res.data(), res.size(), false, false)));
+    return res;
 }
 
 // |a - b|^2 / |b - mean of b|^2

@@ -6,9 +6,7 @@
 
 #include "ggml-backend.h"
 
-#include <fstream>
 #include <functional>
-#include <sstream>
 
 // a packed cache and upstream's, given the same calls
 struct twins {
@@ -165,17 +163,6 @@ static double divergence(const float * ref, const float * got, int n) {
         const double log_p = ref[i] - ref_sum;
         res += std::exp(log_p) * (log_p - (got[i] - got_sum));
     }
-    return res;
-}
-
-static std::vector<llama_token> tokens_of_file(const llama_model * model, const std::string & path) {
-    std::ifstream     file(path);
-    std::stringstream text;
-    text << file.rdbuf();
-    check(file.good(), "cannot read " + path);
-    const std::string        data = text.str();
-    std::vector<llama_token> res(data.size());
-    res.resize(std::max(0, llama_tokenize(llama_model_get_vocab(model), data.c_str(), data.size(), res.data(), res.size(), false, false)));
     return res;
 }
 

@@ -1,7 +1,8 @@
-"""Draft and MTP contexts with packed caches: which of them are packed, and speculative decoding in llama-server."""
+"""Draft and MTP contexts with packed caches, and tokens that are verified together: as if decoded one by one."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import tiny_eagle3
 import tiny_hybrids
 import tiny_models
 import tiny_step35
-from kv_helpers import build, cache_types, compile_driver
+from kv_helpers import build, cache_types, compile_driver, compile_native, findings
 
 pytestmark = [pytest.mark.compiler, pytest.mark.core]
 
@@ -84,6 +85,37 @@ def test_a_draft_context_is_packed_or_says_why_not(
     assert says in done.stdout
 
 
+def test_what_a_token_sees_does_not_depend_on_drafts(tree: Path, tmp_path: Path) -> None:
+    includes = [f"-I{tree / folder}" for folder in ("src", "include", "ggml/include")]
+    sources = [tree / "src" / f"llama-kv-mixed-{name}.cpp" for name in ("cells", "planner")]
+    program = compile_native("kv_seen.cpp", tmp_path, *sources, *includes)
+    done = subprocess.run([program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == 36
+    assert all(row["ahead"] > 0 for row in rows)
+
+
+# the hybrid model takes tokens back by snapshots, for which they must be in one ubatch
+@pytest.mark.parametrize(("target", "options"), [("llama", {}), ("mtp", {"rs": 8})])
+def test_tokens_that_are_verified_together_give_the_logits_of_single_ones(
+    target: str, options: dict[str, int], tree: Path, models: dict[str, Path], tmp_path: Path
+) -> None:
+    program = compile_driver("kv_verify.cpp", tree, tmp_path)
+
+    def differences(pair: str) -> tuple[int, float]:
+        rows = findings(program, models[target], "drafts", pair, **options, prompts=3, prompt=400, window=64)
+        assert all(row["rejected"] > 50 for row in rows)
+        return sum(row["other"] for row in rows), sum(row["nmse"] for row in rows)
+
+    # a product of several rows rounds differently, with any cache
+    other_f16, nmse_f16 = differences("f16")
+    for pair in ("k4v4", "k2v2"):
+        other, nmse = differences(pair)
+        assert other <= other_f16
+        assert nmse < 20 * nmse_f16
+
+
 @dataclass(frozen=True)
 class Answers:
     """What a server said to the prompts, and how many drafted tokens there were and were right."""
@@ -93,9 +125,9 @@ class Answers:
     accepted: int
 
 
-def answers(server: Path, model: Path, window: int, *more: str | Path) -> Answers:
+def answers(server: Path, model: Path, pair: str, window: int, *more: str | Path) -> Answers:
     """Ask a server with a packed cache greedily."""
-    argv = ["-m", model, "-c", "4096", "-np", "1", *flags("-ctk", "-ctv"), "--kv-sink", "16", *more]
+    argv = ["-m", model, "-c", "4096", "-np", "1", *flags(pair, "-ctk", "-ctv"), "--kv-sink", "16", *more]
     tokens, drafted, accepted = [], 0, 0
     with server_process.start(server, *argv, "--kv-window", str(window), "--threads", "1", "--cache-ram", "0") as ask:
         for prompt in PROMPTS:
@@ -107,9 +139,9 @@ def answers(server: Path, model: Path, window: int, *more: str | Path) -> Answer
     return Answers(tokens, drafted, accepted)
 
 
-def flags(k: str, v: str) -> list[str]:
-    """The flags for packed keys and values."""
-    types = cache_types("k4v4")
+def flags(pair: str, k: str, v: str) -> list[str]:
+    """The flags for the types of keys and values."""
+    types = cache_types(pair)
     return [k, types[0], v, types[1]]
 
 
@@ -118,28 +150,28 @@ def server(tree: Path) -> Path:
     return build("llama-server") / "llama-server"
 
 
-# Target, how it drafts, the draft model, the window, and the share of drafts that are right at least. Tokens that are
-# verified together see a tile packed a little later than one by one, which a random model may notice; the hybrid one,
-# whose drafts are all wrong here as are those of DFlash, has no tiles.
+# Target, how it drafts, the draft model, types, window, and the share of drafts that are right at least: those for lfm2
+# and those of DFlash are all wrong.
 DRAFTS = [
-    ("llama", "draft-simple", "blurred", 64, 0.2),
-    ("mtp", "draft-mtp", "", 64, 0.2),
-    ("lfm2", "draft-simple", "llama", 4000, 0),
-    ("eagle3-target", "draft-eagle3", "eagle3", 64, 0.1),
-    ("llama", "draft-dflash", "dflash", 64, 0),
+    ("llama", "draft-simple", "blurred", "k4v4", 64, 0.2),
+    ("llama", "draft-simple", "blurred", "k2v2", 256, 0.2),
+    ("mtp", "draft-mtp", "", "k4v4", 64, 0.2),
+    ("lfm2", "draft-simple", "llama", "k4v4", 64, 0),
+    ("eagle3-target", "draft-eagle3", "eagle3", "k4v4", 64, 0.1),
+    ("llama", "draft-dflash", "dflash", "k4v4", 64, 0),
 ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("target", "kind", "draft", "window", "least"), DRAFTS)
+@pytest.mark.parametrize(("target", "kind", "draft", "pair", "window", "least"), DRAFTS)
 def test_a_draft_does_not_change_the_tokens(
-    target: str, kind: str, draft: str, window: int, least: float, server: Path, models: dict[str, Path]
+    target: str, kind: str, draft: str, pair: str, window: int, least: float, server: Path, models: dict[str, Path]
 ) -> None:
     model = ["-md", models[draft]] if draft else []
     spec = [*model, "--spec-type", kind, "--spec-draft-n-max", "4", "--spec-draft-p-min", "0"]
-    plain = answers(server, models[target], window)
-    packed = answers(server, models[target], window, *spec, *flags("-ctkd", "-ctvd"))
-    f16 = answers(server, models[target], window, *spec)
+    plain = answers(server, models[target], pair, window)
+    packed = answers(server, models[target], pair, window, *spec, *flags(pair, "-ctkd", "-ctvd"))
+    f16 = answers(server, models[target], pair, window, *spec)
     assert packed.tokens == plain.tokens
     assert f16.tokens == plain.tokens
     assert packed.drafted > 1000
@@ -148,13 +180,12 @@ def test_a_draft_does_not_change_the_tokens(
 
 
 MTP = ["--spec-type", "draft-mtp", "--spec-draft-n-max", "4", "--spec-draft-p-min", "0"]
-F16 = ["-ctk", "f16", "-ctv", "f16"]
 
 
 @pytest.mark.slow
 def test_several_draft_heads_guess_as_well_beside_a_packed_cache(server: Path, models: dict[str, Path]) -> None:
-    packed = answers(server, models["step35"], 64, *MTP, *flags("-ctkd", "-ctvd"))
-    f16 = answers(server, models["step35"], 64, *F16, *MTP)
+    packed = answers(server, models["step35"], "k4v4", 64, *MTP, *flags("k4v4", "-ctkd", "-ctvd"))
+    f16 = answers(server, models["step35"], "f16", 64, *MTP)
     assert packed.drafted > 1000
     assert packed.accepted > packed.drafted / 2
     assert packed.accepted / packed.drafted == pytest.approx(f16.accepted / f16.drafted, abs=0.02)
@@ -162,7 +193,8 @@ def test_several_draft_heads_guess_as_well_beside_a_packed_cache(server: Path, m
 
 @pytest.mark.slow
 def test_a_draft_model_that_reads_the_cache_of_its_target(server: Path, models: dict[str, Path]) -> None:
-    plain = answers(server, models["gemma4"], 64, *F16)
-    drafted = answers(server, models["gemma4"], 64, *F16, "-md", models["assistant"], *MTP, *flags("-ctkd", "-ctvd"))
+    plain = answers(server, models["gemma4"], "f16", 64)
+    draft = ["-md", models["assistant"], *MTP, *flags("k4v4", "-ctkd", "-ctvd")]
+    drafted = answers(server, models["gemma4"], "f16", 64, *draft)
     assert drafted.tokens == plain.tokens
     assert drafted.drafted > 1000

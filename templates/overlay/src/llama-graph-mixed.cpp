@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 static constexpr ggml_fp16_t MASK_KEEP = 0x0000; // 0
 static constexpr ggml_fp16_t MASK_DROP = 0xfc00; // -infinity
@@ -147,6 +148,23 @@ static void set_mask(ggml_tensor * mask, uint32_t stream, const llama_kv_cells &
     }
 }
 
+// Queries before a tile is due see its tokens in the f16 cells that are kept for them.
+static void set_mask_of_kept(ggml_tensor * mask_f16, ggml_tensor * mask_packed, uint32_t stream, const llama_kv_mixed_stream & cells,
+                             const llama_ubatch & ubatch) {
+    const int64_t n_tokens = mask_f16->ne[1];
+    for (int64_t i = 0; i < n_tokens; i++) {
+        ggml_fp16_t * f16    = (ggml_fp16_t *) ((char *) mask_f16->data + stream * mask_f16->nb[3] + i * mask_f16->nb[1]);
+        ggml_fp16_t * packed = (ggml_fp16_t *) ((char *) mask_packed->data + stream * mask_packed->nb[3] + i * mask_packed->nb[1]);
+        for (const auto & kept : cells.kept) {
+            if (ubatch.pos[stream * n_tokens + i] < kept.until) {
+                for (uint32_t k = 0; k < GGML_QLUTATTN_TILE; k++) {
+                    f16[kept.cells[k]] = std::exchange(packed[kept.tile * GGML_QLUTATTN_TILE + k], MASK_DROP);
+                }
+            }
+        }
+    }
+}
+
 // whether images are non-causal in layers with a sliding window only; older upstreams do not tell them apart
 template <typename T> static auto is_swa_only(const T & hparams, int) -> decltype(hparams.non_causal_type, bool()) {
     return (int) hparams.non_causal_type == 1; // LLAMA_NON_CAUSAL_TYPE_SWA_ONLY
@@ -202,6 +220,7 @@ void llm_graph_input_attn_kv_mixed::set_input(const llama_ubatch * ubatch) {
         }
         if (mask_packed && mask_packed->buffer) {
             set_mask(mask_packed, s, stream.packed, *ubatch, causal, hparams.use_alibi);
+            set_mask_of_kept(mask_f16, mask_packed, s, stream, *ubatch);
         }
     }
     if (turns && turns->buffer) {

@@ -290,7 +290,10 @@ llama_memory_context_ptr llama_kv_cache_mixed::init_update(llama_context * /*lct
     return std::make_unique<llama_kv_cache_mixed_context>(LLAMA_MEMORY_STATUS_NO_UPDATE);
 }
 
-llama_kv_cache_mixed::plans llama_kv_cache_mixed::prepare(const std::vector<llama_ubatch> & ubatches) const {
+llama_kv_cache_mixed::plans llama_kv_cache_mixed::prepare(const std::vector<llama_ubatch> & ubatches) {
+    for (auto & stream : streams) {
+        stream.release_kept();
+    }
     plans                  res;
     llama_kv_mixed_planner planner(layout, streams);
 
@@ -474,7 +477,7 @@ bool llama_kv_cache_mixed_context::apply() {
     n_packed = 0;
     for (uint32_t s = 0; s < plans[i_cur].n_stream(); s++) {
         const auto & stream = kv->get_stream(plans[i_cur].s0 + s);
-        n_f16               = std::max<uint32_t>(n_f16, GGML_PAD(stream.f16.used_max_p1(), GGML_QLUTATTN_TILE));
+        n_f16               = std::max<uint32_t>(n_f16, GGML_PAD(stream.n_f16_max(), GGML_QLUTATTN_TILE));
         n_packed            = std::max<uint32_t>(n_packed, GGML_PAD(stream.packed.used_max_p1(), GGML_QLUTATTN_TILE));
     }
     find_shifts();

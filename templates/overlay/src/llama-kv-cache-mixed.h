@@ -87,7 +87,7 @@ class llama_kv_cache_mixed : public llama_memory_i {
     using plans = std::vector<llama_kv_mixed_plan>;
 
     // plan the changes to the cache before each ubatch; empty if the ubatches do not fit
-    plans prepare(const std::vector<llama_ubatch> & ubatches) const;
+    plans prepare(const std::vector<llama_ubatch> & ubatches);
 
     // pack tiles and assign cells to the tokens of a ubatch, as planned; false, with nothing changed, if packing failed
     bool apply(const llama_kv_mixed_plan & plan, const llama_ubatch & ubatch);

@@ -31,6 +31,7 @@ void llama_kv_mixed_stream::resize(const llama_kv_mixed_layout & layout) {
     f16.resize(layout.n_f16);
     packed.resize(layout.n_tiles * GGML_QLUTATTN_TILE);
     tile_shift.assign(layout.n_tiles, 0);
+    kept.clear();
 }
 
 bool llama_kv_mixed_stream::tile_is_free(uint32_t tile) const {
@@ -42,12 +43,37 @@ bool llama_kv_mixed_stream::tile_is_free(uint32_t tile) const {
     return true;
 }
 
+uint32_t llama_kv_mixed_stream::n_f16_max() const {
+    uint32_t res = f16.used_max_p1();
+    for (const auto & k : kept) {
+        res = std::max(res, *std::max_element(k.cells.begin(), k.cells.end()) + 1);
+    }
+    return res;
+}
+
+template <typename P> static void drop_kept(std::vector<llama_kv_mixed_kept> & kept, P predicate) {
+    kept.erase(std::remove_if(kept.begin(), kept.end(), predicate), kept.end());
+}
+
+void llama_kv_mixed_stream::release_kept() {
+    drop_kept(kept, [this](const llama_kv_mixed_kept & k) { return tile_is_free(k.tile) || k.until <= seq_pos_max(k.seq_id) + 1; });
+}
+
 void llama_kv_mixed_stream::add(uint32_t cell, llama_pos pos, const llama_kv_cell_ext & ext, int32_t n_seq_id, const llama_seq_id * seq_id) {
+    drop_kept(kept, [cell](const llama_kv_mixed_kept & k) { return std::count(k.cells.begin(), k.cells.end(), cell) > 0; });
     f16.pos_set(cell, pos);
     f16.ext_set(cell, ext);
     for (int32_t k = 0; k < n_seq_id; k++) {
         f16.seq_add(cell, seq_id[k]);
     }
+}
+
+static llama_seq_id first_sequence(const llama_kv_cells & cells, uint32_t i) {
+    llama_seq_id res = 0;
+    while (!cells.seq_has(i, res)) {
+        res++;
+    }
+    return res;
 }
 
 void llama_kv_mixed_stream::pack(const std::vector<llama_kv_mixed_pack> & packs, uint32_t stream) {
@@ -62,6 +88,12 @@ void llama_kv_mixed_stream::pack(const std::vector<llama_kv_mixed_pack> & packs,
         tokens.emplace_back(packed.cp(p->packed), f16.cp(p->f16));
     }
     for (const auto * p : own) {
+        drop_kept(kept, [p](const llama_kv_mixed_kept & k) {
+            const auto is_taken = [&k](uint32_t i) {
+                return i / GGML_QLUTATTN_TILE == k.tile;
+            };
+            return k.tile == p->tile || std::any_of(p->packed.begin(), p->packed.end(), is_taken);
+        });
         for (uint32_t i : p->packed) {
             packed.rm(i);
         }
@@ -74,6 +106,9 @@ void llama_kv_mixed_stream::pack(const std::vector<llama_kv_mixed_pack> & packs,
         packed.set(first, tokens[i].first);
         packed.set(first + own[i]->packed.size(), tokens[i].second);
         tile_shift[own[i]->tile] = own[i]->shift;
+        if (own[i]->kept_until >= 0) {
+            kept.push_back({ own[i]->tile, own[i]->f16, own[i]->kept_until, first_sequence(packed, first) });
+        }
     }
 }
 
@@ -81,6 +116,7 @@ void llama_kv_mixed_stream::clear() {
     f16.reset();
     packed.reset();
     std::fill(tile_shift.begin(), tile_shift.end(), 0);
+    kept.clear();
 }
 
 void llama_kv_mixed_stream::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
@@ -99,6 +135,7 @@ void llama_kv_mixed_stream::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos 
 }
 
 void llama_kv_mixed_stream::seq_cp(llama_seq_id from, llama_seq_id to, llama_pos p0, llama_pos p1) {
+    kept.clear();
     for (llama_kv_cells * cells : { &f16, &packed }) {
         for (uint32_t i = 0; i < cells->size(); i++) {
             if (cells->pos_in(i, p0, p1) && cells->seq_has(i, from) && !cells->seq_has(i, to)) {
@@ -128,6 +165,7 @@ void llama_kv_mixed_stream::seq_cp(const llama_kv_mixed_stream & src, llama_seq_
 }
 
 void llama_kv_mixed_stream::seq_keep(llama_seq_id seq_id) {
+    kept.clear();
     for (llama_kv_cells * cells : { &f16, &packed }) {
         for (uint32_t i = 0; i < cells->size(); i++) {
             cells->seq_keep(i, seq_id);
@@ -136,6 +174,7 @@ void llama_kv_mixed_stream::seq_keep(llama_seq_id seq_id) {
 }
 
 void llama_kv_mixed_stream::seq_add(llama_seq_id seq_id, llama_pos p0, llama_pos p1, llama_pos shift) {
+    kept.clear();
     for (llama_kv_cells * cells : { &f16, &packed }) {
         for (uint32_t i = 0; i < cells->size(); i++) {
             if (cells->pos_in(i, p0, p1) && cells->seq_has(i, seq_id)) {
@@ -147,6 +186,7 @@ void llama_kv_mixed_stream::seq_add(llama_seq_id seq_id, llama_pos p0, llama_pos
 
 // by pos_add: pos_div of llama_kv_cells records the opposite shift
 void llama_kv_mixed_stream::seq_div(llama_seq_id seq_id, llama_pos p0, llama_pos p1, int d) {
+    kept.clear();
     for (llama_kv_cells * cells : { &f16, &packed }) {
         for (uint32_t i = 0; i < cells->size(); i++) {
             if (cells->pos_in(i, p0, p1) && cells->seq_has(i, seq_id)) {

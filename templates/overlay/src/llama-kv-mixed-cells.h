@@ -40,6 +40,17 @@ struct llama_kv_mixed_pack {
 
     std::vector<uint32_t> packed;
     std::vector<uint32_t> f16;
+
+    llama_pos kept_until = -1; // not -1: the f16 cells are kept, see llama_kv_mixed_kept
+};
+
+// The tokens of a tile that was packed before it is due, since it falls due among tokens that are decoded together. Queries before a position
+// still see the f16 cells, and later ones the tile: what a query sees does not depend on how a batch is cut, nor on tokens that are taken back.
+struct llama_kv_mixed_kept {
+    uint32_t              tile;
+    std::vector<uint32_t> cells; // of the tile's tokens, empty to the bookkeeping
+    llama_pos             until; // queries at this position and later ones see the tile
+    llama_seq_id          seq_id;
 };
 
 // the cells of a stream; token i of tile t is cell t*GGML_QLUTATTN_TILE + i of packed
@@ -49,11 +60,19 @@ struct llama_kv_mixed_stream {
 
     std::vector<llama_pos> tile_shift; // how far the tokens of a tile were moved since their keys were rotated
 
+    std::vector<llama_kv_mixed_kept> kept;
+
     void resize(const llama_kv_mixed_layout & layout);
 
     uint32_t n_used() const { return f16.get_used() + packed.get_used(); }
 
     bool tile_is_free(uint32_t tile) const;
+
+    // the number of f16 cells up to the last one that is used or kept
+    uint32_t n_f16_max() const;
+
+    // what is kept for queries that cannot come any more: the first token of a batch is never taken back
+    void release_kept();
 
     // to an f16 cell; ext: the other parts of an M-RoPE position
     void add(uint32_t cell, llama_pos pos, const llama_kv_cell_ext & ext, int32_t n_seq_id, const llama_seq_id * seq_id);

@@ -4,6 +4,9 @@
 #include <limits>
 #include <utility>
 
+// tokens of a sequence that are verified together are at most as many, and those of a prompt more
+static constexpr llama_pos SMALL_BATCH = 64;
+
 llama_kv_mixed_planner::llama_kv_mixed_planner(const llama_kv_mixed_layout & layout, const std::vector<llama_kv_mixed_stream> & streams) :
     layout(layout), streams(streams), snapshots(layout.n_stream) {}
 
@@ -27,6 +30,12 @@ void llama_kv_mixed_planner::load(uint32_t stream) {
     s.n_used    = from.n_used();
     s.n_free    = layout.n_f16 - from.f16.get_used();
     s.f16.resize(layout.n_f16);
+    for (const auto & kept : from.kept) {
+        for (uint32_t i : kept.cells) {
+            s.f16[i].pos = KEPT;
+        }
+        s.n_free -= kept.cells.size();
+    }
     for (uint32_t i = 0; i < layout.n_f16; i++) {
         if (!from.f16.is_empty(i)) {
             s.f16[i] = { from.f16.pos_get(i), sequences(from.f16, i) };
@@ -41,6 +50,7 @@ void llama_kv_mixed_planner::load(uint32_t stream) {
     for (llama_seq_id seq_id = 0; seq_id < LLAMA_MAX_SEQ; seq_id++) {
         s.pos_max[seq_id] = from.seq_pos_max(seq_id);
     }
+    s.pos_before = s.pos_max;
 }
 
 // the distance to the newest token, in the sequence of the cell where that is shortest
@@ -65,7 +75,8 @@ bool llama_kv_mixed_planner::may_be_packed(const snapshot & s, const cell & c) c
 }
 
 // pack cells, the first ones first, a tile at a time, until this many f16 cells are free; those that were packed are removed from the list
-void llama_kv_mixed_planner::pack(uint32_t stream, std::vector<uint32_t> & cells, uint32_t n_free_wanted, std::vector<llama_kv_mixed_pack> & packs) {
+void llama_kv_mixed_planner::pack(uint32_t stream, std::vector<uint32_t> & cells, uint32_t n_free_wanted, std::vector<llama_kv_mixed_pack> & packs,
+                                  llama_pos keep_after) {
     auto & s = snapshots[stream];
 
     size_t n_packed = 0;
@@ -78,6 +89,15 @@ void llama_kv_mixed_planner::pack(uint32_t stream, std::vector<uint32_t> & cells
         for (uint32_t i : res.f16) {
             tokens.push_back(std::exchange(s.f16[i], cell()));
         }
+        const llama_pos due = tokens.back().pos + layout.n_window + 1;
+        if (due > keep_after) {
+            res.kept_until = due;
+            for (uint32_t i : res.f16) {
+                s.f16[i].pos = KEPT;
+            }
+        } else {
+            s.n_free += GGML_QLUTATTN_TILE;
+        }
         if (s.has_packed) {
             std::copy(tokens.begin(), tokens.end(), s.packed.begin() + res.tile * GGML_QLUTATTN_TILE);
             s.tile_shift[res.tile] = 0;
@@ -85,11 +105,18 @@ void llama_kv_mixed_planner::pack(uint32_t stream, std::vector<uint32_t> & cells
             s.filled[res.tile] = std::move(tokens);
         }
         s.free_tiles.pop_back();
-        s.n_free += GGML_QLUTATTN_TILE;
         n_packed += GGML_QLUTATTN_TILE;
         packs.push_back(res);
     }
     cells.erase(cells.begin(), cells.begin() + n_packed);
+}
+
+llama_seq_id llama_kv_mixed_planner::first_sequence(const seq_set & seqs) {
+    llama_seq_id res = 0;
+    while (!seqs.test(res)) {
+        res++;
+    }
+    return res;
 }
 
 std::vector<uint32_t> llama_kv_mixed_planner::pack_old(uint32_t stream, std::vector<llama_kv_mixed_pack> & packs) {
@@ -115,11 +142,46 @@ std::vector<uint32_t> llama_kv_mixed_planner::pack_old(uint32_t stream, std::vec
     std::vector<uint32_t> rest;
     for (auto & [seqs, cells] : groups) {
         std::sort(cells.begin(), cells.end(), by_pos);
-        pack(stream, cells, std::numeric_limits<uint32_t>::max(), packs);
+        const llama_seq_id id = first_sequence(seqs);
+        pack(stream, cells, std::numeric_limits<uint32_t>::max(), packs, seqs.count() == 1 ? keep_after(s, id, s.pos_max[id]) : NEVER);
         rest.insert(rest.end(), cells.begin(), cells.end());
     }
     std::sort(rest.begin(), rest.end(), by_pos);
     return rest;
+}
+
+void llama_kv_mixed_planner::pack_ahead(uint32_t stream, llama_seq_id seq_id, llama_pos pos_last, std::vector<llama_kv_mixed_pack> & packs) {
+    const snapshot & s     = snapshots[stream];
+    const llama_pos  after = keep_after(s, seq_id, pos_last);
+    if (after == NEVER || pos_last == s.pos_max[seq_id] + 1) {
+        return;
+    }
+    std::vector<std::pair<llama_pos, uint32_t>> due;
+    for (uint32_t i = 0; i < layout.n_f16; i++) {
+        const cell & c = s.f16[i];
+        if (c.pos >= 0 && !is_sink(c) && c.seqs.count() == 1 && c.seqs.test(seq_id) && pos_last > c.pos + (llama_pos) layout.n_window) {
+            due.emplace_back(c.pos, i);
+        }
+    }
+    std::sort(due.begin(), due.end());
+    std::vector<uint32_t> cells;
+    for (const auto & [_, i] : due) {
+        cells.push_back(i);
+    }
+    pack(stream, cells, std::numeric_limits<uint32_t>::max(), packs, after);
+}
+
+llama_pos llama_kv_mixed_planner::keep_after(const snapshot & s, llama_seq_id seq_id, llama_pos pos_last) const {
+    return pos_last - s.pos_before[seq_id] <= SMALL_BATCH ? s.pos_before[seq_id] + 1 : NEVER;
+}
+
+void llama_kv_mixed_planner::release_kept(snapshot & s) const {
+    for (auto & c : s.f16) {
+        if (c.pos == KEPT) {
+            c.pos = FREE;
+            s.n_free++;
+        }
+    }
 }
 
 std::vector<uint32_t> llama_kv_mixed_planner::cells_by_age(const snapshot & s) const {
@@ -140,8 +202,11 @@ std::vector<uint32_t> llama_kv_mixed_planner::cells_by_age(const snapshot & s) c
 }
 
 bool llama_kv_mixed_planner::pack_into_free_tiles(uint32_t stream, uint32_t n, std::vector<llama_kv_mixed_pack> & packs) {
-    const snapshot &      s     = snapshots[stream];
+    auto &                s     = snapshots[stream];
     std::vector<uint32_t> cells = pack_old(stream, packs);
+    if (s.n_free < n) {
+        release_kept(s);
+    }
     if (s.n_free < n) { // tokens of several sequences share a tile
         pack(stream, cells, n, packs);
     }
@@ -344,7 +409,7 @@ bool llama_kv_mixed_planner::make_room(uint32_t stream, uint32_t n, std::vector<
 void llama_kv_mixed_planner::place(snapshot & s, uint32_t n, const llama_pos * pos, const int32_t * n_seq_id, llama_seq_id * const * seq_id,
                                    std::vector<uint32_t> & idxs) const {
     for (uint32_t i = 0, cur = 0; i < n; i++, cur++) {
-        while (s.f16[cur].pos >= 0) {
+        while (s.f16[cur].pos != FREE) {
             cur++;
         }
         s.f16[cur].pos = pos[i];
@@ -366,6 +431,15 @@ bool llama_kv_mixed_planner::add(uint32_t stream, uint32_t n, const llama_pos * 
     }
     if (s.n_used + n > layout.n_cells || !make_room(stream, n, packs)) {
         return false;
+    }
+    std::map<llama_seq_id, llama_pos> last; // of tokens of one sequence
+    for (uint32_t i = 0; i < n; i++) {
+        if (n_seq_id[i] == 1) {
+            last[seq_id[i][0]] = std::max(last[seq_id[i][0]], pos[i]);
+        }
+    }
+    for (const auto & [id, pos_last] : last) {
+        pack_ahead(stream, id, pos_last, packs);
     }
     place(s, n, pos, n_seq_id, seq_id, idxs);
     return true;

@@ -6,6 +6,7 @@
 
 #include <bitset>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <vector>
 
@@ -31,8 +32,13 @@ class llama_kv_mixed_planner {
   private:
     using seq_set = std::bitset<LLAMA_MAX_SEQ>;
 
+    static constexpr llama_pos FREE = -1;
+    static constexpr llama_pos KEPT = -2; // see llama_kv_mixed_kept
+
+    static constexpr llama_pos NEVER = std::numeric_limits<llama_pos>::max();
+
     struct cell {
-        llama_pos pos = -1; // -1: free
+        llama_pos pos = FREE;
         seq_set   seqs;
     };
 
@@ -40,10 +46,11 @@ class llama_kv_mixed_planner {
     struct snapshot {
         bool                   is_loaded = false;
         uint32_t               n_used    = 0; // cells, f16 and packed
-        uint32_t               n_free    = 0; // f16 cells
+        uint32_t               n_free    = 0; // f16 cells, without those that are kept
         std::vector<cell>      f16;
         std::vector<uint32_t>  free_tiles;    // the next one to fill is the last
         std::vector<llama_pos> pos_max;       // [seq_id]
+        std::vector<llama_pos> pos_before;    // the same, before the batch
 
         // packed cells are looked at only when tiles have to be merged; until then, what was planned for them is kept aside
         bool                                  has_packed = false;
@@ -66,7 +73,8 @@ class llama_kv_mixed_planner {
     const std::vector<llama_kv_mixed_stream> & streams;
     std::vector<snapshot>                      snapshots; // [stream]
 
-    static seq_set sequences(const llama_kv_cells & cells, uint32_t i);
+    static seq_set      sequences(const llama_kv_cells & cells, uint32_t i);
+    static llama_seq_id first_sequence(const seq_set & seqs);
 
     void    load(uint32_t stream);
     int64_t age(const snapshot & s, const cell & c) const;
@@ -75,9 +83,16 @@ class llama_kv_mixed_planner {
 
     // pack tokens outside of sinks and window, tiles of one set of sequences only; returns the cells of those that fill no tile, by position
     std::vector<uint32_t> pack_old(uint32_t stream, std::vector<llama_kv_mixed_pack> & packs);
+    // Pack what falls due among the tokens of a small ubatch, and keep its f16 cells: queries before that still see them. Where tokens are
+    // verified, or decoded with those of other sequences, each sees what it would see if it were decoded alone.
+    void                  pack_ahead(uint32_t stream, llama_seq_id seq_id, llama_pos pos_last, std::vector<llama_kv_mixed_pack> & packs);
+    // tiles of a sequence that are due later than this keep their f16 cells; no tile does where a batch up to a position is a part of a prompt
+    llama_pos             keep_after(const snapshot & s, llama_seq_id seq_id, llama_pos pos_last) const;
+    void                  release_kept(snapshot & s) const;
     // all used f16 cells, the ones to give up first at the front
     std::vector<uint32_t> cells_by_age(const snapshot & s) const;
-    void                  pack(uint32_t stream, std::vector<uint32_t> & cells, uint32_t n_free_wanted, std::vector<llama_kv_mixed_pack> & packs);
+    void                  pack(uint32_t stream, std::vector<uint32_t> & cells, uint32_t n_free_wanted, std::vector<llama_kv_mixed_pack> & packs,
+                               llama_pos keep_after = NEVER);
     // pack until n f16 cells are free, into the tiles that are free
     bool                  pack_into_free_tiles(uint32_t stream, uint32_t n, std::vector<llama_kv_mixed_pack> & packs);
     // the same, where tiles that have lost tokens must be repacked for that

@@ -547,6 +547,7 @@ void llama_kv_mixed_state::load(llama_kv_cache_mixed & kv) const {
     };
     for (const auto & s : streams) {
         auto & stream = kv.streams[s.stream];
+        stream.kept.clear();
         for (size_t i = 0; i < s.cells.size(); i++) {
             set(stream.f16, s.cells[i], s.tokens[i]);
         }
