@@ -415,6 +415,7 @@ int main(int argc, char ** argv) {
                             { "noncausal", scenario_noncausal },
                             { "churn",     scenario_churn     },
                             { "cuts",      scenario_cuts      },
+                            { "gaps",      scenario_gaps      },
                             { "convert",   scenario_convert   },
     });
 }

@@ -85,6 +85,30 @@ static void scenario_churn(llama_model * model, ggml_type k, ggml_type v) {
     }
 }
 
+// A chat whose parts are dropped, with what comes behind moved to where they were: append tokens, and remove some in gaps, in turns, until the
+// context is full, or has as many tokens as a smaller one.
+static void scenario_gaps(llama_model * model, ggml_type k, ggml_type v) {
+    churned   c(model, k, v);
+    const int n_batch = option("batch", 50);
+    while (true) {
+        for (int n = 0; n < option("append", 600); n += n_batch) {
+            if (c.end[0] + n_batch > option("until", 1 << 30) || !c.append(0, n_batch)) {
+                return c.print(c.end[0]);
+            }
+        }
+        for (int left = option("remove", 500); left > 0;) {
+            const int gap = std::min<int>(left, 1 + c.rng() % option("gap", 40));
+            const int p0  = c.rng() % (c.end[0] - gap);
+            c.remove(0, p0, p0 + gap);
+            for (auto & ctx : c.contexts) {
+                llama_memory_seq_add(llama_get_memory(ctx.get()), 0, p0 + gap, -1, -gap);
+            }
+            c.end[0] -= gap;
+            left -= gap;
+        }
+    }
+}
+
 // Fill the context, cut it at random places, and fill it again, some times over. What is left after a cut stays within the bounds of its type.
 static void scenario_cuts(llama_model * model, ggml_type k, ggml_type v) {
     churned           c(model, k, v);

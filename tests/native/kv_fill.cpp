@@ -2,6 +2,7 @@
 // that, how often. Needs no library.
 
 #include "llama-kv-mixed-planner.h"
+#include "llama-kv-mixed-shift.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -20,9 +21,53 @@ static void check(bool ok, const std::string & what) {
     }
 }
 
+// the positions that the keys of a stream are rotated to
+struct key_positions {
+    std::vector<llama_pos> f16;
+    std::vector<llama_pos> packed;
+
+    void pack(const std::vector<llama_kv_mixed_pack> & packs) {
+        const std::vector<llama_pos> from = packed;
+        for (const auto & p : packs) {
+            uint32_t to = p.tile * GGML_QLUTATTN_TILE;
+            for (uint32_t i : p.packed) {
+                packed[to++] = from[i];
+            }
+            for (uint32_t i : p.f16) {
+                packed[to++] = f16[i];
+            }
+            for (size_t i = 0; i < p.by.size(); i++) {
+                packed[p.tile * GGML_QLUTATTN_TILE + i] += p.by[i];
+            }
+        }
+    }
+
+    void shift(const llama_kv_mixed_shift & plan) {
+        for (size_t i = 0; i < plan.f16.cells.size(); i++) {
+            f16[plan.f16.cells[i]] += plan.f16.by[i];
+        }
+        for (const auto & turn : plan.turns) {
+            for (uint32_t i = 0; i < GGML_QLUTATTN_TILE; i++) {
+                packed[turn.tile * GGML_QLUTATTN_TILE + i] += turn.by[i];
+            }
+        }
+    }
+
+    void check_all(const llama_kv_mixed_stream & stream) const {
+        for (uint32_t i = 0; i < f16.size(); i++) {
+            check(stream.f16.is_empty(i) || stream.f16.pos_get(i) == f16[i], "a key in f16 is rotated to another position");
+        }
+        for (uint32_t i = 0; i < packed.size(); i++) {
+            check(stream.packed.is_empty(i) || stream.packed.pos_get(i) == packed[i] + stream.tile_shift[i / GGML_QLUTATTN_TILE],
+                  "a packed key is rotated to another position than its tile's shift says");
+        }
+    }
+};
+
 struct churned {
     const llama_kv_mixed_layout        layout;
     std::vector<llama_kv_mixed_stream> streams;
+    std::vector<key_positions>         keys;
     std::vector<int>                   end; // of each sequence
     std::mt19937                       rng{ 1 };
 
@@ -35,6 +80,7 @@ struct churned {
         layout(llama_kv_mixed_layout::make(n_cells, 512, n_seq, unified, 128, 256, { 1.0, 0.3 })), streams(layout.n_stream), end(n_seq, 0) {
         for (auto & s : streams) {
             s.resize(layout);
+            keys.push_back({ std::vector<llama_pos>(layout.n_f16), std::vector<llama_pos>(s.packed.size()) });
         }
     }
 
@@ -69,11 +115,14 @@ struct churned {
             return false;
         }
         count(stream, packs);
+        keys[stream_of(id)].pack(packs);
         stream.pack(packs, stream_of(id));
         for (int i = 0; i < STEP; i++) {
             stream.add(idxs[i], pos[i], {}, 1, &id);
-            times[{ id, pos[i] }] = 0;
+            keys[stream_of(id)].f16[idxs[i]] = pos[i];
+            times[{ id, pos[i] }]            = 0;
         }
+        keys[stream_of(id)].check_all(stream);
         end[id] += STEP;
         n_appended += STEP;
         return true;
@@ -84,14 +133,40 @@ struct churned {
         streams[stream_of(id)].seq_rm(id, end[id], ALL);
     }
 
-    void cut_at_random(int id, uint32_t n) {
+    void cut_at_random(int id, int n) {
         auto &         stream = streams[stream_of(id)];
-        const uint32_t wanted = stream.n_used() < n ? 0 : stream.n_used() - n;
+        const uint32_t wanted = std::max<int>(0, stream.n_used() - n);
         while (stream.n_used() > wanted) {
             const uint32_t cell = rng() % stream.packed.size(); // where there is a token
             const int      p0   = stream.packed.is_empty(cell) ? rng() % end[id] : stream.packed.pos_get(cell);
             stream.seq_rm(id, p0, p0 + 1 + rng() % 40);
         }
+    }
+
+    // small gaps at random, to which what comes behind is moved
+    void cut_and_move(int id, int n) {
+        while (n > 0) {
+            const int gap = std::min<int>(n, 1 + rng() % 40);
+            close_gap(id, gap, rng() % (end[id] - gap));
+            n -= gap;
+        }
+    }
+
+    void close_gap(int id, int n, int p0) {
+        auto & stream = streams[stream_of(id)];
+        stream.seq_rm(id, p0, p0 + n);
+        stream.seq_add(id, p0 + n, ALL, -n);
+        const auto plan = llama_kv_mixed_plan_shift(stream, true);
+        keys[stream_of(id)].shift(plan);
+        stream.tile_shift = plan.tile_shift;
+        stream.f16.reset_shift();
+        stream.packed.reset_shift();
+        keys[stream_of(id)].check_all(stream);
+        for (int pos = p0; pos < end[id]; pos++) {
+            const auto it      = times.find({ id, pos + n });
+            times[{ id, pos }] = it == times.end() ? 0 : it->second;
+        }
+        end[id] -= n;
     }
 
     void print(uint32_t n_used) const {
@@ -107,7 +182,7 @@ struct churned {
 };
 
 // append tokens and remove some, sequence by sequence, until there is no room
-static void fill(uint32_t n_cells, uint32_t n_seq, bool unified, int n_append, int n_remove, bool at_random) {
+static void fill(uint32_t n_cells, uint32_t n_seq, bool unified, int n_append, int n_remove, void (churned::*remove)(int, int)) {
     churned c(n_cells, n_seq, unified);
     for (uint32_t turn = 0;; turn++) {
         const int id = turn % n_seq;
@@ -116,17 +191,20 @@ static void fill(uint32_t n_cells, uint32_t n_seq, bool unified, int n_append, i
                 return c.print(c.streams[c.stream_of(id)].n_used());
             }
         }
-        at_random ? c.cut_at_random(id, n_remove) : c.cut_end(id, n_remove);
+        (c.*remove)(id, n_remove);
     }
 }
 
 int main() {
-    fill(4096, 1, false, 600, 590, false);
-    fill(16384, 1, false, 600, 590, false);
-    fill(8192, 1, false, 900, 840, false);
-    fill(32768, 1, false, 1000, 900, false);
-    fill(16384, 4, true, 600, 590, false);
-    fill(12800, 1, false, 600, 500, true); // 100 tiles
-    fill(12800, 3, true, 600, 500, true);
+    fill(4096, 1, false, 600, 590, &churned::cut_end);
+    fill(16384, 1, false, 600, 590, &churned::cut_end);
+    fill(8192, 1, false, 900, 840, &churned::cut_end);
+    fill(32768, 1, false, 1000, 900, &churned::cut_end);
+    fill(16384, 4, true, 600, 590, &churned::cut_end);
+    fill(12800, 1, false, 600, 500, &churned::cut_at_random); // 100 tiles
+    fill(12800, 3, true, 600, 500, &churned::cut_at_random);
+    fill(4096, 1, false, 600, 500, &churned::cut_and_move);
+    fill(12800, 1, false, 600, 500, &churned::cut_and_move);
+    fill(12800, 3, true, 600, 500, &churned::cut_and_move);
     return 0;
 }

@@ -36,16 +36,17 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_contexts_become_full_and_tokens_are_repacked_rarely(tree: Path, tmp_path: Path) -> None:
     includes = [f"-I{tree / folder}" for folder in ("src", "include", "ggml/include")]
-    sources = [tree / "src" / f"llama-kv-mixed-{name}.cpp" for name in ("cells", "planner")]
+    sources = [tree / "src" / f"llama-kv-mixed-{name}.cpp" for name in ("cells", "planner", "shift")]
     program = compile_native("kv_fill.cpp", tmp_path, *sources, *includes)
     done = subprocess.run([program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [row["cells"] for row in rows] == [4096, 16384, 8192, 32768, 16384, 12800, 12800]
+    assert [row["cells"] for row in rows] == [4096, 16384, 8192, 32768, 16384, 12800, 12800, 4096, 12800, 12800]
     assert all(row["used"] > 0.97 * row["cells"] for row in rows)
-    ends, random_cuts = rows[:5], rows[5:]
+    ends, random_cuts, moved = rows[:5], rows[5:7], rows[7:]
     assert all(0 < row["repacked"] < 0.1 * row["appended"] and row["most"] == 1 for row in ends)
     assert all(row["repacked"] < 0.5 * row["appended"] and row["mean"] < 0.5 for row in random_cuts)
+    assert all(0 < row["repacked"] < 0.5 * row["appended"] for row in moved)
 
 
 @pytest.mark.parametrize("pair", ["k4v4", "k2v2", "k1v1", "k4", "v4"])
@@ -54,6 +55,15 @@ def test_logits_stay_near_those_of_f16(pair: str, program: Path, tmp_path: Path)
     [found] = findings(program, model, "cuts", pair, ctx=1536, turns=4)
     assert found["used"] > 1536 - 64
     assert 0 < found["nmse"] < BOUNDS[pair]
+
+
+@pytest.mark.parametrize("pair", ["k4v4", "k2v2", "k4", "v4"])
+def test_a_context_whose_gaps_are_closed_becomes_full(pair: str, program: Path, tmp_path: Path) -> None:
+    model = tiny_models.write_model(tmp_path / "m.gguf", tiny_models.Shape())
+    [full] = findings(program, model, "gaps", pair, ctx=1536)
+    assert full["used"] == 1500  # and a batch of 50 does not fit
+    [roomy] = findings(program, model, "gaps", pair, ctx=4096, until=1500)
+    assert 0 < full["nmse"] < 1.1 * roomy["nmse"]
 
 
 @pytest.mark.slow

@@ -270,7 +270,7 @@ ggml_tensor * llm_graph_input_attn_kv_mixed::build_shifted(ggml_context * ctx, g
     const int64_t n_tps = q->ne[2] / n_stream;
 
     ggml_tensor * cur = ggml_repeat_4d(ctx, q, q->ne[0], q->ne[1], turns->ne[0], 1);
-    cur               = llama_kv_mixed_rotate(ctx, pad_heads(ctx, layer.rope.turn(ctx, cur, turns), layer.head_dim), rot_k);
+    cur               = llama_kv_mixed_rotate(ctx, pad_heads(ctx, layer.k.rope.turn(ctx, cur, turns), layer.head_dim), rot_k);
     return ggml_view_4d(ctx, cur, cur->ne[0], n_tps, cur->ne[1], cur->ne[2] / n_tps, cur->nb[2], cur->nb[1], cur->nb[2] * n_tps, 0);
 }
 
@@ -283,7 +283,7 @@ ggml_tensor * llm_graph_input_attn_kv_mixed::build_attn(ggml_context * ctx, ggml
     const int64_t n_embd_head = hparams.n_embd_head_v(il);
 
     const int64_t n_tps     = n_tokens / n_stream;
-    ggml_tensor * q_shifted = turns && layer.rope.n_rot > 0 ? build_shifted(ctx, q, il) : nullptr;
+    ggml_tensor * q_shifted = turns && layer.k.rope.n_rot > 0 ? build_shifted(ctx, q, il) : nullptr;
     q                       = llama_kv_mixed_rotate(ctx, pad_heads(ctx, q, layer.head_dim), rot_k);
     ggml_build_forward_expand(gf, q);
     if (k) {

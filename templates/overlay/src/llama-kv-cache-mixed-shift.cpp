@@ -48,15 +48,6 @@ struct shift_graph {
     ggml_tensor * pack(ggml_tensor * rows, ggml_tensor * packed, ggml_tensor * tile) const {
         return ggml_cpy(ctx, llama_kv_mixed_view_as_tile(ctx, llama_kv_mixed_pad_rows(ctx, rows, packed), 0, packed), tile);
     }
-
-    // rows of keys as the cache has them, [n_embd, n] f32, turned by pos[n]
-    ggml_tensor * turn(const llama_kv_cache_mixed::layer & layer, ggml_tensor * rows, ggml_tensor * pos) const {
-        ggml_tensor * cur = ggml_reshape_3d(ctx, rows, layer.head_dim, rows->ne[0] / layer.head_dim, rows->ne[1]);
-        cur               = llama_kv_mixed_rotate(ctx, cur, rot);
-        cur               = layer.rope.turn(ctx, cur, pos);
-        cur               = llama_kv_mixed_rotate(ctx, cur, rot);
-        return ggml_reshape_2d(ctx, cur, rows->ne[0], rows->ne[1]);
-    }
 };
 
 // what one stream needs of the graph, for all layers
@@ -88,7 +79,7 @@ struct stream_shift {
     void turn_cells(shift_graph & graph, const llama_kv_cache_mixed::layer & layer, ggml_tensor * keys, ggml_tensor * cells, ggml_tensor * by) const {
         if (cells) {
             ggml_tensor * all  = ggml_view_2d(graph.ctx, keys, keys->ne[0], keys->ne[1], keys->nb[1], stream * keys->nb[2]);
-            ggml_tensor * rows = graph.turn(layer, ggml_get_rows(graph.ctx, all, cells), by);
+            ggml_tensor * rows = layer.k.rope.turn_rows(graph.ctx, ggml_get_rows(graph.ctx, all, cells), graph.rot, by);
             ggml_build_forward_expand(graph.gf, ggml_set_rows(graph.ctx, all, rows, cells));
         }
     }
@@ -97,7 +88,7 @@ struct stream_shift {
         for (size_t i = 0; i < plan.turns.size(); i++) {
             ggml_tensor * packed = layer.k.packed;
             ggml_tensor * tile   = llama_kv_mixed_view_tile(graph.ctx, packed, stream, plan.turns[i].tile);
-            ggml_tensor * rows   = graph.turn(layer, graph.unpack(packed, tile, layer.k.f16->ne[0]), turns_by[i]);
+            ggml_tensor * rows   = layer.k.rope.turn_rows(graph.ctx, graph.unpack(packed, tile, layer.k.f16->ne[0]), graph.rot, turns_by[i]);
             ggml_build_forward_expand(graph.gf, graph.pack(rows, packed, tile));
         }
     }
@@ -126,7 +117,7 @@ bool llama_kv_cache_mixed::apply_shift() {
         shift.add_inputs(graph);
     }
     for (const auto & l : layers) {
-        if (l.rope.n_rot == 0) {
+        if (l.k.rope.n_rot == 0) {
             continue;
         }
         for (const auto & shift : shifts) {

@@ -191,7 +191,7 @@ void llama_kv_cache_mixed::add_layers(const llama_model & model, const llama_cpa
         res.k          = new_side("k", il, type_k, res.n_head_kv * res.head_dim);
         res.v          = hparams.is_mla() ? side() : new_side("v", il, type_v, res.n_head_kv * res.head_dim_v);
         layer_ids[il]  = layers.size();
-        res.rope       = llama_kv_mixed_rope::make(model, cparams, il);
+        res.k.rope     = llama_kv_mixed_rope::make(model, cparams, il);
         layers.push_back(res);
     }
     for (uint32_t il = 0; reuse && il < hparams.n_layer_all; il++) {
@@ -329,7 +329,7 @@ static llama_kv_cell_ext position_ext(const llama_ubatch & ubatch, uint32_t i) {
 
 bool llama_kv_cache_mixed::apply(const llama_kv_mixed_plan & plan, const llama_ubatch & ubatch) {
     if (!plan.packs.empty()) {
-        if (!packer.pack(sides(), plan.packs)) {
+        if (!packer.pack(sides(), plan.packs, rot_k)) {
             return false;
         }
         for (uint32_t s = 0; s < layout.n_stream; s++) {

@@ -8,7 +8,6 @@
 #include "llama-batch.h"
 #include "llama-kv-mixed-packer.h"
 #include "llama-kv-mixed-planner.h"
-#include "llama-kv-mixed-rope.h"
 #include "llama-memory.h"
 
 #include <map>
@@ -117,8 +116,6 @@ class llama_kv_cache_mixed : public llama_memory_i {
 
         side k;
         side v;
-
-        llama_kv_mixed_rope rope;
 
         bool is_latent() const { return !v.f16; } // values are the first channels of keys, and v is empty
     };

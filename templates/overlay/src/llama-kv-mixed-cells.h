@@ -41,6 +41,8 @@ struct llama_kv_mixed_pack {
     std::vector<uint32_t> packed;
     std::vector<uint32_t> f16;
 
+    std::vector<llama_pos> by; // by how many positions the keys of these tokens are turned, so that they fit the tile's shift; empty: none is
+
     llama_pos kept_until = -1; // not -1: the f16 cells are kept, see llama_kv_mixed_kept
 };
 

@@ -79,7 +79,7 @@ void llama_kv_mixed_saved_side::convert(llama_kv_mixed_packer & packer, const ll
         const size_t row = k * GGML_QLUTATTN_TILE + how.unpacked[i] % GGML_QLUTATTN_TILE;
         memcpy(s.row(how.n_rows + i), (const uint8_t *) s.unpacked->data + row * s.unpacked->nb[1], row_size());
     }
-    ok = ok && (how.packs.empty() || packer.pack({ &s.side }, how.packs));
+    ok = ok && (how.packs.empty() || packer.pack({ &s.side }, how.packs, 0));
     if (!ok) {
         throw std::runtime_error("there is no memory to convert the state of the KV cache");
     }

@@ -3,6 +3,7 @@
 #include "ggml-backend.h"
 #include "ggml-qlutattn.h"
 #include "llama-impl.h"
+#include "llama-kv-mixed-rotation.h"
 
 #include <algorithm>
 
@@ -60,6 +61,12 @@ std::vector<llama_kv_mixed_packer::inputs> llama_kv_mixed_packer::new_inputs(ggm
         for (size_t i = n; i < GGML_QLUTATTN_TILE; i++) {
             in.row_values.push_back(in.row_values[i - n]);
         }
+        if (!p.by.empty()) {
+            in.by = new_idxs(GGML_QLUTATTN_TILE);
+            for (size_t i = 0; i < GGML_QLUTATTN_TILE; i++) {
+                in.by_values.push_back(p.by[i % n]);
+            }
+        }
         if (!is_contiguous || n < GGML_QLUTATTN_TILE) {
             in.rows = new_idxs(GGML_QLUTATTN_TILE);
         }
@@ -94,12 +101,22 @@ ggml_tensor * llama_kv_mixed_pad_rows(ggml_context * ctx, ggml_tensor * rows, co
     return ggml_concat(ctx, rows, ggml_view_2d(ctx, rows, n_pad, rows->ne[1], rows->nb[1], (rows->ne[0] - n_pad) * rows->nb[0]), 0);
 }
 
+// keys of tokens that were moved differently are turned to fit one tile
+static ggml_tensor * turn(ggml_context * ctx, ggml_tensor * rows, const llama_kv_mixed_side & side, ggml_tensor * rot, ggml_tensor * by) {
+    if (!by || side.rope.n_rot == 0) {
+        return rows;
+    }
+    ggml_tensor * cur = ggml_cont(ctx, ggml_view_2d(ctx, rows, side.f16->ne[0], rows->ne[1], rows->nb[1], 0));
+    return llama_kv_mixed_pad_rows(ctx, side.rope.turn_rows(ctx, cur, rot, by), side.packed);
+}
+
 static ggml_tensor * view_stream(ggml_context * ctx, ggml_tensor * f16, uint32_t stream, size_t first, size_t n) {
     return ggml_view_2d(ctx, f16, f16->ne[0], n, f16->nb[1], stream * f16->nb[2] + first * f16->nb[1]);
 }
 
 void llama_kv_mixed_packer::build(ggml_context * ctx, ggml_cgraph * gf, const llama_kv_mixed_side & side,
-                                  const std::vector<llama_kv_mixed_pack> & packs, const std::vector<inputs> & in, const scratch & scr) {
+                                  const std::vector<llama_kv_mixed_pack> & packs, const std::vector<inputs> & in, const scratch & scr,
+                                  ggml_tensor * rot) {
     ggml_tensor * rows = nullptr;
     if (scr.buffer) {
         rows = ggml_new_tensor_2d(ctx, GGML_TYPE_F16, side.row_width(), scr.n_rows);
@@ -121,7 +138,7 @@ void llama_kv_mixed_packer::build(ggml_context * ctx, ggml_cgraph * gf, const ll
         const auto &  p = packs[i];
         ggml_tensor * from;
         if (!p.packed.empty()) {
-            from = ggml_get_rows(ctx, rows, in[i].rows);
+            from = turn(ctx, ggml_get_rows(ctx, rows, in[i].rows), side, rot, in[i].by);
         } else if (in[i].rows) {
             from =
                 llama_kv_mixed_pad_rows(ctx, ggml_get_rows(ctx, view_stream(ctx, side.f16, p.stream, 0, side.f16->ne[1]), in[i].rows), side.packed);
@@ -133,13 +150,14 @@ void llama_kv_mixed_packer::build(ggml_context * ctx, ggml_cgraph * gf, const ll
     }
 }
 
-bool llama_kv_mixed_packer::pack(const std::vector<const llama_kv_mixed_side *> & sides, const std::vector<llama_kv_mixed_pack> & packs) {
+bool llama_kv_mixed_packer::pack(const std::vector<const llama_kv_mixed_side *> & sides, const std::vector<llama_kv_mixed_pack> & packs,
+                                 int64_t rot_k) {
     scratch scr;
     if (!prepare(scr, sides, packs)) {
         LLAMA_LOG_ERROR("%s: no memory to repack %zu tiles\n", __func__, scr.tiles.size());
         return false;
     }
-    const size_t n_tensors = 2 * packs.size() + sides.size() * (1 + 3 * scr.tiles.size() + 14 * packs.size());
+    const size_t n_tensors = 1 + 3 * packs.size() + sides.size() * (1 + 3 * scr.tiles.size() + 36 * packs.size());
 
     const ggml_init_params params = {
         /*.mem_size   =*/n_tensors * ggml_tensor_overhead() + ggml_graph_overhead_custom(n_tensors, false),
@@ -150,20 +168,30 @@ bool llama_kv_mixed_packer::pack(const std::vector<const llama_kv_mixed_side *> 
     if (!ctx_ptr) {
         return false;
     }
-    ggml_context *            ctx = ctx_ptr.get();
-    ggml_cgraph *             gf  = ggml_new_graph_custom(ctx, n_tensors, false);
-    const std::vector<inputs> in  = new_inputs(ctx, packs, scr);
-    for (const auto * side : sides) {
-        build(ctx, gf, *side, packs, in, scr);
-    }
-
+    ggml_context *             ctx = ctx_ptr.get();
+    ggml_cgraph *              gf  = ggml_new_graph_custom(ctx, n_tensors, false);
+    const std::vector<inputs>  in  = new_inputs(ctx, packs, scr);
     llama_kv_mixed_cpu::inputs data;
+    std::vector<float>         matrix;
+    ggml_tensor *              rot = nullptr;
+    if (rot_k > 0 && std::any_of(packs.begin(), packs.end(), [](const auto & p) { return !p.by.empty(); })) {
+        matrix = llama_kv_mixed_rotation(rot_k);
+        rot    = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, rot_k, rot_k);
+        ggml_set_input(rot);
+        data.emplace_back(rot, matrix.data());
+    }
+    for (const auto * side : sides) {
+        build(ctx, gf, *side, packs, in, scr, rot);
+    }
     for (size_t i = 0; i < packs.size(); i++) {
         if (in[i].rows) {
             data.emplace_back(in[i].rows, in[i].row_values.data());
         }
         if (in[i].f16) {
             data.emplace_back(in[i].f16, packs[i].f16.data());
+        }
+        if (in[i].by) {
+            data.emplace_back(in[i].by, in[i].by_values.data());
         }
     }
     if (!cpu.compute(gf, data)) {

@@ -6,6 +6,7 @@
 #include "ggml-cpp.h"
 #include "llama-kv-mixed-cells.h"
 #include "llama-kv-mixed-cpu.h"
+#include "llama-kv-mixed-rope.h"
 
 #include <map>
 #include <utility>
@@ -13,10 +14,12 @@
 
 // keys or values of a layer
 struct llama_kv_mixed_side {
-    ggml_tensor * f16;         // [n_embd, n_f16, n_stream], n_embd with padded heads
-    ggml_tensor * packed;      // tiles [TILE, n_tiles*TILE, n_columns, n_stream], or f16 [n_embd, n_tiles*TILE, n_stream], or null
+    ggml_tensor * f16;             // [n_embd, n_f16, n_stream], n_embd with padded heads
+    ggml_tensor * packed;          // tiles [TILE, n_tiles*TILE, n_columns, n_stream], or f16 [n_embd, n_tiles*TILE, n_stream], or null
 
-    int64_t row_width() const; // channels of a row of tiles, or of a packed row in f16
+    llama_kv_mixed_rope rope = {}; // how its rows are turned; those of values are not
+
+    int64_t row_width() const;     // channels of a row of tiles, or of a packed row in f16
 };
 
 // a tile of the packed part: [TILE, TILE, columns], or [n_embd, TILE] in f16
@@ -32,8 +35,8 @@ class llama_kv_mixed_packer {
   public:
     explicit llama_kv_mixed_packer(llama_kv_mixed_cpu & cpu) : cpu(cpu) {}
 
-    // false, with a message and nothing changed, if there is no memory for it
-    bool pack(const std::vector<const llama_kv_mixed_side *> & sides, const std::vector<llama_kv_mixed_pack> & packs);
+    // rot_k: the size of the matrix that rotates keys, 0: none; false, with a message and nothing changed, if there is no memory for it
+    bool pack(const std::vector<const llama_kv_mixed_side *> & sides, const std::vector<llama_kv_mixed_pack> & packs, int64_t rot_k);
 
     // unpack tiles, one after the other, to f16 rows [at least n_embd, n*TILE]; false, with a message, if there is no memory for it
     bool unpack(const llama_kv_mixed_side & side, const std::vector<uint32_t> & tiles, ggml_tensor * rows);
@@ -53,13 +56,15 @@ class llama_kv_mixed_packer {
         std::vector<int32_t> row_values;
         ggml_tensor *        f16   = nullptr; // f16 cells that go through scratch, or null
         uint32_t             first = 0;       // their place there
+        ggml_tensor *        by    = nullptr; // by how much the rows are turned, or null
+        std::vector<int32_t> by_values;
     };
 
     llama_kv_mixed_cpu & cpu;
 
     static bool prepare(scratch & scr, const std::vector<const llama_kv_mixed_side *> & sides, const std::vector<llama_kv_mixed_pack> & packs);
     static void build(ggml_context * ctx, ggml_cgraph * gf, const llama_kv_mixed_side & side, const std::vector<llama_kv_mixed_pack> & packs,
-                      const std::vector<inputs> & in, const scratch & scr);
+                      const std::vector<inputs> & in, const scratch & scr, ggml_tensor * rot);
 
     static std::vector<inputs> new_inputs(ggml_context * ctx, const std::vector<llama_kv_mixed_pack> & packs, const scratch & scr);
 };

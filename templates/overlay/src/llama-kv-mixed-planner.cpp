@@ -1,6 +1,7 @@
 #include "llama-kv-mixed-planner.h"
 
 #include <algorithm>
+#include <functional>
 #include <limits>
 #include <utility>
 
@@ -282,12 +283,11 @@ template <typename T> static size_t choose_merge(const T & tiles, uint32_t n_wan
     return res;
 }
 
-void llama_kv_mixed_planner::merge(uint32_t stream, uint32_t n_wanted, bool any_seqs, std::vector<llama_kv_mixed_pack> & packs) {
-    // tokens that were moved differently cannot share a tile
+void llama_kv_mixed_planner::merge(uint32_t stream, uint32_t n_wanted, bool any_seqs, bool any_shift, std::vector<llama_kv_mixed_pack> & packs) {
     std::vector<tile_list> groups;
     for (const auto & t : partial_tiles(snapshots[stream])) {
         auto group = std::find_if(groups.begin(), groups.end(),
-                                  [&](const tile_list & g) { return g[0].shift == t.shift && (any_seqs || g[0].seqs == t.seqs); });
+                                  [&](const tile_list & g) { return (any_shift || g[0].shift == t.shift) && (any_seqs || g[0].seqs == t.seqs); });
         if (group == groups.end()) {
             group = groups.insert(group, tile_list());
         }
@@ -324,10 +324,12 @@ bool llama_kv_mixed_planner::absorb(uint32_t stream, uint32_t n, std::vector<lla
     const size_t                n_old  = std::count_if(cells.begin(), cells.end(), [&](uint32_t i) { return may_be_packed(s, s.f16[i]); });
     const size_t                needed = n - s.n_free;
 
+    tile_list partial = partial_tiles(s); // those first where f16 keys need not be turned
+    std::stable_partition(partial.begin(), partial.end(), [](const partial_tile & t) { return t.shift == 0; });
     tile_list tiles;
     size_t    n_holes = 0;
-    for (const auto & t : partial_tiles(s)) {
-        if (t.shift == 0 && n_holes < needed) { // f16 keys are rotated to where they are
+    for (const auto & t : partial) {
+        if (n_holes < needed) {
             tiles.push_back(t);
             n_holes += GGML_QLUTATTN_TILE - t.n;
         }
@@ -338,6 +340,22 @@ bool llama_kv_mixed_planner::absorb(uint32_t stream, uint32_t n, std::vector<lla
     const size_t n_taken = std::min(n_holes, std::max(needed, n_old));
     gather(stream, tiles, { cells.begin(), cells.begin() + n_taken }, packs);
     return true;
+}
+
+// the shift of most tokens, and by how much the others are turned to fit it; empty if there are none
+static std::vector<llama_pos> fit_shifts(std::vector<llama_pos> shifts, llama_pos & shift) {
+    std::map<llama_pos, size_t> counts;
+    for (llama_pos one : shifts) {
+        counts[one]++;
+    }
+    shift = std::max_element(counts.begin(), counts.end(), [](const auto & a, const auto & b) { return a.second < b.second; })->first;
+    if (counts.size() == 1) {
+        return {};
+    }
+    for (llama_pos & one : shifts) {
+        one -= shift;
+    }
+    return shifts;
 }
 
 void llama_kv_mixed_planner::gather(uint32_t stream, tile_list tiles, const std::vector<uint32_t> & f16, std::vector<llama_kv_mixed_pack> & packs) {
@@ -362,8 +380,10 @@ void llama_kv_mixed_planner::gather(uint32_t stream, tile_list tiles, const std:
                               [=](const auto & token) { return token.second < n_packed; });
     }
 
-    std::vector<cell> tokens;
+    std::vector<cell>      tokens;
+    std::vector<llama_pos> shifts;
     for (const auto & [_, i] : order) {
+        shifts.push_back(i < n_packed ? s.tile_shift[i / GGML_QLUTATTN_TILE] : 0);
         tokens.push_back(std::exchange(i < n_packed ? s.packed[i] : s.f16[i - n_packed], cell()));
     }
     for (const auto & t : tiles) {
@@ -372,11 +392,13 @@ void llama_kv_mixed_planner::gather(uint32_t stream, tile_list tiles, const std:
             s.free_tiles.push_back(t.tile);
             continue;
         }
+        const size_t        last = std::min<size_t>(order.size(), first + GGML_QLUTATTN_TILE);
         llama_kv_mixed_pack res;
-        res.stream = stream;
-        res.tile   = t.tile;
-        res.shift  = t.shift;
-        for (size_t j = first; j < std::min<size_t>(order.size(), first + GGML_QLUTATTN_TILE); j++) {
+        res.stream           = stream;
+        res.tile             = t.tile;
+        res.by               = fit_shifts({ shifts.begin() + first, shifts.begin() + last }, res.shift);
+        s.tile_shift[t.tile] = res.shift;
+        for (size_t j = first; j < last; j++) {
             const uint32_t i                                  = order[j].second;
             s.packed[t.tile * GGML_QLUTATTN_TILE + j - first] = tokens[j];
             (i < n_packed ? res.packed : res.f16).push_back(i < n_packed ? i : i - n_packed);
@@ -395,13 +417,18 @@ bool llama_kv_mixed_planner::make_room(uint32_t stream, uint32_t n, std::vector<
     load_packed(stream);
     const snapshot before  = s;
     const size_t   n_packs = packs.size();
-    for (bool any_seqs : { false, true }) {
-        merge(stream, n_tiles_for(n - s.n_free), any_seqs, packs);
-        if (pack_into_free_tiles(stream, n, packs)) {
-            return true;
+    for (bool any_shift : { false, true }) { // turned keys are rounded anew
+        if (any_shift && std::adjacent_find(s.tile_shift.begin(), s.tile_shift.end(), std::not_equal_to<>()) == s.tile_shift.end()) {
+            break;
         }
-        s = before;
-        packs.resize(n_packs);
+        for (bool any_seqs : { false, true }) {
+            merge(stream, n_tiles_for(n - s.n_free), any_seqs, any_shift, packs);
+            if (pack_into_free_tiles(stream, n, packs)) {
+                return true;
+            }
+            s = before;
+            packs.resize(n_packs);
+        }
     }
     return absorb(stream, n, packs);
 }

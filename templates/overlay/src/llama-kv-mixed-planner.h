@@ -100,11 +100,12 @@ class llama_kv_mixed_planner {
 
     void      load_packed(uint32_t stream);
     tile_list partial_tiles(const snapshot & s) const; // the emptiest first
-    // merge tiles until this many become free, those of the same sequences only or any
-    void      merge(uint32_t stream, uint32_t n_wanted, bool any_seqs, std::vector<llama_kv_mixed_pack> & packs);
+    // merge tiles until this many become free, those of the same sequences only or any, and those that were moved by as much only or any
+    void      merge(uint32_t stream, uint32_t n_wanted, bool any_seqs, bool any_shift, std::vector<llama_kv_mixed_pack> & packs);
     // fill the holes of tiles with tokens of f16 cells, until n f16 cells are free
     bool      absorb(uint32_t stream, uint32_t n, std::vector<llama_kv_mixed_pack> & packs);
-    // move the tokens of tiles and of f16 cells to as few of these tiles as possible
+    // Move the tokens of tiles and of f16 cells to as few of these tiles as possible. A tile gets the shift that most of its tokens have, and the
+    // keys of the others are turned.
     void      gather(uint32_t stream, tile_list tiles, const std::vector<uint32_t> & f16, std::vector<llama_kv_mixed_pack> & packs);
 
     // give n tokens the lowest free f16 cells

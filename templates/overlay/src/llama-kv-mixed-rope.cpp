@@ -3,6 +3,8 @@
 #include "ggml.h"
 #include "llama-cparams.h"
 #include "llama-hparams.h"
+#include "llama-kv-cache-mixed.h"
+#include "llama-kv-mixed-rotation.h"
 #include "llama-model.h"
 
 #include <cmath>
@@ -23,6 +25,7 @@ llama_kv_mixed_rope llama_kv_mixed_rope::make(const llama_model & model, const l
     if (hparams.rope_type == LLAMA_ROPE_TYPE_NONE || !has_rope(hparams, il, 0)) {
         return res;
     }
+    res.head_dim    = llama_kv_cache_mixed_head_size(hparams.n_embd_head_k(il));
     res.n_rot       = hparams.n_rot(il);
     res.n_nope      = hparams.n_lora_kv > 0 ? hparams.n_embd_head_k(il) - res.n_rot : 0; // as in upstream's build_graph_shift
     res.type        = hparams.rope_type;
@@ -48,4 +51,12 @@ ggml_tensor * llama_kv_mixed_rope::turn(ggml_context * ctx, ggml_tensor * x, ggm
     const size_t  offset = n_nope * x->nb[0];
     ggml_tensor * part   = rope(ggml_view_3d(ctx, x, n_rot, x->ne[1], x->ne[2], x->nb[1], x->nb[2], offset));
     return ggml_set(ctx, x, part, x->nb[1], x->nb[2], x->nb[3], offset);
+}
+
+ggml_tensor * llama_kv_mixed_rope::turn_rows(ggml_context * ctx, ggml_tensor * rows, ggml_tensor * rot, ggml_tensor * pos) const {
+    ggml_tensor * cur = ggml_reshape_3d(ctx, rows, head_dim, rows->ne[0] / head_dim, rows->ne[1]);
+    cur               = llama_kv_mixed_rotate(ctx, cur, rot);
+    cur               = turn(ctx, cur, pos);
+    cur               = llama_kv_mixed_rotate(ctx, cur, rot);
+    return ggml_reshape_2d(ctx, cur, rows->ne[0], rows->ne[1]);
 }
