@@ -343,19 +343,33 @@ llm_graph_input_pos_bucket_mixed::llm_graph_input_pos_bucket_mixed(ggml_context 
     mctx_mixed(mctx),
     n_buckets(hparams.n_rel_attn_bkts) {}
 
+// where a cell's token is; the mask hides empty cells
+static llama_pos position_of(const llama_kv_cells & cells, uint32_t i) {
+    return cells.is_empty(i) ? -1 : cells.pos_get(i);
+}
+
 void llm_graph_input_pos_bucket_mixed::set_input(const llama_ubatch * ubatch) {
     const auto & stream = mctx_mixed->get_kv().get_stream(mctx_mixed->get_plan().s0);
+
+    std::vector<llama_pos> cells; // of both parts
+    for (uint32_t i = 0; i < mctx_mixed->get_n_f16(); i++) {
+        cells.push_back(position_of(stream.f16, i));
+    }
+    for (uint32_t i = 0; i < mctx_mixed->get_n_packed(); i++) {
+        cells.push_back(position_of(stream.packed, i));
+    }
+    for (const auto & kept : stream.kept) {
+        for (uint32_t k = 0; k < GGML_QLUTATTN_TILE; k++) {
+            cells[kept.cells[k]] = position_of(stream.packed, kept.tile * GGML_QLUTATTN_TILE + k);
+        }
+    }
 
     std::vector<int32_t> data;
     data.reserve(ggml_nelements(pos_bucket));
     for (uint32_t i = 0; i < ubatch->n_tokens; i++) {
-        const auto add = [&](const llama_kv_cells & cells, uint32_t n) {
-            for (uint32_t j = 0; j < n; j++) { // the mask hides empty cells
-                data.push_back(llama_relative_position_bucket(cells.is_empty(j) ? -1 : cells.pos_get(j), ubatch->pos[i], n_buckets, false));
-            }
-        };
-        add(stream.f16, mctx_mixed->get_n_f16());
-        add(stream.packed, mctx_mixed->get_n_packed());
+        for (llama_pos pos : cells) {
+            data.push_back(llama_relative_position_bucket(pos, ubatch->pos[i], n_buckets, false));
+        }
     }
     ggml_backend_tensor_set(pos_bucket, data.data(), 0, ggml_nbytes(pos_bucket));
 }
