@@ -10,7 +10,7 @@
 #include <dlfcn.h>
 #include <time.h>
 
-static const char * const PACK = "_ZN21llama_kv_mixed_packer4packERKSt6vectorIPK19llama_kv_mixed_sideSaIS3_EERKS0_I19llama_kv_mixed_packSaIS8_EE";
+static const char * const PACK = "_ZN21llama_kv_mixed_packer4packERKSt6vectorIPK19llama_kv_mixed_sideSaIS3_EERKS0_I19llama_kv_mixed_packSaIS8_EEl";
 
 static double packing   = 0; // seconds of this process
 static double repacking = 0;
@@ -21,13 +21,14 @@ static double cpu_seconds() {
     return now.tv_sec + now.tv_nsec * 1e-9;
 }
 
-bool llama_kv_mixed_packer::pack(const std::vector<const llama_kv_mixed_side *> & sides, const std::vector<llama_kv_mixed_pack> & packs) {
-    using function         = bool (*)(llama_kv_mixed_packer *, decltype(sides), decltype(packs));
+bool llama_kv_mixed_packer::pack(const std::vector<const llama_kv_mixed_side *> & sides, const std::vector<llama_kv_mixed_pack> & packs,
+                                 int64_t rot_k) {
+    using function         = bool (*)(llama_kv_mixed_packer *, decltype(sides), decltype(packs), int64_t);
     static const auto next = (function) dlsym(RTLD_NEXT, PACK);
     check(next != nullptr, "the library has no packer");
     const bool   repacks = std::any_of(packs.begin(), packs.end(), [](const auto & p) { return !p.packed.empty(); });
     const double start   = cpu_seconds();
-    const bool   res     = next(this, sides, packs);
+    const bool   res     = next(this, sides, packs, rot_k);
     (repacks ? repacking : packing) += cpu_seconds() - start;
     return res;
 }
