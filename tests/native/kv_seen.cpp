@@ -136,7 +136,7 @@ static void fill(cache & c, uint32_t n_seq, int n_prompt, int n_ubatch) {
 static void run(bool unified, uint32_t n_seq, uint32_t n_sink, uint32_t n_window, int n_draft, uint32_t seed) {
     const int  n_prompt = 300;
     const int  n        = 1200;
-    const auto layout   = llama_kv_mixed_layout::make(2048 * n_seq, 512, n_seq, unified, n_sink, n_window, 0.3);
+    const auto layout   = llama_kv_mixed_layout::make(2048 * n_seq, 512, n_seq, unified, n_sink, n_window, { 1.0, 0.3 });
     cache      one_by_one(layout);
     cache      together(layout);
     fill(one_by_one, n_seq, n_prompt, 512);
