@@ -185,24 +185,42 @@ recipe make_recipe(generator & random, int n_vocab, bool has_nan) {
 
 struct result {
     std::vector<llama_token_data> buffer;
-    llama_token_data_array        kept   = {};
-    bool                          in_row = false;
+    std::vector<float>            changed;
+    llama_token_data_array        kept     = {};
+    bool                          in_row   = false;
+    bool                          is_drawn = false; // without an array
 
     llama_token token() const { return kept.data[kept.selected].id; }
 };
 
-enum class way { stock, array, row };
+enum class way { stock, array, row, draw };
+
+void write_all(const row & logits, result & r) {
+    for (size_t i = 0; i < logits.size(); ++i) {
+        r.buffer[i] = { (llama_token) i, logits[i], 0.0f };
+    }
+    r.kept = { r.buffer.data(), logits.size(), -1, false };
+}
 
 void sample(llama_sampler * chain, const row & logits, way how, result & r) {
     llama_qlutattn_set_samplers_stock(how == way::stock);
-    r.buffer.resize(logits.size());
-    r.kept   = { r.buffer.data(), 0, -1, false };
-    r.in_row = how == way::row && llama_qlutattn_sampler_apply_row(chain, logits.data(), (int32_t) logits.size(), &r.kept);
-    if (!r.in_row) {
-        for (size_t i = 0; i < logits.size(); ++i) {
-            r.buffer[i] = { (llama_token) i, logits[i], 0.0f };
+    const int32_t n_vocab = (int32_t) logits.size();
+    r.buffer.resize(n_vocab);
+    r.changed.resize(n_vocab);
+    r.kept = { r.buffer.data(), 0, -1, false };
+    if (how == way::draw) {
+        const float * seen = llama_qlutattn_sampler_draw_row(chain, logits.data(), n_vocab, r.changed.data(), &r.kept);
+        r.is_drawn         = seen != nullptr;
+        if (r.is_drawn) {
+            const llama_token token = r.token();
+            llama_qlutattn_sampler_write_candidates(chain, seen, n_vocab, &r.kept);
+            r.is_drawn = r.kept.selected < (int32_t) r.kept.size && r.token() == token;
+            return;
         }
-        r.kept = { r.buffer.data(), logits.size(), -1, false };
+    }
+    r.in_row = how == way::row && llama_qlutattn_sampler_apply_row(chain, logits.data(), n_vocab, &r.kept);
+    if (!r.in_row) {
+        write_all(logits, r);
         llama_sampler_apply(chain, &r.kept);
     }
 }
@@ -230,24 +248,27 @@ bool same_tokens(const result & a, const result & b) {
 }
 
 struct totals {
-    long draws = 0, in_row = 0, other_tokens = 0, other_candidates = 0, other_ties = 0;
+    long draws = 0, in_row = 0, drawn = 0, other_tokens = 0, other_candidates = 0, other_ties = 0;
 };
 
 // Draws a few tokens with one chain, each way, over rows that change a little.
 void compare(const recipe & r, row logits, const char * kind, generator & random, totals & t) {
-    const way                    ways[] = { way::stock, way::array, way::row };
+    const way                    ways[]  = { way::stock, way::array, way::row, way::draw };
+    const char *                 names[] = { "stock", "array", "row", "draw" };
+    constexpr int                N_WAYS  = 4;
     std::vector<llama_sampler *> chains;
-    std::vector<result>          results(3);
-    for (int i = 0; i < 3; ++i) {
+    std::vector<result>          results(N_WAYS);
+    for (int i = 0; i < N_WAYS; ++i) {
         chains.push_back(r.make());
     }
     for (int step = 0; step < 4; ++step) {
-        for (int i = 0; i < 3; ++i) {
+        for (int i = 0; i < N_WAYS; ++i) {
             sample(chains[i], logits, ways[i], results[i]);
         }
-        t.draws += 2;
+        t.draws += N_WAYS - 1;
         t.in_row += results[2].in_row;
-        for (int i = 1; i < 3; ++i) {
+        t.drawn += results[3].is_drawn;
+        for (int i = 1; i < N_WAYS; ++i) {
             const bool is_greedy = results[i].in_row && r.name.find("greedy") != std::string::npos;
             const bool token     = results[i].token() == results[0].token();
             const bool alike     = is_greedy || same_but_for_ties(results[i], results[0]);
@@ -257,7 +278,7 @@ void compare(const recipe & r, row logits, const char * kind, generator & random
             t.other_candidates += !rest;
             t.other_ties += tied && rest;
             if (!token || !rest) {
-                fprintf(stderr, "%s, %zu tokens, %s, %s: %s\n", kind, logits.size(), r.name.c_str(), i == 1 ? "array" : "row",
+                fprintf(stderr, "%s, %zu tokens, %s, %s: %s\n", kind, logits.size(), r.name.c_str(), names[i],
                         token ? "other candidates" : "another token");
             }
         }
@@ -296,8 +317,9 @@ int draws(long count, uint32_t seed, const char * file) {
         by_kind[name]++;
         compare(make_recipe(random, (int) logits.size(), has_nan), logits, name.c_str(), random, t);
     }
-    printf("{\"kernel\":\"%s\",\"draws\":%ld,\"in_row\":%ld,\"other_tokens\":%ld,\"other_candidates\":%ld,\"other_ties\":%ld,\"kinds\":%zu}\n",
-           ggml_select_kernel(), t.draws, t.in_row, t.other_tokens, t.other_candidates, t.other_ties, by_kind.size());
+    printf(
+        "{\"kernel\":\"%s\",\"draws\":%ld,\"in_row\":%ld,\"drawn\":%ld,\"other_tokens\":%ld,\"other_candidates\":%ld,\"other_ties\":%ld,\"kinds\":%zu}\n",
+        ggml_select_kernel(), t.draws, t.in_row, t.drawn, t.other_tokens, t.other_candidates, t.other_ties, by_kind.size());
     return 0;
 }
 

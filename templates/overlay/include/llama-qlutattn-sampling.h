@@ -22,6 +22,18 @@ LLAMA_API bool llama_qlutattn_sampler_apply_row(struct llama_sampler * chain, co
 LLAMA_API bool llama_qlutattn_sampler_apply_ith(struct llama_sampler * chain, struct llama_context * ctx, int32_t i,
                                                 struct llama_token_data_array * cur_p);
 
+// Draws a token as a chain of a filter and dist does where that needs no array at all: cur_p, with room for one, gets the token alone.
+// changed: room for n_vocab logits, for samplers that change the row, or NULL for memory of the thread. Returns the row that the filter
+// has seen, which is logits or changed, or NULL, with nothing done, where the chain does something else: apply it then.
+LLAMA_API const float * llama_qlutattn_sampler_draw_row(struct llama_sampler * chain, const float * logits, int32_t n_vocab, float * changed,
+                                                        struct llama_token_data_array * cur_p);
+LLAMA_API const float * llama_qlutattn_sampler_draw_ith(struct llama_sampler * chain, struct llama_context * ctx, int32_t i, float * changed,
+                                                        struct llama_token_data_array * cur_p);
+// Writes the candidates that a token was drawn from, with their probabilities, where somebody wants to see them: cur_p has the token, and
+// room for n_vocab. row is what drawing returned.
+LLAMA_API void          llama_qlutattn_sampler_write_candidates(struct llama_sampler * chain, const float * row, int32_t n_vocab,
+                                                                struct llama_token_data_array * cur_p);
+
 #ifdef __cplusplus
 }
 #endif

@@ -15,8 +15,6 @@
 
 namespace {
 
-constexpr int64_t MIN_CANDIDATES = 1024; // from more than these, selecting pays
-
 // Working memory of a thread, kept from one token to the next.
 struct scratch_memory {
     std::vector<float>            logits;
@@ -39,10 +37,6 @@ template <typename T> T * room(std::vector<T> & items, int64_t n) {
         items.resize(n);
     }
     return items.data();
-}
-
-bool is_on(int64_t n) {
-    return n > MIN_CANDIDATES && !llama_qlutattn_get_samplers_stock();
 }
 
 struct by_logit {
@@ -332,9 +326,14 @@ float find_end(const llama_select_source & from, float below, float share) {
 
 } // namespace
 
+bool llama_select_is_on(int64_t n) {
+    constexpr int64_t MIN_CANDIDATES = 1024; // from more than these, selecting pays
+    return n > MIN_CANDIDATES && !llama_qlutattn_get_samplers_stock();
+}
+
 bool llama_select_top_k(const llama_select_source & from, int32_t k, llama_token_data_array * cur_p) {
     constexpr int32_t MAX_HEAP = 128; // up to this upstream sorts with one heap, above in buckets
-    if (!is_on(from.n) || k > from.n / 4) {
+    if (!llama_select_is_on(from.n) || k > from.n / 4) {
         return false;
     }
     if (k <= MAX_HEAP) {
@@ -361,7 +360,7 @@ bool llama_select_top_k(const llama_select_source & from, int32_t k, llama_token
 
 bool llama_select_top_p(const llama_select_source & from, float p, size_t min_keep, llama_token_data_array * cur_p, bool * has_ties_by_token) {
     constexpr int64_t FIRST = 256; // how many upstream sorts before it sorts all
-    if (!is_on(from.n)) {
+    if (!llama_select_is_on(from.n)) {
         return false;
     }
     const ggml_select_range range = ggml_select_find_range(from.logits, from.n);
@@ -397,16 +396,11 @@ bool llama_select_top_p(const llama_select_source & from, float p, size_t min_ke
     return true;
 }
 
-llama_token llama_select_untie(const llama_select_source & from, llama_token token) {
-    const float logit = from.logits[token];
-    int64_t     rank  = 0;
-    int64_t     ties  = 0;
-    for (int64_t i = 0; i < from.n; ++i) {
-        rank += i < token && from.logits[i] == logit;
-        ties += from.logits[i] == logit;
-    }
-    if (ties == 1) {
-        return token;
+llama_token llama_select_tied(const llama_select_source & from, float logit, int64_t rank) {
+    const float * last = from.logits + from.n;
+    const float * one  = std::find(from.logits, last, logit);
+    if (std::find(one + 1, last, logit) == last) {
+        return (llama_token) (one - from.logits);
     }
     bucket_order order(from, ggml_select_find_range(from.logits, from.n));
     order.end = bucket_of(logit) + 1;
@@ -417,8 +411,13 @@ llama_token llama_select_untie(const llama_select_source & from, llama_token tok
     return std::find_if(order.sorted(), order.sorted() + order.n_sorted, is_next)->id;
 }
 
+llama_token llama_select_untie(const llama_select_source & from, llama_token token) {
+    const float logit = from.logits[token];
+    return llama_select_tied(from, logit, std::count(from.logits, from.logits + token, logit));
+}
+
 bool llama_select_min_p(const llama_select_source & from, float p, size_t min_keep, llama_token_data_array * cur_p) {
-    if (!is_on(from.n)) {
+    if (!llama_select_is_on(from.n)) {
         return false;
     }
     const float   max     = std::max(-FLT_MAX, ggml_select_find_range(from.logits, from.n).max);
@@ -435,7 +434,7 @@ bool llama_select_min_p(const llama_select_source & from, float p, size_t min_ke
 }
 
 bool llama_select_greedy(const llama_select_source & from, llama_token_data_array * cur_p) {
-    if (!is_on(from.n)) {
+    if (!llama_select_is_on(from.n)) {
         return false;
     }
     constexpr int64_t STEP = 4096;
@@ -455,19 +454,19 @@ bool llama_select_greedy(const llama_select_source & from, llama_token_data_arra
 }
 
 bool llama_select_top_k(llama_token_data_array * cur_p, int32_t k) {
-    return is_on(cur_p->size) && llama_select_top_k(source_of(*cur_p), k, cur_p);
+    return llama_select_is_on(cur_p->size) && llama_select_top_k(source_of(*cur_p), k, cur_p);
 }
 
 bool llama_select_top_p(llama_token_data_array * cur_p, float p, size_t min_keep) {
-    return is_on(cur_p->size) && llama_select_top_p(source_of(*cur_p), p, min_keep, cur_p, nullptr);
+    return llama_select_is_on(cur_p->size) && llama_select_top_p(source_of(*cur_p), p, min_keep, cur_p, nullptr);
 }
 
 bool llama_select_min_p(llama_token_data_array * cur_p, float p, size_t min_keep) {
-    return is_on(cur_p->size) && llama_select_min_p(source_of(*cur_p), p, min_keep, cur_p);
+    return llama_select_is_on(cur_p->size) && llama_select_min_p(source_of(*cur_p), p, min_keep, cur_p);
 }
 
 bool llama_select_dist(llama_token_data_array * cur_p, std::mt19937 & rng) {
-    if (!is_on(cur_p->size)) {
+    if (!llama_select_is_on(cur_p->size)) {
         return false;
     }
     const int64_t           n     = cur_p->size;

@@ -19,6 +19,9 @@ struct llama_select_source {
     llama_token_data operator[](int64_t i) const { return data ? data[i] : llama_token_data{ (llama_token) i, logits[i], 0.0f }; }
 };
 
+// Whether to select from so many.
+bool llama_select_is_on(int64_t n);
+
 // From a source into an array with room for all candidates, its own source for instance.
 bool llama_select_top_k(const llama_select_source & from, int32_t k, llama_token_data_array * cur_p);
 bool llama_select_min_p(const llama_select_source & from, float p, size_t min_keep, llama_token_data_array * cur_p);
@@ -29,6 +32,9 @@ bool llama_select_greedy(const llama_select_source & from, llama_token_data_arra
 bool        llama_select_top_p(const llama_select_source & from, float p, size_t min_keep, llama_token_data_array * cur_p, bool * has_ties_by_token);
 // Of the tokens with a token's logit, the one that upstream's order has in its place by token; of a row of logits.
 llama_token llama_select_untie(const llama_select_source & from, llama_token token);
+
+// Of the tokens with a logit, the one that has the rank, from 0, in upstream's order.
+llama_token llama_select_tied(const llama_select_source & from, float logit, int64_t rank);
 
 // From an array into itself.
 bool llama_select_top_k(llama_token_data_array * cur_p, int32_t k);

@@ -26,6 +26,8 @@ GGML_API struct ggml_select_range ggml_select_find_range(const float * x, int64_
 
 // The indices of the values >= threshold, in order. There is room for n.
 GGML_API int64_t ggml_select_at_least(const float * x, int64_t n, float threshold, int32_t * indices);
+// The values themselves.
+GGML_API int64_t ggml_select_values_at_least(const float * x, int64_t n, float threshold, float * values);
 
 // The indices of all values that std::partial_sort() of the k largest would move, in order: sorting these alone gives the same k
 // indices in the same order, ties included, since the algorithm looks at the others and leaves them. There is room for n; 1 <= k <= n.
@@ -41,6 +43,12 @@ GGML_API double  ggml_select_sum(const float * terms, int64_t n);
 GGML_API int64_t ggml_select_reach(const float * terms, int64_t n, double target);
 // The same in float, from a sum so far, which is replaced: by the sum over all terms, or where the target is reached, by the sum there.
 GGML_API int64_t ggml_select_reach_f32(const float * terms, int64_t n, float target, float * sum);
+// Adds terms to a sum in float if that has the same result in every order and stays below a limit; otherwise returns false.
+GGML_API bool    ggml_select_add_f32(const float * terms, int64_t n, float limit, float * sum);
+// y[i] = x[i] / by; y may be x
+GGML_API void    ggml_select_divide(const float * x, int64_t n, float by, float * y);
+// The sum in an order that is fast, in double.
+GGML_API double  ggml_select_sum_any_order(const float * terms, int64_t n);
 
 #ifdef __cplusplus
 }

@@ -43,9 +43,17 @@ struct select_kernels {
     // The sum of BLOCK terms, each rounded to a multiple of unit, to even; false if one lay half way between two, where the direction
     // depends on what it is added to. Adding ROUNDING_SHIFT units to a term, and taking them off, leaves no digit below a unit.
     bool (*rounded_sum)(const float * terms, double unit, double & sum);
+    // The sum of the exponentials of BLOCK values less max, each rounded to a multiple of 2^-exponent, in these units, -40 <= exponent <= 120.
+    // From exponentials that are a bit wrong: false where that could change what one is rounded to.
+    bool (*rough_sum)(const float * x, float max, int exponent, double & sum);
+    double (*sum_any_order)(const float * terms, int64_t n);
+    void (*divide)(const float * x, int64_t n, float by, float * y);
 };
 
-constexpr double ROUNDING_SHIFT = 0x1.8p52; // in the middle of the doubles whose last digit is 1
+constexpr double ROUNDING_SHIFT = 0x1.8p52;  // in the middle of the doubles whose last digit is 1
+constexpr float  ROUGH_SHIFT    = 0x1.8p23f; // likewise of the floats
+constexpr float  ROUGH_ERROR    = 0x1p-21f;  // relative, of rough exponentials
+constexpr float  ROUGH_LOWEST   = -40.0f;    // below, a power of two may be subnormal
 
 int64_t at_least_scalar(const float * x, int64_t n, float threshold, int32_t first, int32_t * indices) {
     int64_t count = 0;
@@ -286,32 +294,53 @@ template <typename in> struct ordered_sum {
     }
 };
 
-float exp_sum(const select_kernels & kernels, const float * x, int64_t n, float max) {
-    ordered_sum<in_float> sum{ kernels };
-    double                end    = 0;         // of the binade that lowest is for
-    float                 lowest = -INFINITY; // what lies below rounds to nothing
-    alignas(64) float     terms[2 * BLOCK];
-    int                   n_terms = 0;
-    for (int64_t i = 0; i < n; i += BLOCK) {
-        if (n - i >= BLOCK) {
-            n_terms += kernels.values_at_least(x + i, lowest, terms + n_terms);
-        } else {
-            n_terms = (int) (std::copy(x + i, x + n, terms + n_terms) - terms);
+// The sum of exponentials, and what follows from its size.
+struct sum_of_exp {
+    const select_kernels & kernels;
+    const float            max;
+    ordered_sum<in_float>  sum{ kernels };
+    double                 low    = 0;         // the power of two below the sum, when it is large enough
+    int                    digits = 0;         // of fractions, that it has room for
+    float                  lowest = -INFINITY; // what lies below rounds to nothing
+
+    // BLOCK logits, which are lost
+    void add_block(float * logits) {
+        double units;
+        if (low > 0 && kernels.rough_sum(logits, max, digits, units)) {
+            const double value = sum.value + units * low * in_float::unit;
+            if (value < 2 * low) {
+                sum.value = value;
+                return;
+            }
         }
-        if (n_terms < BLOCK) {
-            continue;
-        }
-        kernels.exp(terms, BLOCK, max, terms);
-        sum.add(terms, BLOCK);
-        n_terms = (int) (std::copy(terms + BLOCK, terms + n_terms, terms) - terms);
-        if (sum.value >= end && sum.value > sum.LEAST) {
-            end    = 2 * sum.binade();
-            lowest = max + (float) std::log(sum.binade() * in_float::unit / 2) - 0.01f - 1e-6f * std::fabs(max);
+        kernels.exp(logits, BLOCK, max, logits);
+        sum.add(logits, BLOCK);
+        if (sum.value >= 2 * low && sum.value > sum.LEAST) {
+            low    = sum.binade();
+            digits = 23 - std::ilogb(low);
+            lowest = max + (float) std::log(low * in_float::unit / 2) - 0.01f - 1e-6f * std::fabs(max);
         }
     }
-    kernels.exp(terms, n_terms, max, terms);
-    sum.add(terms, n_terms);
-    return (float) sum.value;
+};
+
+float exp_sum(const select_kernels & kernels, const float * x, int64_t n, float max) {
+    sum_of_exp        result{ kernels, max };
+    alignas(64) float logits[2 * BLOCK];
+    int               n_logits = 0;
+    for (int64_t i = 0; i < n; i += BLOCK) {
+        if (n - i >= BLOCK) {
+            n_logits += kernels.values_at_least(x + i, result.lowest, logits + n_logits);
+        } else {
+            n_logits = (int) (std::copy(x + i, x + n, logits + n_logits) - logits);
+        }
+        if (n_logits >= BLOCK) {
+            result.add_block(logits);
+            n_logits = (int) (std::copy(logits + BLOCK, logits + n_logits, logits) - logits);
+        }
+    }
+    kernels.exp(logits, n_logits, max, logits);
+    result.sum.add(logits, n_logits);
+    return (float) result.sum.value;
 }
 
 // Whether the kernels agree with libm and with plain sums, on values that are spread over all that exp has.
@@ -511,6 +540,22 @@ int64_t ggml_select_at_least(const float * x, int64_t n, float threshold, int32_
     return current()->at_least(x, n, threshold, 0, indices);
 }
 
+int64_t ggml_select_values_at_least(const float * x, int64_t n, float threshold, float * values) {
+    const select_kernels & kernels = *current();
+    int64_t                count   = 0;
+    int64_t                i       = 0;
+    for (; i + BLOCK <= n; i += BLOCK) {
+        count += kernels.values_at_least(x + i, threshold, values + count);
+    }
+    for (; i < n; ++i) {
+        const float value = x[i];
+        if (value >= threshold) {
+            values[count++] = value;
+        }
+    }
+    return count;
+}
+
 int64_t ggml_select_top_candidates(const float * x, int64_t n, int64_t k, int32_t * indices) {
     const select_kernels & kernels = *current();
     const int64_t          count   = top_without_ties(kernels, x, n, k, indices);
@@ -542,4 +587,40 @@ int64_t ggml_select_reach_f32(const float * terms, int64_t n, float target, floa
     const int64_t         at = so_far.add_until(terms, n, target);
     *sum                     = (float) so_far.value;
     return at;
+}
+
+bool ggml_select_add_f32(const float * terms, int64_t n, float limit, float * sum) {
+    const select_kernels &      kernels = *current();
+    const ordered_sum<in_float> so_far{ kernels, *sum };
+    if (so_far.value < so_far.LEAST) {
+        return false;
+    }
+    const double low   = so_far.binade();
+    double       value = so_far.value;
+    for (int64_t i = 0; i < n; i += BLOCK) {
+        float         padded[BLOCK] = {};
+        const float * block         = terms + i;
+        if (n - i < BLOCK) {
+            std::copy(terms + i, terms + n, padded);
+            block = padded;
+        }
+        double added;
+        if (!kernels.rounded_sum(block, low * in_float::unit, added)) {
+            return false;
+        }
+        value += added;
+    }
+    if (value >= 2 * low || value >= limit) {
+        return false;
+    }
+    *sum = (float) value;
+    return true;
+}
+
+double ggml_select_sum_any_order(const float * terms, int64_t n) {
+    return current()->sum_any_order(terms, n);
+}
+
+void ggml_select_divide(const float * x, int64_t n, float by, float * y) {
+    current()->divide(x, n, by, y);
 }

@@ -61,8 +61,10 @@ struct side {
 
     // as llama_sampler_sample() does
     llama_token draw(const logits_row & logits) {
-        kept = { array.data(), 0, -1, false };
-        if (!llama_qlutattn_sampler_apply_row(chain.get(), logits.data(), (int32_t) logits.size(), &kept)) {
+        kept                  = { array.data(), 0, -1, false };
+        const int32_t n_vocab = (int32_t) logits.size();
+        if (!llama_qlutattn_sampler_draw_row(chain.get(), logits.data(), n_vocab, nullptr, &kept) &&
+            !llama_qlutattn_sampler_apply_row(chain.get(), logits.data(), n_vocab, &kept)) {
             for (size_t i = 0; i < logits.size(); ++i) {
                 array[i] = { (llama_token) i, logits[i], 0.0f };
             }
