@@ -77,6 +77,12 @@ std::string text(float x) {
     return buffer;
 }
 
+void add_min_p(recipe & r, generator & random) {
+    const float p = one_of(random, { 0.01f, 0.05f, 0.3f });
+    const int   m = one_of(random, { 0, 1, 3 });
+    r.add("min-p=" + text(p) + "/" + std::to_string(m), [=] { return llama_sampler_init_min_p(p, m); });
+}
+
 void add_filter(recipe & r, generator & random, int n_vocab, bool has_nan) {
     switch (has_nan ? one_of(random, { 0, 1, 2, 3, 4 }) : below(random, 12)) {
         case 0:
@@ -86,12 +92,8 @@ void add_filter(recipe & r, generator & random, int n_vocab, bool has_nan) {
                 break;
             }
         case 1:
-            {
-                const float p = one_of(random, { 0.01f, 0.05f, 0.3f });
-                const int   m = one_of(random, { 0, 1, 3 });
-                r.add("min-p=" + text(p) + "/" + std::to_string(m), [=] { return llama_sampler_init_min_p(p, m); });
-                break;
-            }
+            add_min_p(r, random);
+            break;
         case 2:
             {
                 const float t = one_of(random, { 0.3f, 0.8f, 1.0f, 1.7f });
@@ -154,7 +156,46 @@ void add_filter(recipe & r, generator & random, int n_vocab, bool has_nan) {
     }
 }
 
+// Chains that draw without an array, of what is at the limits of their filters.
+recipe make_drawing(generator & random, int n_vocab) {
+    recipe         r;
+    const uint32_t seed = random();
+    const float    p    = one_of(random, { 0.0f, 1e-9f, 0.5f, 0.95f, 0.999f, 0.999999f, 1.0f, 1.5f });
+    const int      m    = one_of(random, { 0, 0, 1, 7, 300, 5000 });
+    const float    t    = one_of(random, { 1e-3f, 0.8f, 1.7f, 100.0f });
+    const int      k    = one_of(random, { 0, 1, 300, 100000 });
+    if (below(random, 3) == 0) {
+        r.add("temp=" + text(t), [=] { return llama_sampler_init_temp(t); });
+    }
+    const int which = below(random, 5);
+    if (which > 1) {
+        r.add("top-p=" + text(p) + "/" + std::to_string(m), [=] { return llama_sampler_init_top_p(p, m); });
+    } else if (which == 1) {
+        r.add("min-p=" + text(p) + "/" + std::to_string(m), [=] { return llama_sampler_init_min_p(p, m); });
+    }
+    for (int i = below(random, 3); i > 0; --i) {
+        switch (below(random, which > 1 ? 4 : 2)) {
+            case 2:
+                r.add("top-k=" + std::to_string(k), [=] { return llama_sampler_init_top_k(k); });
+                break;
+            case 3:
+                add_min_p(r, random);
+                break;
+            default:
+                r.add("temp=" + text(t), [=] { return llama_sampler_init_temp_ext(t, 0.0f, 1.0f); });
+        }
+    }
+    if (below(random, 4) == 0) {
+        r.add("off", [=] { return llama_sampler_init_penalties(n_vocab, 0, 1.0f, 0.0f, 0.0f); });
+    }
+    r.add("dist", [=] { return llama_sampler_init_dist(seed); });
+    return r;
+}
+
 recipe make_recipe(generator & random, int n_vocab, bool has_nan) {
+    if (!has_nan && below(random, 3) == 0) {
+        return make_drawing(random, n_vocab);
+    }
     recipe         r;
     const uint32_t seed = random();
     const int      n    = below(random, 5);

@@ -57,6 +57,33 @@ void check_sums(const row & x, float max, const char * kind) {
     }
 }
 
+// What is computed in any order.
+void check_any_order(const row & x, float max, const char * kind) {
+    const int64_t n = x.size();
+    row           e(n), quotients(n);
+    ggml_select_exp(x.data(), n, max, e.data());
+    double exact = 0;
+    for (float term : e) {
+        exact += term;
+    }
+    check(std::fabs(ggml_select_sum_any_order(e.data(), n) - exact) <= 1e-13 * (double) n * exact, "sum_any_order", kind, n);
+    ggml_select_divide(e.data(), n, 3.7f, quotients.data());
+    for (int64_t i = 0; i < n; ++i) {
+        check(quotients[i] == e[i] / 3.7f, "divide", kind, n);
+    }
+    for (float start : { 0.0f, 1e-3f, 0.3f, 5.0f, 1000.0f }) {
+        for (float limit : { 0.9f, 900.0f, INFINITY }) {
+            float found = start, there = start, back = start;
+            for (int64_t i = 0; i < n; ++i) {
+                there += e[i];
+                back += e[n - 1 - i];
+            }
+            const bool is_added = ggml_select_add_f32(e.data(), n, limit, &found);
+            check(is_added ? found == there && found == back && found < limit : found == start, "add_f32", kind, n);
+        }
+    }
+}
+
 void check_row(const row & x, const char * kind, generator & random) {
     const int64_t     n     = x.size();
     ggml_select_range range = { -INFINITY, INFINITY, false };
@@ -69,6 +96,7 @@ void check_row(const row & x, const char * kind, generator & random) {
     check(found.max == range.max && found.min == range.min && found.has_nan == range.has_nan, "range", kind, n);
 
     std::vector<int32_t> indices(n), expected;
+    row                  values(n);
     for (float threshold : { -INFINITY, -1.0f, x[below(random, (int) n)], range.max, INFINITY }) {
         expected.clear();
         for (int64_t i = 0; i < n; ++i) {
@@ -78,6 +106,11 @@ void check_row(const row & x, const char * kind, generator & random) {
         }
         const int64_t count = ggml_select_at_least(x.data(), n, threshold, indices.data());
         check(count == (int64_t) expected.size() && std::equal(expected.begin(), expected.end(), indices.begin()), "at_least", kind, n);
+        const auto is_value = [&](int32_t i, float value) {
+            return memcmp(&x[i], &value, sizeof(value)) == 0;
+        };
+        const int64_t n_values = ggml_select_values_at_least(x.data(), n, threshold, values.data());
+        check(n_values == count && std::equal(expected.begin(), expected.end(), values.begin(), is_value), "values_at_least", kind, n);
     }
     for (int64_t k : { 1, 2, 40, 128, 256, 3000 }) {
         k                 = std::min(k, n);
@@ -96,6 +129,7 @@ void check_row(const row & x, const char * kind, generator & random) {
     }
     if (!range.has_nan && std::isfinite(range.max)) {
         check_sums(x, range.max, kind);
+        check_any_order(x, range.max, kind);
     }
 }
 
@@ -119,7 +153,7 @@ int kernels() {
     return 0;
 }
 
-// Every float from -150 to 0.
+// Every float from -150 to 0, alone and in sums.
 int all_of_exp() {
     constexpr uint32_t FIRST = 0x80000000u, LAST = 0xc3160000u, STEP = 1 << 16;
     for (const char * name : KERNELS) {
@@ -134,9 +168,12 @@ int all_of_exp() {
                 memcpy(&x[i], &bits, sizeof(bits));
             }
             ggml_select_exp(x.data(), STEP, 0.0f, e.data());
+            float sum = 0;
             for (uint32_t i = 0; i < STEP; ++i) {
                 different += e[i] != expf(x[i]);
+                sum += expf(x[i]);
             }
+            different += ggml_select_exp_sum(x.data(), STEP, 0.0f) != sum;
         }
         printf("{\"kernel\":\"%s\",\"different\":%ld}\n", ggml_select_kernel(), different);
     }
