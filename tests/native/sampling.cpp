@@ -367,10 +367,12 @@ int draws(long count, uint32_t seed, const char * file) {
 // what a chain writes
 
 int written() {
-    constexpr int          N_VOCAB = 151936;
-    generator              random(3);
-    row                    logits(N_VOCAB);
-    const std::string      names[]   = { "greedy", "top-k", "top-p", "min-p", "penalties, top-k", "top-n-sigma, top-k", "dist" };
+    constexpr int     N_VOCAB = 151936;
+    generator         random(3);
+    row               logits(N_VOCAB);
+    const std::string names[] = {
+        "greedy", "top-k", "top-p", "min-p", "penalties, top-k", "top-n-sigma, top-k", "dist", "temperature, dist", "temperature, top-p"
+    };
     const llama_token_data unwritten = { -7, 0.0f, 0.0f };
     fill_gauss(logits, random, 0, 2);
     logits[77] = 20;
@@ -385,18 +387,28 @@ int written() {
         if (name.find("top-k") != std::string::npos) {
             r.add("", [] { return llama_sampler_init_top_k(40); });
         }
-        if (name == "top-p" || name == "min-p") {
-            r.add("", [=] { return name == "top-p" ? llama_sampler_init_top_p(0.95f, 0) : llama_sampler_init_min_p(0.05f, 0); });
+        if (name.find("temperature") == 0) {
+            r.add("", [] { return llama_sampler_init_temp(0.9f); });
+        }
+        if (name.find("top-p") != std::string::npos || name == "min-p") {
+            r.add("", [=] { return name != "min-p" ? llama_sampler_init_top_p(0.95f, 0) : llama_sampler_init_min_p(0.05f, 0); });
         }
         r.add("", [=] { return name == "greedy" ? llama_sampler_init_greedy() : llama_sampler_init_dist(1); });
 
         llama_sampler * chain = r.make();
         llama_sampler_accept(chain, 77);
         std::vector<llama_token_data> buffer(N_VOCAB, unwritten);
-        llama_token_data_array        kept = { buffer.data(), 0, -1, false };
-        const bool                    done = llama_qlutattn_sampler_apply_row(chain, logits.data(), N_VOCAB, &kept);
-        const auto                    n    = std::count_if(buffer.begin(), buffer.end(), [](const auto & c) { return c.id != -7; });
-        printf("{\"chain\":\"%s\",\"in_row\":%s,\"written\":%ld,\"kept\":%zu}\n", name.c_str(), done ? "true" : "false", (long) n, kept.size);
+        llama_token_data_array        kept      = { buffer.data(), 0, -1, false };
+        const auto                    n_written = [&] {
+            return (long) std::count_if(buffer.begin(), buffer.end(), [](const auto & c) { return c.id != -7; });
+        };
+        const bool   in_row   = llama_qlutattn_sampler_apply_row(chain, logits.data(), N_VOCAB, &kept);
+        const long   in_array = n_written();
+        const size_t n_kept   = kept.size;
+        std::fill(buffer.begin(), buffer.end(), unwritten);
+        const bool drawn = llama_qlutattn_sampler_draw_row(chain, logits.data(), N_VOCAB, nullptr, &kept) != nullptr;
+        printf("{\"chain\":\"%s\",\"in_row\":%s,\"written\":%ld,\"kept\":%zu,\"drawn\":%s,\"written_to_draw\":%ld}\n", name.c_str(),
+               in_row ? "true" : "false", in_array, n_kept, drawn ? "true" : "false", n_written());
         llama_sampler_free(chain);
     }
     return 0;

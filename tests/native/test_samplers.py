@@ -86,6 +86,7 @@ def test_the_same_tokens_as_upstream(program: Path, kernel: str) -> None:
         pytest.skip(f"no {kernel} here")
     assert found["kinds"] == KINDS
     assert found["in_row"] > n_draws / 20
+    assert found["drawn"] > n_draws / 30
     assert (found["draws"] >= n_draws, found["other_tokens"], found["other_candidates"]) == (True, 0, 0)
 
 
@@ -97,7 +98,12 @@ def test_the_array_of_all_candidates_is_not_written(program: Path) -> None:
         assert found[chain] == (True, 1, 1)
     for chain in ("top-k", "penalties, top-k", "top-n-sigma, top-k"):
         assert found[chain] == (True, 40, 40)
-    assert found["dist"] == (False, 0, 0)  # it needs the array
+    assert found["dist"] == (False, 0, 0)  # it reads all candidates
+    drawn = {line["chain"]: (line["drawn"], line["written_to_draw"]) for line in lines(program, "written")}
+    for chain in ("top-p", "min-p", "dist", "temperature, dist", "temperature, top-p"):
+        assert drawn[chain] == (True, 1)
+    for chain in ("greedy", "top-k"):
+        assert drawn[chain] == (False, 0)
 
 
 @pytest.mark.compiler

@@ -11,7 +11,7 @@
 
 namespace {
 
-constexpr int64_t FIRST   = 256;  // logits that are put in order before all are looked at
+constexpr int64_t FIRST   = 256;  // logits that upstream's top-p sorts before it sorts all
 constexpr int64_t GROUP   = 128;  // logits that are put in order together, more where one bucket has them
 constexpr int64_t CHUNK   = 2048; // logits whose exponentials are computed at once
 constexpr int     BUCKETS = 1024;
@@ -152,8 +152,6 @@ class falling_row {
   public:
     falling_row(const llama_select_source & from, float max) : from(from), max(max), ends(scratch().ends) {}
 
-    // Takes the largest n.
-    void take_first(int64_t n);
     // Takes those that reach `lowest`. depth: what lies so far below the largest need not be told apart
     void take(float lowest, float depth);
 
@@ -172,8 +170,8 @@ class falling_row {
     std::vector<float>          temps;
     float *                     values = nullptr;
     float *                     terms  = nullptr; // exponentials, before the temperatures
-    const int32_t *             first  = nullptr; // the tokens, if these are the first
     int64_t                     size   = 0;
+    bool                        is_few = false;   // upstream has sorted the first few alone
 
     int64_t start(size_t group) const { return group ? ends[group - 1] : 0; }
 
@@ -181,21 +179,6 @@ class falling_row {
     void        truncate(int64_t n);
     llama_token token_at(int64_t place) const;
 };
-
-void falling_row::take_first(int64_t n) {
-    int32_t *     indices = room(scratch().indices, from.n);
-    const int64_t n_found = ggml_select_top_candidates(from.logits, from.n, n, indices);
-    std::partial_sort(indices, indices + n, indices + n_found, [&](int32_t a, int32_t b) { return from.logits[a] > from.logits[b]; });
-    values = room(scratch().values, n);
-    terms  = room(scratch().terms, n);
-    first  = indices;
-    size   = n;
-    ends.assign(1, n);
-    for (int64_t i = 0; i < n; ++i) {
-        values[i] = from.logits[indices[i]];
-    }
-    ggml_select_exp(values, n, max, terms);
-}
 
 // Those that reach `lowest`, in buckets of equal width.
 void falling_row::take(float lowest, float depth) {
@@ -235,7 +218,7 @@ void falling_row::put_in_order(int64_t begin, int64_t end) {
     if (std::is_sorted(values + begin, values + end, std::greater<float>())) {
         return;
     }
-    std::sort(values + begin, values + end, std::greater<float>());
+    llama_select_sort(values + begin, end - begin);
     ggml_select_exp(values + begin, end - begin, max, terms + begin);
 }
 
@@ -253,7 +236,8 @@ bool falling_row::keep_top_p(float sum, float p, int64_t min_keep) {
         for (int64_t i = begin; i < end; ++i) {
             so_far += terms[i] / sum;
             if (so_far >= p && i + 1 >= min_keep) {
-                size = i + 1;
+                size   = i + 1;
+                is_few = size <= FIRST;
                 return true;
             }
         }
@@ -310,42 +294,45 @@ llama_token falling_row::token_at(int64_t place) const {
     while (rank < place && values[place - rank - 1] == values[place]) {
         ++rank;
     }
-    if (!first) {
-        return llama_select_tied(from, values[place], rank);
-    }
-    const int64_t n = ends.back();
-    if (rank == 0 && place < n - 1 && values[place + 1] != values[place]) {
-        return first[place];
-    }
-    // upstream sorts the first alone, so its order is not that of the row
-    llama_token_data       candidates[FIRST];
-    llama_token_data_array in_order = { candidates, 0, -1, false };
-    return llama_select_top_k(from, n, &in_order) ? candidates[place].id : LLAMA_TOKEN_NULL;
+    return llama_select_tied(from, values[place], rank, is_few ? FIRST : from.n);
 }
 
-// About where top-p ends, from a part of the row: below it there is less than what top-p leaves, of the sum of all exponentials.
-float find_lowest(const llama_select_source & from, float max, float depth, double left) {
-    constexpr int   STEP                = 16;
-    constexpr float ENOUGH              = 0.8f; // for what the part has more than the row
-    const float     scale               = bucket_scale(depth);
-    int32_t         counts[BUCKETS + 1] = {};
-    float           most[BUCKETS + 1]; // what one in a bucket adds
-    for (int64_t i = 0; i < from.n; i += STEP) {
-        ++counts[bucket_of(max - from.logits[i], scale)];
+// About where a part of the sum is left of all exponentials, from a part of the row: in that, a few large ones may be missed.
+float find_lowest(const llama_select_source & from, float max, float depth, float left) {
+    constexpr int64_t LINE                = 16; // logits of a line of the cache
+    constexpr int64_t STEP                = 32; // of so many lines, one is looked at
+    constexpr float   ENOUGH              = 0.8f;
+    const float       scale               = bucket_scale(depth);
+    int32_t           counts[BUCKETS + 1] = {};
+    float             most[BUCKETS + 1]; // what one in a bucket adds
+    for (int64_t line = 0; line < from.n; line += STEP * LINE) {
+        for (int64_t i = line; i < std::min(line + LINE, from.n); ++i) {
+            ++counts[bucket_of(max - from.logits[i], scale)];
+        }
     }
     for (int b = 0; b <= BUCKETS; ++b) {
         most[b] = scale > 0 ? -(float) b / scale : 0.0f;
     }
     ggml_select_exp(most, BUCKETS + 1, 0.0f, most);
-    double below = 0;
-    int    end   = BUCKETS;
+    float below = 0;
+    int   end   = BUCKETS;
     for (; end >= 0; --end) {
-        below += (double) STEP * counts[end] * most[end];
+        below += STEP * (float) counts[end] * most[end];
         if (below > ENOUGH * left) {
             break;
         }
     }
     return end < BUCKETS ? max - (float) (end + 1) / scale : -INFINITY;
+}
+
+// the k-th largest logit
+float find_largest(const llama_select_source & from, int64_t k) {
+    int32_t *     indices = room(scratch().indices, from.n);
+    float *       values  = room(scratch().values, from.n);
+    const int64_t n       = ggml_select_top_candidates(from.logits, from.n, k, indices);
+    std::transform(indices, indices + n, values, [&](int32_t i) { return from.logits[i]; });
+    std::nth_element(values, values + k - 1, values + n, std::greater<float>());
+    return values[k - 1];
 }
 
 llama_token draw(falling_row & row, const llama_select_steps & steps, double share) {
@@ -363,25 +350,19 @@ llama_token llama_select_draw_top_p(const llama_select_source & from, float p, i
     if (!(p < 1) || range.has_nan || std::abs(max) >= MAX_LOGIT) {
         return LLAMA_TOKEN_NULL;
     }
-    const float sum = ggml_select_exp_sum(from.logits, from.n, max);
+    const float sum   = ggml_select_exp_sum(from.logits, from.n, max);
+    // what lies lower has less of the sum than top-p leaves
+    const float left  = std::max(1 - p, 1e-4f) * sum;
+    const float depth = std::min(max - range.min, std::log((float) from.n / left) + 1);
     falling_row row(from, max);
-    if (FIRST > p * sum) { // each adds 1 at most
-        row.take_first(FIRST);
+    for (int attempt = 0; attempt < 3; ++attempt) {
+        const float lowest = attempt == 0 ? find_lowest(from, max, depth, left) : attempt == 1 ? find_largest(from, FIRST) : -INFINITY;
+        row.take(lowest, depth);
         if (row.keep_top_p(sum, p, min_keep)) {
             return draw(row, steps, share);
         }
     }
-    // what lies lower has less of the sum than top-p leaves
-    const float depth = std::min(max - range.min, std::log((float) from.n / (1 - std::min(p, 0.9999f))) + 1);
-    falling_row most(from, max);
-    most.take(find_lowest(from, max, depth, (1 - p) * sum), depth);
-    if (!most.keep_top_p(sum, p, min_keep)) {
-        most.take(-INFINITY, depth);
-        if (!most.keep_top_p(sum, p, min_keep)) {
-            return LLAMA_TOKEN_NULL;
-        }
-    }
-    return draw(most, steps, share);
+    return LLAMA_TOKEN_NULL;
 }
 
 llama_token llama_select_draw_min_p(const llama_select_source & from, float p, int64_t min_keep, const llama_select_steps & steps, double share) {

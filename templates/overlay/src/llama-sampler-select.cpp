@@ -396,15 +396,23 @@ bool llama_select_top_p(const llama_select_source & from, float p, size_t min_ke
     return true;
 }
 
-llama_token llama_select_tied(const llama_select_source & from, float logit, int64_t rank) {
-    const float * last = from.logits + from.n;
-    const float * one  = std::find(from.logits, last, logit);
-    if (std::find(one + 1, last, logit) == last) {
-        return (llama_token) (one - from.logits);
+llama_token llama_select_tied(const llama_select_source & from, float logit, int64_t rank, int64_t k) {
+    int32_t *     indices = room(scratch().indices, from.n);
+    const int64_t n       = ggml_select_at_least(from.logits, from.n, logit, indices);
+    const auto    is_tied = [&](int32_t i) {
+        return from.logits[i] == logit;
+    };
+    const auto one = std::find_if(indices, indices + n, is_tied);
+    if (std::none_of(one + 1, indices + n, is_tied)) {
+        return *one;
     }
     bucket_order order(from, ggml_select_find_range(from.logits, from.n));
-    order.end = bucket_of(logit) + 1;
-    order.sort_from(bucket_of(logit), false);
+    if (k < from.n) {
+        order.sort_top(k);
+    } else {
+        order.end = bucket_of(logit) + 1;
+        order.sort_from(bucket_of(logit), false);
+    }
     const auto is_next = [&](const llama_token_data & candidate) {
         return candidate.logit == logit && rank-- == 0;
     };
@@ -413,7 +421,24 @@ llama_token llama_select_tied(const llama_select_source & from, float logit, int
 
 llama_token llama_select_untie(const llama_select_source & from, llama_token token) {
     const float logit = from.logits[token];
-    return llama_select_tied(from, logit, std::count(from.logits, from.logits + token, logit));
+    return llama_select_tied(from, logit, std::count(from.logits, from.logits + token, logit), from.n);
+}
+
+void llama_select_sort(float * values, int64_t n) {
+    constexpr int64_t MANY = 2048; // from here on counting is faster
+    if (n < MANY) {
+        std::sort(values, values + n, std::greater<float>());
+        return;
+    }
+    auto & items = scratch().items;
+    room(items, n);
+    for (int64_t i = 0; i < n; ++i) {
+        items[i] = (uint64_t) falling_key(values[i]) << 32;
+    }
+    radix_sort(items, n);
+    for (int64_t i = 0; i < n; ++i) {
+        values[i] = logit_of((uint32_t) (items[i] >> 32));
+    }
 }
 
 bool llama_select_min_p(const llama_select_source & from, float p, size_t min_keep, llama_token_data_array * cur_p) {

@@ -33,8 +33,11 @@ bool        llama_select_top_p(const llama_select_source & from, float p, size_t
 // Of the tokens with a token's logit, the one that upstream's order has in its place by token; of a row of logits.
 llama_token llama_select_untie(const llama_select_source & from, llama_token token);
 
-// Of the tokens with a logit, the one that has the rank, from 0, in upstream's order.
-llama_token llama_select_tied(const llama_select_source & from, float logit, int64_t rank);
+// Of the tokens with a logit, the one that has the rank, from 0, in upstream's order of the k largest.
+llama_token llama_select_tied(const llama_select_source & from, float logit, int64_t rank, int64_t k);
+
+// Sorts values from the largest down.
+void llama_select_sort(float * values, int64_t n);
 
 // From an array into itself.
 bool llama_select_top_k(llama_token_data_array * cur_p, int32_t k);
