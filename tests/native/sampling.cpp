@@ -450,24 +450,41 @@ int chi() {
     generator       random(5);
     row             logits(N_VOCAB);
     fill_gauss(logits, random, 0, 2);
-    for (const std::string filter : { "top-k", "top-p", "min-p" }) {
-        recipe r;
-        r.add("", [=] {
-            return filter == "top-k" ? llama_sampler_init_top_k(40) :
-                   filter == "top-p" ? llama_sampler_init_top_p(0.95f, 0) :
-                                       llama_sampler_init_min_p(0.05f, 0);
-        });
+    const std::pair<const char *, way> cases[] = {
+        { "top-k", way::row  },
+        { "top-p", way::row  },
+        { "min-p", way::row  },
+        { "top-p", way::draw },
+        { "min-p", way::draw },
+        { "none",  way::draw }
+    };
+    for (const auto & [filter, how] : cases) {
+        const std::string name = filter;
+        recipe            r;
+        if (name != "none") {
+            r.add("", [=] {
+                return name == "top-k" ? llama_sampler_init_top_k(40) :
+                       name == "top-p" ? llama_sampler_init_top_p(0.95f, 0) :
+                                         llama_sampler_init_min_p(0.05f, 0);
+            });
+        }
         r.add("", [] { return llama_sampler_init_temp(TEMP); });
         r.add("", [] { return llama_sampler_init_dist(11); });
-        llama_sampler *   chain = r.make();
-        std::vector<long> counts(N_VOCAB);
-        result            drawn;
+        llama_sampler *        chain = r.make();
+        std::vector<long>      counts(N_VOCAB);
+        result                 drawn;
+        llama_token_data       one;
+        llama_token_data_array alone = { &one, 0, -1, false };
         for (int i = 0; i < N_DRAWS; ++i) {
-            sample(chain, logits, way::row, drawn);
-            counts[drawn.token()]++;
+            if (how == way::row) {
+                sample(chain, logits, way::row, drawn);
+            } else {
+                drawn.is_drawn = llama_qlutattn_sampler_draw_row(chain, logits.data(), N_VOCAB, nullptr, &alone) != nullptr;
+            }
+            counts[how == way::row ? drawn.token() : one.id]++;
         }
         llama_sampler_free(chain);
-        const std::vector<double> p    = exact(logits, filter, TEMP);
+        const std::vector<double> p    = exact(logits, name, TEMP);
         double                    chi2 = 0, rare = 0;
         long                      cells = 0, rare_count = 0, impossible = 0;
         for (int i = 0; i < N_VOCAB; ++i) {
@@ -486,8 +503,8 @@ int chi() {
             chi2 += (rare_count - rare) * (rare_count - rare) / rare;
             cells++;
         }
-        printf("{\"filter\":\"%s\",\"in_row\":%s,\"chi2\":%g,\"cells\":%ld,\"impossible\":%ld}\n", filter.c_str(), drawn.in_row ? "true" : "false",
-               chi2, cells, impossible);
+        printf("{\"filter\":\"%s\",\"in_row\":%s,\"drawn\":%s,\"chi2\":%g,\"cells\":%ld,\"impossible\":%ld}\n", filter,
+               drawn.in_row ? "true" : "false", drawn.is_drawn ? "true" : "false", chi2, cells, impossible);
     }
     return 0;
 }

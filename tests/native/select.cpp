@@ -126,6 +126,12 @@ void check_row(const row & x, const char * kind, generator & random) {
         check(count >= k && count <= n, "number of candidates", kind, n);
         std::partial_sort(indices.begin(), indices.begin() + k, indices.begin() + count, larger);
         check(std::equal(expected.begin(), expected.begin() + k, indices.begin()), "top", kind, n);
+        const int64_t n_largest = range.has_nan ? 0 : ggml_select_largest(x.data(), n, k, indices.data());
+        if (n_largest > 0) {
+            const int32_t least   = *std::max_element(indices.begin(), indices.begin() + n_largest, larger);
+            const int64_t reached = std::count_if(x.begin(), x.end(), [&](float v) { return v >= x[least]; });
+            check(n_largest >= k && n_largest == reached, "largest", kind, n);
+        }
     }
     if (!range.has_nan && std::isfinite(range.max)) {
         check_sums(x, range.max, kind);

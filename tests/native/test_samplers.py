@@ -110,11 +110,12 @@ def test_the_array_of_all_candidates_is_not_written(program: Path) -> None:
 @pytest.mark.core
 def test_draws_follow_their_distribution(program: Path) -> None:
     found = lines(program, "chi")
-    assert [line["filter"] for line in found] == ["top-k", "top-p", "min-p"]
+    assert [line["filter"] for line in found] == ["top-k", "top-p", "min-p", "top-p", "min-p", "none"]
+    assert [line["drawn"] for line in found] == [False] * 3 + [True] * 3
     for line in found:
         freedom = line["cells"] - 1
         assert freedom > 30
-        assert line["in_row"]
+        assert line["in_row"] or line["drawn"]
         assert line["impossible"] == 0
         assert abs(line["chi2"] - freedom) < 4 * math.sqrt(2 * freedom)
 

@@ -30,7 +30,7 @@ LLAMA_API const float * llama_qlutattn_sampler_draw_row(struct llama_sampler * c
 LLAMA_API const float * llama_qlutattn_sampler_draw_ith(struct llama_sampler * chain, struct llama_context * ctx, int32_t i, float * changed,
                                                         struct llama_token_data_array * cur_p);
 // Writes the candidates that a token was drawn from, with their probabilities, where somebody wants to see them: cur_p has the token, and
-// room for n_vocab. row is what drawing returned.
+// room for n_vocab. row is what drawing returned, with the same logits; a token that cannot be drawn from it is left alone.
 LLAMA_API void          llama_qlutattn_sampler_write_candidates(struct llama_sampler * chain, const float * row, int32_t n_vocab,
                                                                 struct llama_token_data_array * cur_p);
 

@@ -20,13 +20,14 @@ constexpr float MAX_LOGIT = 1e8f; // beyond, upstream's own order is not that of
 
 // Working memory of a thread, kept from one token to the next.
 struct scratch_memory {
+    std::vector<float>    found;
     std::vector<float>    values;
     std::vector<float>    terms;
     std::vector<float>    probs;
     std::vector<double>   sums;
     std::vector<uint16_t> buckets;
-    std::vector<int32_t>  indices;
     std::vector<int64_t>  ends;
+    std::vector<int32_t>  tokens;
 };
 
 scratch_memory & scratch() {
@@ -152,8 +153,9 @@ class falling_row {
   public:
     falling_row(const llama_select_source & from, float max) : from(from), max(max), ends(scratch().ends) {}
 
-    // Takes those that reach `lowest`. depth: what lies so far below the largest need not be told apart
-    void take(float lowest, float depth);
+    // Takes the largest logits of the row. depth: what lies so far below the largest need not be told apart
+    void take_largest(int64_t n, float depth);
+    void take_at_least(float lowest, float depth);
 
     // Keeps what top-p keeps; false if that is not among these values. sum: of all exponentials.
     bool keep_top_p(float sum, float p, int64_t min_keep);
@@ -168,26 +170,43 @@ class falling_row {
     const float                 max;
     std::vector<int64_t> &      ends; // of the groups
     std::vector<float>          temps;
-    float *                     values = nullptr;
-    float *                     terms  = nullptr; // exponentials, before the temperatures
-    int64_t                     size   = 0;
-    bool                        is_few = false;   // upstream has sorted the first few alone
+    float *                     values   = nullptr;
+    float *                     terms    = nullptr; // exponentials, before the temperatures
+    int64_t                     size     = 0;
+    bool                        is_few   = false;   // upstream has sorted the first few alone
+    int32_t *                   tokens   = nullptr;
+    int64_t                     n_tokens = 0;       // of the logits that were taken, if they are known
 
     int64_t start(size_t group) const { return group ? ends[group - 1] : 0; }
 
+    void        take(const float * largest, int64_t n, float depth);
     void        put_in_order(int64_t begin, int64_t end);
     void        truncate(int64_t n);
     llama_token token_at(int64_t place) const;
 };
 
-// Those that reach `lowest`, in buckets of equal width.
-void falling_row::take(float lowest, float depth) {
-    float *       found = room(scratch().probs, from.n);
-    const int64_t n     = ggml_select_values_at_least(from.logits, from.n, lowest, found);
-    const float   scale = bucket_scale(depth);
-    uint16_t *    in    = room(scratch().buckets, n);
+void falling_row::take_largest(int64_t n, float depth) {
+    float * found = room(scratch().found, from.n);
+    tokens        = room(scratch().tokens, from.n);
+    n_tokens      = ggml_select_largest(from.logits, from.n, n, tokens);
+    for (int64_t i = 0; i < n_tokens; ++i) {
+        found[i] = from.logits[tokens[i]];
+    }
+    take(found, n_tokens, depth);
+}
+
+void falling_row::take_at_least(float lowest, float depth) {
+    float * found = room(scratch().found, from.n);
+    n_tokens      = 0;
+    take(found, ggml_select_values_at_least(from.logits, from.n, lowest, found), depth);
+}
+
+// In buckets of equal width.
+void falling_row::take(const float * largest, int64_t n, float depth) {
+    const float scale = bucket_scale(depth);
+    uint16_t *  in    = room(scratch().buckets, n);
     for (int64_t i = 0; i < n; ++i) {
-        in[i] = bucket_of(max - found[i], scale);
+        in[i] = bucket_of(max - largest[i], scale);
     }
     int32_t places[BUCKETS + 1] = {};
     for (int64_t i = 0; i < n; ++i) {
@@ -209,7 +228,7 @@ void falling_row::take(float lowest, float depth) {
     values = room(scratch().values, n);
     terms  = room(scratch().terms, n);
     for (int64_t i = 0; i < n; ++i) {
-        values[places[in[i]]++] = found[i];
+        values[places[in[i]]++] = largest[i];
     }
     ggml_select_exp(values, n, max, terms);
 }
@@ -294,6 +313,12 @@ llama_token falling_row::token_at(int64_t place) const {
     while (rank < place && values[place - rank - 1] == values[place]) {
         ++rank;
     }
+    const auto is_tied = [&](int32_t token) {
+        return from.logits[token] == values[place];
+    };
+    if (std::count_if(tokens, tokens + n_tokens, is_tied) == 1) {
+        return *std::find_if(tokens, tokens + n_tokens, is_tied);
+    }
     return llama_select_tied(from, values[place], rank, is_few ? FIRST : from.n);
 }
 
@@ -325,16 +350,6 @@ float find_lowest(const llama_select_source & from, float max, float depth, floa
     return end < BUCKETS ? max - (float) (end + 1) / scale : -INFINITY;
 }
 
-// the k-th largest logit
-float find_largest(const llama_select_source & from, int64_t k) {
-    int32_t *     indices = room(scratch().indices, from.n);
-    float *       values  = room(scratch().values, from.n);
-    const int64_t n       = ggml_select_top_candidates(from.logits, from.n, k, indices);
-    std::transform(indices, indices + n, values, [&](int32_t i) { return from.logits[i]; });
-    std::nth_element(values, values + k - 1, values + n, std::greater<float>());
-    return values[k - 1];
-}
-
 llama_token draw(falling_row & row, const llama_select_steps & steps, double share) {
     for (const llama_select_step & step : steps) {
         row.apply(step);
@@ -355,9 +370,14 @@ llama_token llama_select_draw_top_p(const llama_select_source & from, float p, i
     const float left  = std::max(1 - p, 1e-4f) * sum;
     const float depth = std::min(max - range.min, std::log((float) from.n / left) + 1);
     falling_row row(from, max);
-    for (int attempt = 0; attempt < 3; ++attempt) {
-        const float lowest = attempt == 0 ? find_lowest(from, max, depth, left) : attempt == 1 ? find_largest(from, FIRST) : -INFINITY;
-        row.take(lowest, depth);
+    if (FIRST > p * sum) { // each adds 1 at most
+        row.take_largest(FIRST, depth);
+        if (row.keep_top_p(sum, p, min_keep)) {
+            return draw(row, steps, share);
+        }
+    }
+    for (float lowest : { find_lowest(from, max, depth, left), -INFINITY }) {
+        row.take_at_least(lowest, depth);
         if (row.keep_top_p(sum, p, min_keep)) {
             return draw(row, steps, share);
         }

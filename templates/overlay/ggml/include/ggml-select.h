@@ -29,6 +29,10 @@ GGML_API int64_t ggml_select_at_least(const float * x, int64_t n, float threshol
 // The values themselves.
 GGML_API int64_t ggml_select_values_at_least(const float * x, int64_t n, float threshold, float * values);
 
+// The indices of the largest values, at least k, and not many more if they are spread over the row, in order. There is room for n.
+// 0 where that would be slow.
+GGML_API int64_t ggml_select_largest(const float * x, int64_t n, int64_t k, int32_t * indices);
+
 // The indices of all values that std::partial_sort() of the k largest would move, in order: sorting these alone gives the same k
 // indices in the same order, ties included, since the algorithm looks at the others and leaves them. There is room for n; 1 <= k <= n.
 GGML_API int64_t ggml_select_top_candidates(const float * x, int64_t n, int64_t k, int32_t * indices);

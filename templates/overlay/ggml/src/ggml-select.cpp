@@ -556,6 +556,30 @@ int64_t ggml_select_values_at_least(const float * x, int64_t n, float threshold,
     return count;
 }
 
+int64_t ggml_select_largest(const float * x, int64_t n, int64_t k, int32_t * indices) {
+    const select_kernels &                 kernels  = *current();
+    const int64_t                          n_blocks = n / SMALL_BLOCK;
+    static thread_local std::vector<float> maxima;
+    if (n_blocks < k) {
+        return 0;
+    }
+    maxima.resize(n_blocks);
+    kernels.block_maxima(x, n_blocks, maxima.data());
+    const float threshold = threshold_for(kernels, maxima.data(), n_blocks, k);
+    if (!(threshold > -INFINITY)) {
+        return 0;
+    }
+    int64_t count = 0;
+    for (int64_t block = 0; block < n_blocks; ++block) {
+        if (maxima[block] >= threshold) {
+            const int64_t first = block * SMALL_BLOCK;
+            count += kernels.at_least(x + first, SMALL_BLOCK, threshold, (int32_t) first, indices + count);
+        }
+    }
+    const int64_t rest = n_blocks * SMALL_BLOCK;
+    return count + kernels.at_least(x + rest, n - rest, threshold, (int32_t) rest, indices + count);
+}
+
 int64_t ggml_select_top_candidates(const float * x, int64_t n, int64_t k, int32_t * indices) {
     const select_kernels & kernels = *current();
     const int64_t          count   = top_without_ties(kernels, x, n, k, indices);
