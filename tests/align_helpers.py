@@ -16,7 +16,7 @@ from qlutattn_patch.proof.reference.quantise import columns, pack, unpack
 from qlutattn_patch.proof.reference.tile import SIZE, Kind, Tiles
 from qlutattn_patch.proof.reference.tolerance import STEPS, head_slices
 
-PAIRS = list(itertools.product((1, 2, 4), (1, 2, 4)))  # bits of K and V
+PAIRS = list(itertools.product((1, 2, 4, 8), repeat=2))  # bits of K and V
 
 
 def rounded_product(tiles: Tiles, x: np.ndarray, kernel: str, depth: slice, lanes: slice) -> np.ndarray:

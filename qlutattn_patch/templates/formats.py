@@ -27,6 +27,8 @@ F16_BITS = 16
 LARGEST_FACTOR = {1: 1, 2: 15, 4: 63}
 # The possible metadata of a lane: one f16 of each, in this order.
 METADATA = (("scale", "offset"), ("scale",))
+LINEAR_BITS = 8
+_LINEAR_METADATA = ("scale",)
 # With a smaller rms_to_scale the value of a lane of one value and 127 zeros would not fit the encoder's 16 bits.
 SMALLEST_START = 0.45
 
@@ -62,7 +64,7 @@ class Tile(Record, frozen=True):
 
 @dataclass(frozen=True)
 class Codebook:
-    """The levels and the storage of codes: of a bit width, or of a type with its own levels."""
+    """The levels of codes, by code, and their storage: of a bit width, or of a type with its own levels."""
 
     label: str
     bits: int
@@ -70,6 +72,11 @@ class Codebook:
     rms_to_scale: float
     layout: _Layout
     kernel: _Kernel
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether a code is its own level, as int8."""
+        return self.bits == LINEAR_BITS
 
     @property
     def level_factor(self) -> int:
@@ -85,6 +92,9 @@ class Codebook:
     def thresholds(self) -> tuple[int, ...]:
         """The thresholds between codes: the midpoints of levels, halves away from 0."""
         return tuple((abs(low + high) + 1) // 2 * (1 if low + high > 0 else -1) for low, high in pairwise(self.levels))
+
+
+_LINEAR = Codebook("8bit", LINEAR_BITS, (*range(128), *range(-128, 0)), 0.0, "dot", "dot")
 
 
 @dataclass(frozen=True)
@@ -168,8 +178,9 @@ class Formats:
 
     @property
     def books(self) -> tuple[Codebook, ...]:
-        """Every codebook: those of the bit widths, then those of types."""
-        own = (found.codebook for found in self.types if found.codebook is not self.codebooks[found.bits])
+        """Every codebook with levels of its own: those of the bit widths, then those of types."""
+        shared = (_LINEAR, *self.codebooks.values())
+        own = (found.codebook for found in self.types if not any(found.codebook is book for book in shared))
         return (*self.codebooks.values(), *own)
 
 
@@ -194,7 +205,7 @@ class _TypeTable(Record, frozen=True):
     name: Text
     id: _Id
     side: Literal["k", "v"]
-    bits: Literal[1, 2, 4]
+    bits: Literal[1, 2, 4, 8]
     metadata: tuple[str, ...] | None = None
     levels: _Levels | None = None
     rms_to_scale: float | None = None
@@ -204,6 +215,15 @@ class _TypeTable(Record, frozen=True):
     def __post_init__(self) -> None:
         if (self.levels is None) != (self.rms_to_scale is None):
             raise ValueError("'levels' and 'rms_to_scale' must be given together")
+        if self.bits == LINEAR_BITS:
+            self._check_linear()
+
+    def _check_linear(self) -> None:
+        stated = [key for key in _CodebookTable.__struct_fields__ if getattr(self, key) is not None]
+        if stated:
+            raise ValueError(f"codes of {LINEAR_BITS} bits are their own levels in one order: leave out '{stated[0]}'")
+        if self.metadata not in (None, _LINEAR_METADATA):
+            raise ValueError(f"'metadata' must be ['scale'] for {LINEAR_BITS} bits, which have no offsets")
 
 
 class _File(Versioned, frozen=True):
@@ -281,7 +301,7 @@ def _type(table: _TypeTable, tile: Tile, codebooks: Mapping[int, Codebook], befo
             raise ValueError(f"the id {table.id} of '{table.name}' is that of '{other.name}'")
         if other.name == table.name:
             raise ValueError(f"the name '{table.name}' is used twice")
-    if table.bits not in codebooks:
+    if table.bits not in codebooks and table.bits != LINEAR_BITS:
         raise ValueError(f"there is no [codebook.{table.bits}] for 'bits' = {table.bits}")
     shape = f"_{tile.pack_size}x{tile.pack_size}"
     stem = f"qlutattn_{table.side}{table.bits}"
@@ -290,9 +310,10 @@ def _type(table: _TypeTable, tile: Tile, codebooks: Mapping[int, Codebook], befo
             f"the name must be '{stem}{shape}' for this side, bit width and tile, or have letters after the "
             f"bits ('{stem}x{shape}'), not '{table.name}'"
         )
-    metadata = tile.metadata if table.metadata is None else table.metadata
+    usual = _LINEAR_METADATA if table.bits == LINEAR_BITS else tile.metadata
+    metadata = usual if table.metadata is None else table.metadata
     _check_metadata(metadata)
-    book = codebooks[table.bits]
+    book = _LINEAR if table.bits == LINEAR_BITS else codebooks[table.bits]
     stated = {key: getattr(table, key) for key in _CodebookTable.__struct_fields__ if getattr(table, key) is not None}
     if stated:
         shared = {key: getattr(book, key) for key in _CodebookTable.__struct_fields__}

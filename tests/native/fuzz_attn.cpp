@@ -113,7 +113,7 @@ struct facts {
     static std::pair<float, float> lane(const block & b, int64_t tile, int64_t column, int64_t i3, int i) {
         const qlutattn_kernel_config & config = *qlutattn_get_kernel_config(b.t->type);
         const void *                   data   = b.at<void>(0, tile * TILE, column, i3);
-        const float                    level  = (float) config.levels[(1 << config.bits) - 1] / QLUTATTN_LEVEL_UNIT;
+        const float                    level  = (config.is_linear() ? 128.0f : (float) config.levels[(1 << config.bits) - 1]) / QLUTATTN_LEVEL_UNIT;
         const float                    offset = config.has_offset ? ggml_fp16_to_fp32(config.offsets(data)[i]) : 0.0f;
         return { offset, std::fabs(ggml_fp16_to_fp32(config.scales(data)[i])) * level };
     }

@@ -32,8 +32,9 @@ static int qmax_of(const kernel_case & c) {
 
 static bool compare(const kernel_case & c) {
     std::vector<uint8_t> codes(c.config.code_bytes());
+    const uint8_t        smallest = c.config.is_linear() ? 0x80 : 0x00;
     for (uint8_t & byte : codes) {
-        byte = c.extreme ? (rng() & 1 ? 0x00 : 0xff) : (uint8_t) rng();
+        byte = (uint8_t) (c.extreme ? (rng() & 1 ? smallest : ~smallest) : rng());
     }
     static qlutattn_qvec  qvecs[QLUTATTN_ROWS];
     const qlutattn_qvec * x[QLUTATTN_ROWS];
@@ -70,7 +71,7 @@ static bool compare(const kernel_case & c) {
 static bool compare_transposed(const qlutattn_kernel_config & config, const qlutattn_span & span, int n_rows, bool extreme) {
     std::vector<uint8_t> codes(config.code_bytes());
     for (uint8_t & byte : codes) {
-        byte = extreme ? 0xff : (uint8_t) rng();
+        byte = extreme ? (config.is_linear() ? 0x80 : 0xff) : (uint8_t) rng();
     }
     static qlutattn_qvec  qvecs[QLUTATTN_ROWS];
     const qlutattn_qvec * x[QLUTATTN_ROWS];
@@ -90,8 +91,8 @@ static bool compare_transposed(const qlutattn_kernel_config & config, const qlut
     for (int r = 0; r < QLUTATTN_ROWS; r++) {
         for (int d = 0; d < PACK_SIZE; d++) {
             if (plain[r][d] != simd[r][d]) {
-                printf("transposed %d bits, depths %d+%d, %d rows: row %d depth %d is %d, not %d\n", config.bits, span.depth0, span.n_depth, n_rows, r,
-                       d, simd[r][d], plain[r][d]);
+                printf("transposed %d bits, depths %d+%d, %d rows: row %d depth %d is %d, not %d\n", config.bits, span.depth0, span.n_depth, n_rows,
+                       r, d, simd[r][d], plain[r][d]);
                 return false;
             }
         }

@@ -67,11 +67,11 @@ def others(tmp_path: Path) -> Path:
 
 
 def test_the_table_is_enough_for_sizes_names_and_caches(others: Path) -> None:
-    *six, k, v = load_formats(others).types
-    assert tuple(six) == load_formats(ROOT / "templates" / "formats.toml").types
+    *eight, k, v = load_formats(others).types
+    assert tuple(eight) == load_formats(ROOT / "templates" / "formats.toml").types
     assert [(t.name, t.id, t.levels, t.metadata) for t in (k, v)] == [
-        (K, 54, LEVELS, ("scale",)),
-        (V, 55, LEVELS, ("scale",)),
+        (K, 56, LEVELS, ("scale",)),
+        (V, 57, LEVELS, ("scale",)),
     ]
     for kind in (k, v):
         assert (kind.tile_bytes, kind.tile_bytes - kind.code_bytes, kind.bpw) == (4352, 256, 2.125)
@@ -113,9 +113,9 @@ def test_between_the_trees_with_and_without_them_only_tables_differ(tmp_path: Pa
     """No kernel, no case, no reference knows a type by name."""
     repository = Repository.open(ROOT / "vendor" / "llama.cpp")
     templates = load_templates(ROOT / "templates")
-    six = apply_series(repository, load_series(ROOT / "patches"), "it").files
-    eight = apply_series(repository, make_series(load_formats(others), templates, repository), "it").files
-    assert {path for path in {*six, *eight} if six.get(path) != eight.get(path)} == {
+    eight = apply_series(repository, load_series(ROOT / "patches"), "it").files
+    ten = apply_series(repository, make_series(load_formats(others), templates, repository), "it").files
+    assert {path for path in {*eight, *ten} if eight.get(path) != ten.get(path)} == {
         "common/arg.cpp",
         "ggml/include/ggml.h",
         "ggml/src/ggml-cpu/ops.cpp",
@@ -160,8 +160,8 @@ def test_the_page_works_word_by_word(tmp_path: Path) -> None:
 
     assert run(root, start[0]).split()[1:] == ["0.9973", "0.115341"]
     types = run(root, listed[0])
-    assert re.search(rf"{K} +54 +token +2 +4352 +2\.125 +86\.7%", types)
-    assert re.search(rf"{V} +55 +channel +2 +4352 +2\.125 +86\.7%", types)
+    assert re.search(rf"{K} +56 +token +2 +4352 +2\.125 +86\.7%", types)
+    assert re.search(rf"{V} +57 +channel +2 +4352 +2\.125 +86\.7%", types)
 
     *makes, aligns = made
     for line in makes:
@@ -199,6 +199,6 @@ def test_the_page_shows_nothing_else() -> None:
 
 
 def test_a_hand_made_mistake_in_the_table_is_told(others: Path) -> None:
-    edit(others, f'"{V}"\nid = 55', f'"{V}"\nid = 54')
-    with pytest.raises(Exception, match=f"the id 54 of '{V}' is that of '{K}'"):
+    edit(others, f'"{V}"\nid = 57', f'"{V}"\nid = 56')
+    with pytest.raises(Exception, match=f"the id 56 of '{V}' is that of '{K}'"):
         load_formats(others)

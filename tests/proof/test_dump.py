@@ -40,21 +40,26 @@ def test_a_right_dump_passes(tmp_path: Path) -> None:
     assert [verdict.wrong for verdict in found] == [[]] * len(cases)
     assert all(0 < verdict.ratio < 0.1 for verdict in found)
     assert {name for verdict in found for name in verdict.tiles} == {
-        f"qlutattn_{s}{b}_128x128" for s, b in itertools.product("kv", (1, 2, 4))
+        f"qlutattn_{s}{b}_128x128" for s, b in itertools.product("kv", (1, 2, 4, 8))
     }
     assert found[-2].tiles == {}
-    assert np.isnan(cases[10]["out"]).any()
+    assert np.isnan(cases[len(PAIRS) + 1]["out"]).any()
 
 
 def end_of_codes(name: str) -> int:
     return Kind.of(name).code_bytes
 
 
-@pytest.mark.parametrize(("k", "v"), PAIRS)
-@pytest.mark.parametrize("side", "kv")
-@pytest.mark.parametrize("what", ["code", "scale", "offset"])
-def test_one_changed_bit_of_a_tile_is_seen(what: str, side: str, k: int, v: int, tmp_path: Path) -> None:
-    case = dump_case(k, v)
+PARTS = [
+    (what, side, pair)
+    for what, side, pair in itertools.product(("code", "scale", "offset"), "kv", PAIRS)
+    if what != "offset" or pair["kv".index(side)] < 8  # which have no offsets
+]
+
+
+@pytest.mark.parametrize(("what", "side", "pair"), PARTS)
+def test_one_changed_bit_of_a_tile_is_seen(what: str, side: str, pair: tuple[int, int], tmp_path: Path) -> None:
+    case = dump_case(*pair)
     data = case[f"{side}p"].view(np.uint8)
     codes = end_of_codes(case[f"type_{side}"])
     at = {"code": 777, "scale": codes + 2 * 9, "offset": codes + 256 + 2 * 9}[what]

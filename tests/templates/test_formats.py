@@ -11,7 +11,7 @@ from qlutattn_patch.templates.formats import load_formats
 FILE = ROOT / "templates" / "formats.toml"
 
 
-def test_the_six_types():
+def test_the_eight_types():
     types = load_formats(FILE).types
     assert [(t.name, t.id, t.bits, t.lanes) for t in types] == [
         ("qlutattn_k1_128x128", 48, 1, "token"),
@@ -20,10 +20,14 @@ def test_the_six_types():
         ("qlutattn_v1_128x128", 51, 1, "channel"),
         ("qlutattn_v2_128x128", 52, 2, "channel"),
         ("qlutattn_v4_128x128", 53, 4, "channel"),
+        ("qlutattn_k8_128x128", 54, 8, "token"),
+        ("qlutattn_v8_128x128", 55, 8, "channel"),
     ]
 
 
-@pytest.mark.parametrize(("bits", "tile_bytes", "bpw"), [(1, 2560, 1.25), (2, 4608, 2.25), (4, 8704, 4.25)])
+@pytest.mark.parametrize(
+    ("bits", "tile_bytes", "bpw"), [(1, 2560, 1.25), (2, 4608, 2.25), (4, 8704, 4.25), (8, 16640, 8.125)]
+)
 def test_sizes(bits, tile_bytes, bpw):
     for found in load_formats(FILE).types:
         if found.bits == bits:
@@ -61,7 +65,7 @@ def test_the_constant_keeps_the_shape_as_it_is_written():
         ('layout = "dot"', 'layout = "row"', "'layout' must be 'dot' or 'lookup', not 'row'"),
         ('kernel = "dot"', 'kernel = "fma"', "'kernel' must be 'dot' or 'lut', not 'fma'"),
         ("[codebook.4]", "[codebook.3]", r"\[codebook\]: unknown key '3' \(known are 1, 2, 4\)"),
-        ("bits = 4", "bits = 3", "'bits' must be 1 or 2 or 4, not 3"),
+        ("bits = 4", "bits = 3", "'bits' must be 1 or 2 or 4 or 8, not 3"),
         (
             "[codebook.4]\nlevels = [-122, -92, -72, -56, -42, -30, -18, -6, 6, 18, 30, 42, 56, 72, 92, 122]\n"
             'rms_to_scale = 1.4050294\nlayout = "dot"\nkernel = "dot"\n',
@@ -96,7 +100,7 @@ def test_a_wrong_format_is_told_in_one_sentence(tmp_path, old, new, said):
 OTHER = """
 [[type]]
 name = "qlutattn_k2u_128x128"
-id = 54
+id = 56
 side = "k"
 bits = 2
 metadata = ["scale"]
@@ -113,12 +117,12 @@ def with_other(folder, old="", new=""):
 
 def test_a_type_may_state_what_its_bits_do_not(tmp_path):
     formats = with_other(tmp_path)
-    *six, other = formats.types
-    assert tuple(six) == load_formats(FILE).types
+    *before, other = formats.types
+    assert tuple(before) == load_formats(FILE).types
     assert (other.label, other.enum, other.levels) == ("k2u", "GGML_TYPE_QLUTATTN_K2U_128x128", (-96, -32, 32, 96))
     assert (other.codebook.factors, other.codebook.level_factor, other.layout) == ((-3, -1, 1, 3), 32, "dot")
     assert (other.has_offset, other.tile_bytes, other.type_size, other.bpw) == (False, 4352, 34, 2.125)
-    assert all(found.has_offset for found in six)
+    assert all(found.has_offset == (found.bits < 8) for found in before)
     assert [book.label for book in formats.books] == ["1bit", "2bit", "4bit", "k2u"]
 
 
@@ -132,7 +136,7 @@ def test_a_type_may_state_what_its_bits_do_not(tmp_path):
         ('metadata = ["scale"]', 'metadata = ["offset"]', "'metadata' must be"),
         ("k2u_", "k2U_", "or have letters after the bits"),
         ("k2u_", "v2u_", "the name must be 'qlutattn_k2_128x128'"),
-        ("id = 54", "id = 53", "is that of 'qlutattn_v4_128x128'"),
+        ("id = 56", "id = 53", "is that of 'qlutattn_v4_128x128'"),
     ],
 )
 def test_a_wrong_statement_of_a_type_is_told(tmp_path, old, new, said):
@@ -141,8 +145,23 @@ def test_a_wrong_statement_of_a_type_is_told(tmp_path, old, new, said):
     assert "\n" not in told.value.cause
 
 
+@pytest.mark.parametrize(
+    ("stated", "said"),
+    [
+        ("levels = [-1, 1]\nrms_to_scale = 1.0", "8 bits are their own levels in one order: leave out 'levels'"),
+        ('layout = "lookup"', "leave out 'layout'"),
+        ('kernel = "lut"', "leave out 'kernel'"),
+        ('metadata = ["scale", "offset"]', "'metadata' must be .'scale'. for 8 bits, which have no offsets"),
+    ],
+)
+def test_what_8_bits_cannot_state_is_told(tmp_path, stated, said):
+    (tmp_path / "formats.toml").write_text(f"{FILE.read_text()}{stated}\n")
+    with pytest.raises(ExpectedError, match=said):
+        load_formats(tmp_path / "formats.toml")
+
+
 def test_levels_that_the_vector_packer_cannot_choose_from_are_told(tmp_path):
-    """Of 4 bits, two midpoints within 16 would stop the packer; the six types' are further apart."""
+    """Of 4 bits, two midpoints within 16 would stop the packer; the table's are further apart."""
     text = FILE.read_text().replace("-30, -18, -6, 6, 18, 30,", "-8, -4, -2, 2, 4, 8,")
     (tmp_path / "formats.toml").write_text(text)
     with pytest.raises(ExpectedError, match="more than one midpoint of two levels lies from -15 to -1"):

@@ -19,7 +19,7 @@ def test_renders_types_tile_and_codebooks():
     template = (
         "{% for t in types %}\n{{ t.id }}\n{% endfor %}\n{{ tile.pack_size }} {{ books[0].levels | join(' ') }}\n"
     )
-    assert RENDERER.text(template, "here") == "48\n49\n50\n51\n52\n53\n128 -64 64\n"
+    assert RENDERER.text(template, "here") == "48\n49\n50\n51\n52\n53\n54\n55\n128 -64 64\n"
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,8 @@ def quantise(lanes: NDArray[Any], code: Code) -> Tiles:
     poisoned = np.asarray(~(np.abs(x) <= _MAX_HALF).all(axis=-1))
     x = np.where(poisoned[..., None], np.float32(0), x)
 
+    if code.is_linear:
+        return _linear(x, poisoned, code)
     offset = (_sum(x) * _MEAN if code.has_offset else np.zeros(x.shape[:-1])).astype(np.float16)
     r = x - offset.astype(np.float32)[..., None]
     first = np.float32(code.rms_to_scale) * np.sqrt(_sum(r * r) * _MEAN)
@@ -50,6 +52,15 @@ def quantise(lanes: NDArray[Any], code: Code) -> Tiles:
     scale[poisoned] = np.uint16(0x7E00).view(np.float16)
     offset[poisoned] = 0
     return Tiles(code, codes, scale, offset)
+
+
+def _linear(x: Single, poisoned: NDArray[np.bool_], code: Code) -> Tiles:
+    """Codes that are levels, as int8: the largest magnitude of a lane becomes 127."""
+    scale = (np.abs(x).max(axis=-1) * np.float32(UNIT / 127)).astype(np.float16)
+    codes = np.clip(_rint(_in_units(x, _UNIT, scale.astype(np.float32))), -128, 127).astype(np.int8).view(np.uint8)
+    codes[poisoned] = 0
+    scale[poisoned] = np.uint16(0x7E00).view(np.float16)
+    return Tiles(code, codes, scale, np.zeros_like(scale))
 
 
 def pack(source: NDArray[Any], kind: Kind) -> Bytes:

@@ -23,7 +23,7 @@ Double = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Code:
-    """The levels of codes, in units of 1/64 of a lane's scale; the packer's initial scale; the storage layout."""
+    """The levels by code, in units of 1/64 of a lane's scale; the packer's initial scale; the storage layout."""
 
     levels: tuple[int, ...]
     rms_to_scale: float
@@ -35,6 +35,11 @@ class Code:
         return (len(self.levels) - 1).bit_length()
 
     @property
+    def is_linear(self) -> bool:
+        """Whether codes are int8, their own levels."""
+        return self.bits == 8
+
+    @property
     def code_bytes(self) -> int:
         return SIZE * SIZE * self.bits // 8
 
@@ -43,13 +48,14 @@ class Code:
         return self.code_bytes + (4 if self.has_offset else 2) * SIZE
 
 
-# The codes of the six types by their bits. They are repeated here, not read from templates/formats.toml, so that
+# The codes of the eight types by their bits. They are repeated here, not read from templates/formats.toml, so that
 # an error there is detected. Other types come from that file.
 CODES: Mapping[int, Code] = MappingProxyType(
     {
         1: Code((-64, 64), 0.7978846, "lookup"),
         2: Code((-120, -36, 36, 120), 0.8055199, "dot"),
         4: Code((-122, -92, -72, -56, -42, -30, -18, -6, 6, 18, 30, 42, 56, 72, 92, 122), 1.4050294, "dot"),
+        8: Code((*range(128), *range(-128, 0)), 0.0, "dot", has_offset=False),
     }
 )
 
@@ -63,8 +69,8 @@ class Kind:
 
     @classmethod
     def of(cls, name: str, added_kinds: Mapping[str, Kind] = MappingProxyType({})) -> Kind:
-        """The kind of a type by name: one of the six, else one of `added_kinds`."""
-        match = re.fullmatch(r"qlutattn_([kv])([124])_128x128", name)
+        """The kind of a type by name: one of the eight, else one of `added_kinds`."""
+        match = re.fullmatch(r"qlutattn_([kv])([1248])_128x128", name)
         if match:
             return cls(match[1], CODES[int(match[2])])
         if name not in added_kinds:

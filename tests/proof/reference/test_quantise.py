@@ -46,6 +46,8 @@ def slow(lane: np.ndarray, code: Code) -> tuple[list[int], int, int]:
         return [0] * 128, 0x7E00, 0
     offset = np.float16(tree(x) * f32(1 / 128) if code.has_offset else 0)
     r = [value - f32(offset) for value in x]
+    if code.is_linear:
+        return linear(x)
     s = f32(code.rms_to_scale) * np.sqrt(tree([value * value for value in r]) * f32(1 / 128))
     offset_bits = int(offset.view(np.uint16))
     if s == 0:
@@ -62,6 +64,15 @@ def slow(lane: np.ndarray, code: Code) -> tuple[list[int], int, int]:
     u = [rint(value * coarse - f32(0.5)) for value in r]
     assert max(map(abs, u)) < 2**15
     return choose(u, code), int(scale.view(np.uint16)), offset_bits
+
+
+def linear(x: list[np.float32]) -> tuple[list[int], int, int]:
+    scale = np.float16(max(abs(value) for value in x) * (f32(64) / f32(127)))
+    if scale == 0:
+        return [0] * 128, 0, 0
+    inverse = f32(64) / f32(scale)
+    levels = [max(-128, min(127, rint(value * inverse))) for value in x]
+    return [level % 256 for level in levels], int(scale.view(np.uint16)), 0
 
 
 def lanes(rng: np.random.Generator) -> np.ndarray:
@@ -96,7 +107,15 @@ def test_gaussian_error_is_that_of_lloyd_max(bits: int, bound: float) -> None:
     assert 0.9 * bound < error < 1.005 * bound
 
 
-@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_the_error_of_8_bits_is_that_of_steps_from_the_largest_value_down() -> None:
+    x = np.random.default_rng(1).standard_normal((4096, 128)).astype(np.float32)
+    step = np.abs(x).max(axis=-1) / 127
+    error = np.square(quantise(x, CODES[8]).values() - x).mean()
+    assert 0.99 < error / np.mean(np.square(step) / 12) < 1.01
+    assert 4.2e-5 < error < 4.6e-5
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_errors_have_no_bias(bits: int) -> None:
     # An average over many tokens shows a bias that a squared error hides.
     x = np.random.default_rng(2).standard_normal((4096, 128)).astype(np.float32)
@@ -104,13 +123,13 @@ def test_errors_have_no_bias(bits: int) -> None:
     assert abs(error.mean()) < 4 * error.std() / math.sqrt(error.size)
 
 
-@pytest.mark.parametrize(("side", "bits"), list(itertools.product("kv", (1, 2, 4))))
+@pytest.mark.parametrize(("side", "bits"), list(itertools.product("kv", (1, 2, 4, 8))))
 @pytest.mark.parametrize("head_dim", [64, 128, 256])
 def test_values_come_back_where_they_were(side: str, bits: int, head_dim: int) -> None:
     # Values that the codes can hold exactly, different for each batch, head, token and channel.
     batch, n_heads, tokens = 2, 256 // head_dim * 2, 256
     rng = np.random.default_rng(3)
-    levels = np.asarray(CODES[bits].levels) / 64
+    levels = np.asarray(CODES[bits].levels if bits < 8 else (*range(-127, 0), 127)) / 64
     tiled = np.stack([rng.permutation(np.repeat(levels, 128 // len(levels))) for _ in range(batch * 4 * 2 * 128)])
     tiled = tiled.reshape(batch, 4, 2, 128, 128)
     kind = Kind(side, CODES[bits])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -57,7 +58,7 @@ def bytes_of(vector: dict[str, Any]) -> np.ndarray:
 
 def test_vectors_cover_all_bit_widths_and_both_sides() -> None:
     kinds = {Kind.of(tomllib.loads(path.read_text(encoding="utf-8"))["type"]) for path in VECTORS}
-    assert {kind.bits for kind in kinds} == {1, 2, 4}
+    assert {kind.bits for kind in kinds} == {1, 2, 4, 8}
     assert {kind.side for kind in kinds} == {"k", "v"}
 
 
@@ -84,6 +85,7 @@ def test_constants_are_the_tables() -> None:
     for bits, book in table["codebook"].items():
         assert CODES[int(bits)] == Code(tuple(book["levels"]), book["rms_to_scale"], book["layout"])
     assert table["tile"]["metadata"] == ["scale", "offset"]
+    assert CODES[8] == Code(tuple(np.arange(256).astype(np.int8).tolist()), 0.0, "dot", has_offset=False)
     for entry in table["type"]:
         assert Kind.of(entry.pop("name")) == Kind(entry["side"], CODES[entry["bits"]])
         assert set(entry) == {"id", "side", "bits"}
@@ -115,8 +117,7 @@ def said_dot(codes: np.ndarray, bits: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("has_offset", [True, False])
-@pytest.mark.parametrize("layout", ["lookup", "dot"])
-@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize(("bits", "layout"), [*itertools.product((1, 2, 4), ("lookup", "dot")), (8, "dot")])
 def test_both_layouts_are_as_said(bits: int, layout: str, has_offset: bool) -> None:
     code = Code(CODES[bits].levels, 1.0, layout, has_offset)
     rng = np.random.default_rng(bits)

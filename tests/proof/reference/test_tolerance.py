@@ -23,7 +23,7 @@ def ratios(p: Problem) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kernels", KERNELS)
-@pytest.mark.parametrize(("k", "v"), [(1, 1), (2, 2), (4, 4), (1, 4), (4, 1)])
+@pytest.mark.parametrize(("k", "v"), [(1, 1), (2, 2), (4, 4), (8, 8), (1, 4), (4, 1), (8, 2)])
 @pytest.mark.parametrize("head_dim", [64, 128, 192, 256, 320])
 def test_a_sixth_is_what_rounding_takes(k: int, v: int, head_dim: int, kernels: tuple[str, str]) -> None:
     rng = np.random.default_rng(k)
@@ -36,7 +36,7 @@ def test_a_sixth_is_what_rounding_takes(k: int, v: int, head_dim: int, kernels: 
 
 
 @pytest.mark.parametrize("tiles", [1, 12])
-@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("sizes", [(64, 64), (192, 128), (576, 512)])
 def test_values_that_are_keys(sizes: tuple[int, int], bits: int, tiles: int) -> None:
     rng = np.random.default_rng(bits)

@@ -136,7 +136,9 @@ double slack_of(const align_case & c) {
     if (c.data == data_kind::onehot && rows < 4) {
         return rows < 2 ? 12.0 : 3.0; // one or two tokens' error is all there is
     }
-    // few rows share the errors of few keys; an outlier channel counts for as many as 256 others
-    const double few = 1.0 + 1.0 / std::sqrt(rows);
+    // few rows share the errors of few keys; an outlier channel counts for as many as 256 others. Beside V of 8 bits nothing else makes errors:
+    // their energy is that of as many tokens as there are rows
+    const bool   only_k = c.k && c.v && c.v->is_linear() && !c.k->is_linear() && (c.data == data_kind::onehot || c.data == data_kind::outlier);
+    const double few    = 1.0 + (only_k ? 3.0 * std::sqrt(2.0) : 1.0) / std::sqrt(rows);
     return (c.data == data_kind::outlier ? 1.3 : 1.1) * few;
 }

@@ -219,7 +219,7 @@ static void add_special(std::vector<align_case> & cases) {
         c.v         = v;
         c.n_q       = k->bits == 4 ? 512 : 128;
         c.n_f16     = k->bits == 1 ? 0 : k->bits == 2 ? 128 : 511;
-        c.n_threads = k->bits;
+        c.n_threads = std::min(k->bits, 4);
         cases.push_back(c);
     }
     c.n_tiles   = 1;

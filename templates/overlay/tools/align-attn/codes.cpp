@@ -1,5 +1,6 @@
 #include "codes.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -65,8 +66,12 @@ double half_step(double x) {
     return std::ldexp(0.5, exponent - 10);
 }
 
-// The code of a value in level units, which is rounded down, clamped to int8 and compared with the midpoints, halves away from 0.
+// The code of a value in level units, which is rounded down, clamped to int8 and compared with the midpoints, halves away from 0;
+// at 8 bits, the nearest int8.
 int code_of(const tile_format & format, double u) {
+    if (format.is_linear()) {
+        return (uint8_t) (int8_t) std::min(std::max(std::nearbyint(u), -128.0), 127.0);
+    }
     const double clamped = std::min(std::max(std::floor(u), -128.0), 127.0);
     int          code    = 0;
     for (int k = 0; k + 1 < format.n_levels(); ++k) {
@@ -82,15 +87,19 @@ double rounding_error(double u) {
 
 // The least-squares scale of the codes that the starting scale leads to, with values rounded to 1/16 of a level unit. `swap` moves up to four
 // values that lie between two codes within rounding, bit by bit, to the other one; returns how many there are. `slack` is how much
-// the scale may differ because other values lie between two sixteenths.
+// the scale may differ because other values lie between two sixteenths. At 8 bits the largest magnitude becomes 127.
 int fit_scale(const double * r, const tile_format & format, int swap, double & scale, double & slack) {
+    slack = 0.0;
+    if (format.is_linear()) {
+        scale = std::fabs(*std::max_element(r, r + TILE, [](double x, double y) { return std::fabs(x) < std::fabs(y); })) * 64 / 127;
+        return 0;
+    }
     double sum = 0;
     for (int i = 0; i < TILE; ++i) {
         sum += r[i] * r[i];
     }
     const double s = format.rms_to_scale * std::sqrt(sum / TILE);
     scale          = 0.0;
-    slack          = 0.0;
     if (s == 0.0) {
         return 0;
     }

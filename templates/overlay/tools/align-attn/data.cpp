@@ -110,7 +110,7 @@ static void fill_poison(const align_case & c, rng & random, case_data & d) {
 
 // At most one +-1 for each nibble of the K type; which depth of the nibble follows from the row.
 static void fill_onehot_q(const align_case & c, rng & random, case_data & d) {
-    const int per_nibble = 4 / c.k->bits;
+    const int per_nibble = std::max(1, 4 / c.k->bits);
     for (int64_t h = 0; h < c.n_head(); ++h) {
         for (int64_t i = 0; i < c.n_q; ++i) {
             const bool    weights = c.n_q >= 256 ? i >= c.n_q / 2 : i % 2 == 1; // this row looks at V: all scores are 0
@@ -127,7 +127,7 @@ static bool onehot_visible(const align_case & c, int64_t i, int64_t t) {
     if (t >= c.n_packed()) {
         return true;
     }
-    const int per_nibble = 4 / c.v->bits;
+    const int per_nibble = std::max(1, 4 / c.v->bits);
     if (c.n_q >= 256 ? i < c.n_q / 2 : i % 2 == 0) {
         return t == (c.n_q >= 256 ? i % c.n_packed() : (i * 37 + 5) % c.n_packed());
     }

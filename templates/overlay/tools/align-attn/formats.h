@@ -23,12 +23,13 @@ struct tile_format {
     bool             has_offset;
     bool             is_lookup; // the order of codes: lookup, or dot
     double           rms_to_scale;
-    std::vector<int> levels;    // in units of 1/64 of the scale
+    std::vector<int> levels;    // in units of 1/64 of the scale; none at 8 bits, whose codes are int8 levels themselves
 
     size_t code_bytes() const { return 2048 * (size_t) bits; }
     size_t tile_bytes() const { return ::tile_bytes(bits, has_offset); }
+    bool   is_linear() const { return levels.empty(); }
     int    n_levels() const { return (int) levels.size(); }
-    double level(int code) const { return levels[code] / 64.0; } // in units of the scale
+    double level(int code) const { return (is_linear() ? (int8_t) code : levels[code]) / 64.0; } // in units of the scale
 };
 
 // all types, in the order of formats.toml

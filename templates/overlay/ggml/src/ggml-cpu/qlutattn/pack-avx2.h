@@ -66,6 +66,18 @@ static inline floats to_floats(ints v) {
     return _mm256_cvtepi32_ps(v);
 }
 
+static inline ints magnitude(floats v) {
+    return _mm256_and_si256(_mm256_castps_si256(v), _mm256_set1_epi32(0x7fffffff));
+}
+
+static inline ints max(ints a, ints b) {
+    return _mm256_max_epi32(a, b);
+}
+
+static inline floats as_floats(ints v) {
+    return _mm256_castsi256_ps(v);
+}
+
 static inline ints zero_ints() {
     return _mm256_setzero_si256();
 }

@@ -101,6 +101,28 @@ static inline floats to_floats(ints i) {
     };
 }
 
+static inline int32x4_t magnitude(float32x4_t v) {
+    return vandq_s32(vreinterpretq_s32_f32(v), vdupq_n_s32(0x7fffffff));
+}
+
+static inline ints magnitude(floats f) {
+    return {
+        { magnitude(f.v[0]), magnitude(f.v[1]) }
+    };
+}
+
+static inline ints max(ints a, ints b) {
+    return {
+        { vmaxq_s32(a.v[0], b.v[0]), vmaxq_s32(a.v[1], b.v[1]) }
+    };
+}
+
+static inline floats as_floats(ints i) {
+    return {
+        { vreinterpretq_f32_s32(i.v[0]), vreinterpretq_f32_s32(i.v[1]) }
+    };
+}
+
 static inline ints zero_ints() {
     return {
         { vdupq_n_s32(0), vdupq_n_s32(0) }

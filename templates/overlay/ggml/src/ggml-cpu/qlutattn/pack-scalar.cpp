@@ -28,6 +28,22 @@ static inline int choose_code(const qlutattn_kernel_config & config, int u) {
     return code;
 }
 
+// 8 bits: the largest magnitude becomes 127; scale and codes of a lane.
+static void pack_lane_linear(const float * x, ggml_fp16_t & scale, uint8_t * codes) {
+    float largest = 0.0f;
+    for (int i = 0; i < PACK_SIZE; i++) {
+        largest = std::max(largest, std::fabs(x[i]));
+    }
+    scale = GGML_CPU_FP32_TO_FP16(largest * QLUTATTN_PACK_LINEAR);
+    if (scale == 0) {
+        return;
+    }
+    const float inverse = QLUTATTN_LEVEL_UNIT / GGML_CPU_FP16_TO_FP32(scale);
+    for (int i = 0; i < PACK_SIZE; i++) {
+        codes[i] = (uint8_t) std::min(std::max((int) std::nearbyint(x[i] * inverse), -128), 127);
+    }
+}
+
 // Scale, offset (0 for a type that has none) and codes of a lane.
 static void pack_lane(const qlutattn_kernel_config & config, const float * x, ggml_fp16_t & scale, ggml_fp16_t & offset, uint8_t * codes) {
     float r[PACK_SIZE];
@@ -42,6 +58,11 @@ static void pack_lane(const qlutattn_kernel_config & config, const float * x, gg
         }
     }
 
+    if (config.is_linear()) {
+        offset = 0;
+        pack_lane_linear(x, scale, codes);
+        return;
+    }
     memcpy(s, x, sizeof(s)); // 2
     offset             = config.has_offset ? GGML_CPU_FP32_TO_FP16(tree_sum(s) * (1.0f / PACK_SIZE)) : 0;
     const float centre = GGML_CPU_FP16_TO_FP32(offset);

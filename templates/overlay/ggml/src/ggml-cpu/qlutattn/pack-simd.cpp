@@ -88,6 +88,11 @@ template <int bits> struct code_quantizer {
     }
 };
 
+// Codes of 8 bits are the rounded values themselves.
+template <> struct code_quantizer<8> {
+    explicit code_quantizer(const int8_t *) {}
+};
+
 // node i of the fixed summation tree over the depth, at the level with w nodes
 template <int w, typename source> static inline floats tree(const source & at, int i) {
     if constexpr (w == PACK_SIZE) {
@@ -123,12 +128,12 @@ static inline words quantize_below(const float * r, floats id) {
 
 // the work memory of a strip
 struct pack_strip {
-    alignas(64) float r[PACK_SIZE * STRIP]; // [depth][lane]: the values, then the residuals
-    alignas(64) float sums[STRIP];
+    alignas(64) float r[PACK_SIZE * STRIP];            // [depth][lane]: the values, then the residuals
+    alignas(64) float sums[STRIP];                     // not finite where a lane is poisoned
     alignas(64) float starts[STRIP];
-    alignas(64) ggml_fp16_t no_offsets[STRIP]; // the offsets of a type that has none
+    alignas(64) ggml_fp16_t no_offsets[STRIP] = { 0 }; // the offsets of a type that has none
     floats coarse[COLUMNS];
-    bool   zeroed[STRIP];                      // lanes whose codes are all 0: poisoned, or of scale 0
+    bool   zeroed[STRIP];                              // lanes whose codes are all 0: poisoned, or of scale 0
     bool   any_zeroed;
 };
 
@@ -137,6 +142,19 @@ struct prefetch_rows {
     const char * rows;
     size_t       nb;
 };
+
+// The lanes whose codes are 0, and what stands beside them.
+static void mark_zeroed(pack_strip & strip, ggml_fp16_t * scales, ggml_fp16_t * offsets) {
+    strip.any_zeroed = false;
+    for (int i = 0; i < STRIP; i++) {
+        const bool poisoned = !(std::fabs(strip.sums[i]) < INFINITY);
+        const bool zero     = strip.starts[i] == 0.0f || scales[i] == 0;
+        strip.zeroed[i]     = poisoned || zero;
+        strip.any_zeroed |= strip.zeroed[i];
+        scales[i]  = poisoned ? QLUTATTN_F16_NAN : zero ? 0 : scales[i];
+        offsets[i] = poisoned ? 0 : offsets[i];
+    }
+}
 
 // Steps 1 to 5. x is [depth][lane]; a lane that is poisoned has a sum that is not finite.
 template <int bits, typename T>
@@ -194,15 +212,28 @@ static void fit_strip(const qlutattn_kernel_config & config, const code_quantize
         store_f16(scales + c * FLOATS, min(fitted, broadcast(QLUTATTN_F16_MAX)));
         strip.coarse[c] = div(broadcast((float) QLUTATTN_LEVEL_UNIT), load(scales + c * FLOATS));
     }
-    strip.any_zeroed = false;
-    for (int i = 0; i < STRIP; i++) {
-        const bool poisoned = !(std::fabs(strip.sums[i]) < INFINITY);
-        const bool zero     = strip.starts[i] == 0.0f || scales[i] == 0;
-        strip.zeroed[i]     = poisoned || zero;
-        strip.any_zeroed |= strip.zeroed[i];
-        scales[i]  = poisoned ? QLUTATTN_F16_NAN : zero ? 0 : scales[i];
-        offsets[i] = poisoned ? 0 : offsets[i];
+    mark_zeroed(strip, scales, offsets);
+}
+
+// Steps 1 to 5 of 8 bits, likewise.
+template <typename T> static void fit_strip_linear(const T * x, const prefetch_rows & next, pack_strip & strip, ggml_fp16_t * scales) {
+    for (int c = 0; c < COLUMNS; c++) {
+        ints largest[4] = { zero_ints(), zero_ints(), zero_ints(), zero_ints() };
+        for (int depth = 0; depth < PACK_SIZE; depth += 4) {
+            for (int i = 0; i < 4; i++) {
+                const floats v = load(x + (depth + i) * STRIP + c * FLOATS);
+                store(strip.r + (depth + i) * STRIP + c * FLOATS, v);
+                largest[i] = max(largest[i], magnitude(v));
+            }
+            prefetch(next.rows + depth / 8 * next.nb + (2 * c + depth / 4 % 2) * 64);
+        }
+        const floats most = as_floats(max(max(largest[0], largest[1]), max(largest[2], largest[3])));
+        store(strip.sums + c * FLOATS, most);
+        store(strip.starts + c * FLOATS, most);
+        store_f16(scales + c * FLOATS, mul(most, broadcast(QLUTATTN_PACK_LINEAR)));
+        strip.coarse[c] = div(broadcast((float) QLUTATTN_LEVEL_UNIT), load(scales + c * FLOATS));
     }
+    mark_zeroed(strip, scales, strip.no_offsets);
 }
 
 // Step 6: the codes of two depths. It is passed by value, so that stores of codes do not make compilers load it again.
@@ -219,7 +250,11 @@ template <int bits> struct strip_codes {
 
     bytes operator()(int depth) const {
         const float * r = residuals + depth * STRIP;
-        return quantizer(narrow(quantize_below(r, coarse[0]), quantize_below(r + FLOATS, coarse[1])));
+        if constexpr (bits == 8) {
+            return narrow(quantize(r, coarse[0]), quantize(r + FLOATS, coarse[1]));
+        } else {
+            return quantizer(narrow(quantize_below(r, coarse[0]), quantize_below(r + FLOATS, coarse[1])));
+        }
     }
 };
 
@@ -227,11 +262,11 @@ template <int bits> struct strip_codes {
 template <int bits> static void store_codes_dot(const strip_codes<bits> codes, uint8_t * out) {
     constexpr int depths = 32 / bits;
     for (int depth = 0; depth < PACK_SIZE; depth += depths) {
-        bytes a = zero_bytes();
-        bytes b = zero_bytes();
-        for (int i = depths - 4; i >= 0; i -= 4) {
-            a = bit_or(shl<bits>(a), codes(depth + i));
-            b = bit_or(shl<bits>(b), codes(depth + i + 2));
+        bytes a = codes(depth + depths - 4);
+        bytes b = codes(depth + depths - 2);
+        for (int i = depths - 8; i >= 0; i -= 4) {
+            a = bit_or(shl<bits % 8>(a), codes(depth + i));
+            b = bit_or(shl<bits % 8>(b), codes(depth + i + 2));
         }
         interleave(out + depth / depths * PACK_CHUNK_SIZE, a, b);
     }
@@ -319,6 +354,13 @@ template <int bits> static void pack_tile(const qlutattn_kernel_config & config,
         ggml_fp16_t *       offsets = config.has_offset ? config.offsets(tile) + lane0 : strip.no_offsets;
         uint8_t *           codes   = (uint8_t *) tile;
 
+        const auto fit = [&](const auto * x) {
+            if constexpr (bits == 8) {
+                fit_strip_linear(x, next, strip, scales);
+            } else {
+                fit_strip(config, quantizer, x, next, strip, scales, offsets);
+            }
+        };
         if (is_f16 && (source.nb_lane == sizeof(ggml_fp16_t) || source.nb_depth == sizeof(ggml_fp16_t))) {
             ggml_fp16_t * x = rows[lane0 / STRIP % 2];
             if (source.nb_depth == sizeof(ggml_fp16_t)) {
@@ -329,14 +371,14 @@ template <int bits> static void pack_tile(const qlutattn_kernel_config & config,
                 // a cache line is two strips wide, and would not stay until the second one where rows are a power of two apart
                 copy_strips(from, source.nb_depth, rows[0], rows[1]);
             }
-            fit_strip(config, quantizer, x, next, strip, scales, offsets);
+            fit(x);
         } else {
             if (is_f16) {
                 gather_strip<ggml_fp16_t>(source, lane0, gathered);
             } else {
                 gather_strip<float>(source, lane0, gathered);
             }
-            fit_strip(config, quantizer, gathered, next, strip, scales, offsets);
+            fit(gathered);
         }
 
         if (config.layout == QLUTATTN_LAYOUT_DOT) {
@@ -364,6 +406,9 @@ void qlutattn_pack_tile_simd(const qlutattn_kernel_config & config, const qlutat
             break;
         case 4:
             pack_tile<4>(config, source, tile);
+            break;
+        case 8:
+            pack_tile<8>(config, source, tile);
             break;
     }
 }

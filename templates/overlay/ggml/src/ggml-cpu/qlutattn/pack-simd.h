@@ -17,6 +17,9 @@
 //   add, sub, mul, div, min, sqrt  of floats; add of nibbles, sub of bytes
 //   round(v)                floats to ints, to the nearest, ties to even
 //   to_floats(v)            ints to floats
+//   magnitude(v)            the bits of |v|, as ints, in whose order NaN comes after infinity and that after all numbers
+//   max(a, b)               of ints
+//   as_floats(v)            floats of these bits
 //   zero_ints(), zero_bytes()      ints and bytes of 0
 //   pair(a, b)              words of the ints a of the first depth and b of the second
 //   shr4(w)                 floor(w / 16)

@@ -9,6 +9,9 @@
 // v, of which the scale is fitted, has steps of 1/QLUTATTN_PACK_FINE of a level unit
 constexpr int QLUTATTN_PACK_FINE = 16;
 
+// 8 bits: scale per largest magnitude of a lane, which becomes 127 level units
+constexpr float QLUTATTN_PACK_LINEAR = (float) QLUTATTN_LEVEL_UNIT / 127;
+
 constexpr float       QLUTATTN_F16_MAX = 65504.0f;
 constexpr ggml_fp16_t QLUTATTN_F16_NAN = 0x7e00;
 

@@ -40,10 +40,13 @@ struct qlutattn_kernel_config {
     enum qlutattn_layout layout;
     enum qlutattn_kernel kernel;       // the fastest, as measured
     bool                 has_offset;   // beside the scale of a lane; without, it counts as 0
-    const int8_t *       levels;       // [1 << bits], ascending, symmetric
+    const int8_t *       levels;       // [1 << bits], ascending, symmetric; NULL at 8 bits, whose codes are their levels
     const int8_t *       int_levels;   // levels / level_gcd, what kernels multiply by: small, so that sums of products fit 16 bits
     int                  level_gcd;    // the greatest common divisor of the levels
     float                rms_to_scale; // where the encoder starts: scale per root mean square of a lane
+
+    bool   is_linear() const { return levels == nullptr; }
+    int8_t int_level(uint8_t code) const { return is_linear() ? (int8_t) code : int_levels[code]; }
 
     int   depths_per_nibble() const { return 4 / bits; }
     float level_scale() const { return (float) level_gcd / QLUTATTN_LEVEL_UNIT; } // value = scale * level_scale * int_level + offset

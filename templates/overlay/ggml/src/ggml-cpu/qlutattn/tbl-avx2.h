@@ -17,6 +17,7 @@ constexpr bool ACC16 = false;
 #else
 constexpr bool ACC16 = true;
 #endif
+constexpr int SIGNED_OFFSET = ACC16 ? 0 : 128;
 
 typedef __m256i bytes;
 typedef __m256i sums32;
@@ -95,6 +96,15 @@ static inline products mul_add(products p, bytes u, bytes i) {
 #else
     return _mm256_add_epi16(p, _mm256_maddubs_epi16(u, i));
 #endif
+}
+
+// With ACC16 the magnitudes, and x with their signs: two products of 127*127 fit 16 bits.
+static inline bytes as_unsigned(bytes v) {
+    return ACC16 ? _mm256_abs_epi8(v) : _mm256_xor_si256(v, _mm256_set1_epi8((char) 0x80));
+}
+
+static inline bytes beside(bytes x, bytes v) {
+    return ACC16 ? _mm256_sign_epi8(x, v) : x;
 }
 
 static inline sums32 end(sums32 s, products p) {

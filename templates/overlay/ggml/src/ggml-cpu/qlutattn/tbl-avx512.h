@@ -21,6 +21,7 @@ constexpr bool ACC16 = false;
 #else
 constexpr bool ACC16 = true;
 #endif
+constexpr int SIGNED_OFFSET = ACC16 ? 0 : 128;
 
 typedef __m512i bytes;
 typedef __m512i sums32;
@@ -98,6 +99,15 @@ static inline products mul_add(products p, bytes u, bytes i) {
 #else
     return _mm512_add_epi16(p, _mm512_maddubs_epi16(u, i));
 #endif
+}
+
+// as in tbl-avx2.h
+static inline bytes as_unsigned(bytes v) {
+    return ACC16 ? _mm512_abs_epi8(v) : _mm512_xor_si512(v, _mm512_set1_epi8((char) 0x80));
+}
+
+static inline bytes beside(bytes x, bytes v) {
+    return ACC16 ? _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(v), _mm512_setzero_si512(), x) : x;
 }
 
 static inline sums32 end(sums32 s, products p) {

@@ -16,10 +16,11 @@
 
 namespace qlutattn_simd {
 
-constexpr int  WIDTH    = 16;
-constexpr int  DOT_ROWS = 4;
-constexpr int  LUT_ROWS = 4;
-constexpr bool ACC16    = false;
+constexpr int  WIDTH         = 16;
+constexpr int  DOT_ROWS      = 4;
+constexpr int  LUT_ROWS      = 4;
+constexpr bool ACC16         = false;
+constexpr int  SIGNED_OFFSET = 0;
 
 typedef uint8x16_t bytes;
 typedef int32x4_t  sums32;
@@ -121,6 +122,14 @@ static inline sums32 end(sums32 s, products p) {
     return vaddq_s32(s, vpaddq_s32(vpaddlq_s16(p.lo), vpaddlq_s16(p.hi)));
 }
 #endif
+
+static inline bytes as_unsigned(bytes v) {
+    return v;
+}
+
+static inline bytes beside(bytes x, bytes) {
+    return x;
+}
 
 #ifdef QLUTATTN_MATRIX
 static inline bytes two_rows(const int8_t * p, const int8_t * q) {

@@ -32,7 +32,7 @@ static void dot_scalar(const qlutattn_kernel_config & config, const uint8_t * co
     for (int lane = 0; lane < span.n_lanes; lane++) {
         int32_t levels[PACK_SIZE];
         for (int d = 0; d < span.n_depth; d++) {
-            levels[d] = config.int_levels[code_at(config, codes, span.lane0 + lane, span.depth0 + d)];
+            levels[d] = config.int_level(code_at(config, codes, span.lane0 + lane, span.depth0 + d));
         }
         for (int r = 0; r < n_rows; r++) {
             int32_t sum = 0;
@@ -88,7 +88,7 @@ void qlutattn_tile_gemm_transposed_scalar(const qlutattn_kernel_config & config,
     for (int d = 0; d < span.n_depth; d++) {
         int32_t levels[PACK_SIZE];
         for (int lane = 0; lane < span.n_lanes; lane++) {
-            levels[lane] = config.int_levels[code_at(config, codes, span.lane0 + lane, span.depth0 + d)];
+            levels[lane] = config.int_level(code_at(config, codes, span.lane0 + lane, span.depth0 + d));
         }
         for (int r = 0; r < n_rows; r++) {
             int32_t sum = 0;

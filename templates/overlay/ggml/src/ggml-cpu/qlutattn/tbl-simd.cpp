@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "tbl-acc.h"
 #include "tbl-simd.h"
@@ -120,6 +121,46 @@ template <int bits, bool signed_x, int n_rows, int n_vecs> static void dot_rows(
     }
 }
 
+// Bytes from one chunk of a lane to that of the lane QLUTATTN_DOT_LANES further, at 8 bits.
+static constexpr int NEXT_LANES = PACK_SIZE / 4 * PACK_CHUNK_SIZE;
+
+// 8 bits: a chunk is four depths, and its bytes are the levels.
+template <bool signed_x, int n_rows, int n_vecs> static void byte_rows(const gemm_task & t, int row0) {
+    constexpr int lanes = WIDTH / 4;                                    // of a vector
+    constexpr int next  = WIDTH < PACK_CHUNK_SIZE ? WIDTH : NEXT_LANES; // from one vector to the next
+
+    const int n_chunks = t.span.n_depth / 4;
+    for (int lane = 0; lane < t.span.n_lanes; lane += n_vecs * lanes) {
+        const int       at    = t.span.lane0 + lane;
+        const uint8_t * chunk = t.codes + at / QLUTATTN_DOT_LANES * NEXT_LANES + t.span.depth0 / 4 * PACK_CHUNK_SIZE + at % QLUTATTN_DOT_LANES * 4;
+
+        sums32 sums[n_vecs][n_rows];
+        for (int v = 0; v < n_vecs; v++) {
+            for (int r = 0; r < n_rows; r++) {
+                sums[v][r] = broadcast32(-t.qvecs[row0 + r]->bias);
+            }
+        }
+        for (int i = 0; i < n_chunks; i++) {
+            bytes levels[n_vecs];
+            for (int v = 0; v < n_vecs; v++) {
+                levels[v] = load(chunk + i * PACK_CHUNK_SIZE + v * next);
+            }
+            for (int r = 0; r < n_rows; r++) {
+                const bytes x = broadcast4(t.qvecs[row0 + r]->qs + i * 4);
+                for (int v = 0; v < n_vecs; v++) {
+                    const products p = begin(sums[v][r]);
+                    sums[v][r] = end(sums[v][r], signed_x ? mul_add(p, as_unsigned(levels[v]), beside(x, levels[v])) : mul_add(p, x, levels[v]));
+                }
+            }
+        }
+        for (int v = 0; v < n_vecs; v++) {
+            for (int r = 0; r < n_rows; r++) {
+                store(t.acc[row0 + r] + lane + v * lanes, sums[v][r]);
+            }
+        }
+    }
+}
+
 // The transposed product in the dot order. The bytes of four lanes lie in a 16-byte part, four depths each: turned around, it has the four lanes
 // of each depth side by side, to be multiplied by the four lanes' x. A part gives the sums of its own lanes.
 template <int bits, int n_rows> static void transposed_rows(const gemm_task & t, int row0) {
@@ -171,6 +212,55 @@ template <int bits, int n_rows> static void transposed_rows(const gemm_task & t,
             for (int j = 0; j < fields; j += 2) {
                 store_parts(t.acc[row0 + r] + d + 4 * j, sums[j][r], sums[j + 1][r]);
             }
+        }
+    }
+}
+
+// The same at 8 bits, two chunks at a time.
+template <int n_rows> static void transposed_byte_rows(const gemm_task & t, int row0) {
+    static const uint8_t around[16] = { 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15 };
+    const bytes          turn       = broadcast16(around);
+
+    for (int d = 0; d < t.span.n_depth; d += 8) {
+        const uint8_t * chunk = t.codes + (t.span.depth0 + d) / 4 * PACK_CHUNK_SIZE;
+
+        sums32 sums[2][n_rows];
+        for (int r = 0; r < n_rows; r++) {
+            sums[0][r] = sums[1][r] = broadcast32(0);
+        }
+        for (int lane = 0; lane < PACK_SIZE; lane += WIDTH / 4) {
+            const uint8_t * at = chunk + lane / QLUTATTN_DOT_LANES * NEXT_LANES + lane % QLUTATTN_DOT_LANES * 4;
+            const bytes     a  = lookup16(load(at), turn);
+            const bytes     b  = lookup16(load(at + PACK_CHUNK_SIZE), turn);
+            for (int r = 0; r < n_rows; r++) {
+                const bytes x = load(t.qvecs[row0 + r]->lut + lane * 4);
+                sums[0][r]    = end(sums[0][r], mul_add(begin(sums[0][r]), x, a));
+                sums[1][r]    = end(sums[1][r], mul_add(begin(sums[1][r]), x, b));
+            }
+        }
+        for (int r = 0; r < n_rows; r++) {
+            store_parts(t.acc[row0 + r] + d, sums[0][r], sums[1][r]);
+        }
+    }
+}
+
+// all rows, at most `most` at a time
+template <int bits, int most> static void all_transposed_rows(const gemm_task & t, int n_rows) {
+    const auto rows = [&](auto n, int row0) {
+        if constexpr (bits == 8) {
+            transposed_byte_rows<n()>(t, row0);
+        } else {
+            transposed_rows<bits, n()>(t, row0);
+        }
+        return row0 + n();
+    };
+    for (int r = 0; r < n_rows;) {
+        if (n_rows - r >= most) {
+            r = rows(std::integral_constant<int, most>(), r);
+        } else if (most > 4 && n_rows - r >= 4) {
+            r = rows(std::integral_constant<int, 4>(), r);
+        } else {
+            r = rows(std::integral_constant<int, 1>(), r);
         }
     }
 }
@@ -232,6 +322,50 @@ template <int bits, int n_pairs> static void matrix_rows(const gemm_task & t, in
                         sums[v][p][0] = matmul(sums[v][p][0], x[p], first_lanes(a, b));
                         sums[v][p][1] = matmul(sums[v][p][1], x[p], last_lanes(a, b));
                     }
+                }
+            }
+        }
+        for (int v = 0; v < n_vecs; v++) {
+            for (int p = 0; p < n_pairs; p++) {
+                store(out[p][0] + lane + v * lanes, first_row(sums[v][p][0], sums[v][p][1]));
+                store(out[p][1] + lane + v * lanes, second_row(sums[v][p][0], sums[v][p][1]));
+            }
+        }
+    }
+}
+
+// The same at 8 bits: two chunks are eight depths.
+template <int n_pairs> static void matrix_byte_rows(const gemm_task & t, int row0, int n_rows) {
+    constexpr int n_vecs = QLUTATTN_DOT_LANES * 4 / WIDTH;
+    constexpr int lanes  = WIDTH / 4; // of a vector: two pairs
+
+    const qlutattn_qvec * qvecs[n_pairs][2];
+    int32_t *             out[n_pairs][2];
+    for (int r = 0; r < 2 * n_pairs; r++) {
+        const int row       = row0 + std::min(r, n_rows - 1);
+        qvecs[r / 2][r % 2] = t.qvecs[row];
+        out[r / 2][r % 2]   = t.acc[row];
+    }
+    for (int lane = 0; lane < t.span.n_lanes; lane += QLUTATTN_DOT_LANES) {
+        const uint8_t * chunk = t.codes + (t.span.lane0 + lane) / QLUTATTN_DOT_LANES * NEXT_LANES + t.span.depth0 / 4 * PACK_CHUNK_SIZE;
+
+        sums32 sums[n_vecs][n_pairs][2]; // [vector][rows][lanes]
+        for (int p = 0; p < n_pairs; p++) {
+            for (int v = 0; v < n_vecs; v++) {
+                sums[v][p][0] = sums[v][p][1] = broadcast32(0);
+            }
+        }
+        for (int d = 0; d < t.span.n_depth; d += 8, chunk += 2 * PACK_CHUNK_SIZE) {
+            bytes x[n_pairs];
+            for (int p = 0; p < n_pairs; p++) {
+                x[p] = two_rows(qvecs[p][0]->qs + d, qvecs[p][1]->qs + d);
+            }
+            for (int v = 0; v < n_vecs; v++) {
+                const bytes a = load(chunk + v * WIDTH);
+                const bytes b = load(chunk + PACK_CHUNK_SIZE + v * WIDTH);
+                for (int p = 0; p < n_pairs; p++) {
+                    sums[v][p][0] = matmul(sums[v][p][0], x[p], first_lanes(a, b));
+                    sums[v][p][1] = matmul(sums[v][p][1], x[p], last_lanes(a, b));
                 }
             }
         }
@@ -323,6 +457,10 @@ template <int n_rows> static void dispatch(const gemm_task & t, qlutattn_kernel 
     const bool is_k = t.config.lane_is_token;
 #    ifdef QLUTATTN_MATRIX
     constexpr int n_pairs = (n_rows + 1) / 2;
+    if (t.config.bits == 8) {
+        matrix_byte_rows<n_pairs>(t, row0, n_rows);
+        return;
+    }
     if (t.config.bits > 1) {
         t.config.bits == 2 ? matrix_rows<2, n_pairs>(t, row0, n_rows) : matrix_rows<4, n_pairs>(t, row0, n_rows);
         return;
@@ -338,6 +476,9 @@ template <int n_rows> static void dispatch(const gemm_task & t, qlutattn_kernel 
             break;
         case 4:
             is_k ? dot_rows<4, true, n_rows, n_vecs>(t, row0) : dot_rows<4, false, n_rows, n_vecs>(t, row0);
+            break;
+        case 8:
+            is_k ? byte_rows<true, n_rows, n_vecs>(t, row0) : byte_rows<false, n_rows, n_vecs>(t, row0);
             break;
     }
 }
@@ -402,7 +543,8 @@ void qlutattn_build_lut_simd(const qlutattn_kernel_config & config, qlutattn_ker
     } else if (config.bits == 1) {
         qvec.bias = sum_qs(qvec.qs, n_depth);
     } else {
-        qvec.bias = signed_x ? config.int_levels[(1 << config.bits) - 1] * sum_qs(qvec.qs, n_depth) : 0;
+        const int32_t added = config.is_linear() ? SIGNED_OFFSET : config.int_levels[(1 << config.bits) - 1]; // to each level
+        qvec.bias           = signed_x ? added * sum_qs(qvec.qs, n_depth) : 0;
     }
 }
 
@@ -440,25 +582,17 @@ void qlutattn_spread_simd(qlutattn_qvec & qvec) {
 
 void qlutattn_tile_gemm_transposed_simd(const qlutattn_kernel_config & config, const uint8_t * codes, const qlutattn_span & span,
                                         const qlutattn_qvec * const * qvecs, int n_rows, qlutattn_acc & acc) {
-    constexpr int   rows4 = DOT_ROWS;                  // of 4 bits
-    constexpr int   rows2 = std::max(2, DOT_ROWS / 2); // of 2 bits, whose chunks have twice as many depths
-    const gemm_task t     = { config, codes, span, qvecs, acc };
-    const bool      is4   = config.bits == 4;
-    for (int r = 0; r < n_rows;) {
-        const int n = std::min(is4 ? rows4 : rows2, n_rows - r);
-        if (n == rows4 && is4) {
-            transposed_rows<4, rows4>(t, r);
-            r += rows4;
-        } else if (n == rows2 && !is4) {
-            transposed_rows<2, rows2>(t, r);
-            r += rows2;
-        } else if (n >= 4 && is4) {
-            transposed_rows<4, 4>(t, r);
-            r += 4;
-        } else {
-            is4 ? transposed_rows<4, 1>(t, r) : transposed_rows<2, 1>(t, r);
-            r += 1;
-        }
+    const gemm_task t = { config, codes, span, qvecs, acc };
+    switch (config.bits) {
+        case 2: // chunks have twice as many depths
+            all_transposed_rows<2, std::max(2, DOT_ROWS / 2)>(t, n_rows);
+            break;
+        case 4:
+            all_transposed_rows<4, DOT_ROWS>(t, n_rows);
+            break;
+        case 8:
+            all_transposed_rows<8, DOT_ROWS>(t, n_rows);
+            break;
     }
 }
 

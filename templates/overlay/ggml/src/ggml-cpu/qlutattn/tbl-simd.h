@@ -32,6 +32,8 @@
 //   begin(s)                products, to be added to s
 //   mul_add(p, u, i)        p + the products u*i; u is unsigned. With ACC16, all products of two neighbours together must fit 16 bits, else each
 //   end(s, p)               s + p, the four of each 32-bit part added up
+//   as_unsigned(v)          signed bytes in the place of mul_add's unsigned ones,
+//   beside(x, v)            and the bytes x beside them: mul_add makes (v + SIGNED_OFFSET)*x, one per begin and end with ACC16
 //
 // QLUTATTN_MATRIX is defined where there is an instruction for 2x8 times 8x2 matrices of bytes. There a sums32 is two rows by two lanes.
 //

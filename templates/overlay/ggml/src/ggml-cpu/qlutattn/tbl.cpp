@@ -13,14 +13,14 @@
 #include <string>
 
 qlutattn_kernel qlutattn_get_kernel(enum ggml_type type) {
-    qlutattn_kernel kernel = QLUTATTN_KERNEL_DOT;
-    if (qlutattn_forced_kernel(kernel)) {
-        return kernel;
+    const qlutattn_kernel_config & config = *qlutattn_get_kernel_config(type);
+    qlutattn_kernel                kernel = QLUTATTN_KERNEL_DOT;
+    if (config.is_linear() || qlutattn_forced_kernel(kernel)) {
+        return kernel; // a table of 8-bit codes would have more entries than a lane has codes
     }
 #ifdef GGML_USE_TMAC
-    return qlutattn_get_kernel_config(type)->kernel;
+    return config.kernel;
 #else
-    GGML_UNUSED(type);
     return kernel;
 #endif
 }

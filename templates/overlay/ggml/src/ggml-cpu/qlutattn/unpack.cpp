@@ -64,7 +64,11 @@ static void read_dot(const qlutattn_kernel_config & config, const int8_t * level
         for (int depth = 0; depth < PACK_SIZE; depth += 4) {
             const int chunk = lane / QLUTATTN_DOT_LANES * (PACK_SIZE / per_chunk) + depth / per_chunk;
             int8_t    part[QLUTATTN_DOT_LANES][4];
-            look_up(levels, codes + chunk * PACK_CHUNK_SIZE, depth % per_chunk / 4 * config.bits, (1 << config.bits) - 1, part[0]);
+            if (config.is_linear()) {
+                memcpy(part[0], codes + chunk * PACK_CHUNK_SIZE, PACK_CHUNK_SIZE);
+            } else {
+                look_up(levels, codes + chunk * PACK_CHUNK_SIZE, depth % per_chunk / 4 * config.bits, (1 << config.bits) - 1, part[0]);
+            }
             if (config.lane_is_token) {
                 for (int l = 0; l < QLUTATTN_DOT_LANES; l++) {
                     memcpy(&out[lane + l][depth], part[l], 4);
@@ -96,7 +100,9 @@ static void store_row(const float * row, enum ggml_type type, char * dst) {
 void qlutattn_unpack_tile(const qlutattn_kernel_config & config, const void * tile, enum ggml_type type, void * dst, size_t nb_row) {
     alignas(64) tile_levels levels;
     alignas(16) int8_t      table[16] = { 0 };
-    std::copy_n(config.levels, 1 << config.bits, table);
+    if (!config.is_linear()) {
+        std::copy_n(config.levels, 1 << config.bits, table);
+    }
     const auto read = config.layout == QLUTATTN_LAYOUT_LOOKUP ? read_lookup : read_dot;
     read(config, table, (const uint8_t *) tile, levels);
 
