@@ -61,10 +61,12 @@ _FOUR_ROWS = (
     Kernel("dot, 1 bit", (Part(_SIMD, "bit_rows<4>", _PRODUCTS),)),
     Kernel("dot, 2 bits", (Part(_SIMD, "dot_rows<2, true, 4, 4>", _PRODUCTS),)),
     Kernel("dot, 4 bits", (Part(_SIMD, "dot_rows<4, true, 4, 4>", _PRODUCTS),)),
+    Kernel("dot, 8 bits", (Part(_SIMD, "byte_rows<true, 4, 4>", _PRODUCTS),)),
 )
 _TWO_PAIRS = (
     Kernel("dot, 2 bits", (Part(_SIMD, "matrix_rows<2, 2>", {"smmla": 32}),)),
     Kernel("dot, 4 bits", (Part(_SIMD, "matrix_rows<4, 2>", {"smmla": 32}),)),
+    Kernel("dot, 8 bits", (Part(_SIMD, "matrix_byte_rows<2>", {"smmla": 32}),)),
 )
 F16 = Kernel(
     "upstream f16 (half: K, half: V)",

@@ -21,7 +21,7 @@ UPSTREAM = {
     "q4_0": 4.5,
     "iq4_nl": 4.5,
 }
-JUDGED = "q8_0,q5_0,q4_0,K4V4,K4V2,K2V2,K2V1,K1V1"  # the default of eval
+JUDGED = "q8_0,q5_0,q4_0,K8V8,K4V4,K4V2,K2V2,K2V1,K1V1"  # the default of eval
 _OURS = re.compile(r"(?:K(?P<k>\d[a-z]*))?(?:V(?P<v>\d[a-z]*))?(?:\+w(?P<window>\d+))?(?:\+s(?P<sink>\d+))?")
 
 

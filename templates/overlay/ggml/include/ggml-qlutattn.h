@@ -1,6 +1,6 @@
 #pragma once
 
-// QLUTATTN: key/value caches of 1, 2 and 4 bits whose attention is computed straight from the packed codes.
+// QLUTATTN: key/value caches of 1, 2, 4 and 8 bits whose attention is computed straight from the packed codes.
 
 #include "ggml.h"
 

@@ -31,7 +31,7 @@ const std::vector<int64_t> KEYS               = { 512, 2048, 8192, 32768, 131072
 const std::vector<int64_t> KEYS_PREFILL       = { 512, 2048, 8192 };
 const std::vector<int64_t> KEYS_QUICK         = { 512, 2048 };
 const std::vector<int64_t> KEYS_PREFILL_QUICK = { 512 };
-const char * const         CACHES             = "f16,q8_0,q4_0,K4V4,K4V2,K2V2,K1V1,K4V4+w512";
+const char * const         CACHES             = "f16,q8_0,q4_0,K8V8,K4V4,K4V2,K2V2,K1V1,K4V4+w512";
 
 const char * const HELP =
     "usage: bench_attn [options]\n"
@@ -47,7 +47,7 @@ const char * const HELP =
     "                  tokens (each token's heads side by side, as llama.cpp has it)\n"
     "  --types LIST    of f16, q8_0, q4_0, K4V2 (bits), K4V4+w512 (the newest 512 tokens as f16), w512 (these alone), K4V4+q3 (tiles that\n"
     "                  were moved meet one of 3 other sets of queries, in turns: K-shift)\n"
-    "                  default: f16,q8_0,q4_0,K4V4,K4V2,K2V2,K1V1,K4V4+w512\n"
+    "                  default: f16,q8_0,q4_0,K8V8,K4V4,K4V2,K2V2,K1V1,K4V4+w512\n"
     "  --filter REGEX  only the rows whose id matches\n"
     "  --cold          empty the caches before each run; default: each run follows one of the same row\n"
     "  --quick         512 and 2048 keys, prefill 512, about a second for each group of rows\n"
