@@ -19,6 +19,9 @@ NATIVE = Path(__file__).parent / "native"
 
 # |packed - f16|^2 / |without attention to the first half - f16|^2, of logits: about the sum of what K and V lose
 BOUNDS = {
+    "k8v8": 0.0006,
+    "k8v4": 0.008,
+    "k2v8": 0.19,
     "k4v4": 0.03,
     "k4v2": 0.11,
     "k2v4": 0.19,

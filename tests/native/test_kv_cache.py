@@ -74,7 +74,7 @@ def test_every_batch_size_gives_the_same_logits(pair: str, program: Path, llama:
     assert all(0 < row["nmse"] < BOUNDS[pair] for row in rows)
 
 
-@pytest.mark.parametrize("pair", ["k4v4", "k2v1", "k4", "v4"])
+@pytest.mark.parametrize("pair", ["k4v4", "k2v1", "k8v8", "k4", "v4"])
 @pytest.mark.parametrize("options", [{}, {"seqs": 2}, {"seqs": 2, "unified": 1, "exact": 0}], ids=str)
 def test_generation_goes_on_after_a_restore(
     pair: str, options: dict[str, int], program: Path, llama: Path, tmp_path: Path
