@@ -45,10 +45,11 @@ static void rescale(qlutattn_row & row, float * out, int head_dim_v, float new_m
 }
 
 // scores become weights exp(score - M); returns their sum
-static float weigh(float * scores, int n, float M) {
-    f32::vec sum = f32::broadcast(0.0f);
+static float weigh(float * scores, int n, float largest) {
+    const f32::vec M   = f32::broadcast(std::max(-FLT_MAX, largest)); // with -inf, the weights of -inf are 0
+    f32::vec       sum = f32::broadcast(0.0f);
     for (int i = 0; i < n; i += f32::WIDTH) {
-        const f32::vec weight = f32::exp(f32::sub(f32::load(scores + i), f32::broadcast(M)));
+        const f32::vec weight = f32::exp(f32::sub(f32::load(scores + i), M));
         f32::store(scores + i, weight);
         sum = f32::add(sum, weight);
     }
@@ -57,7 +58,7 @@ static float weigh(float * scores, int n, float M) {
 
 // qs = qmax times the weights, of which that of the largest score is 1; returns the sum of the weights
 static float quantize_weights(const float * scores, int n, float largest, int qmax, int8_t * qs) {
-    const f32::vec M   = f32::broadcast(std::max(-FLT_MAX, largest)); // with -inf, the weights of -inf are 0
+    const f32::vec M   = f32::broadcast(std::max(-FLT_MAX, largest)); // as above
     f32::vec       sum = f32::broadcast(0.0f);
     for (int i = 0; i < n; i += f32::WIDTH) {
         const f32::vec weight = f32::exp(f32::sub(f32::load(scores + i), M));
