@@ -85,7 +85,7 @@ def test_killed_at_any_step_the_next_export_has_it_all(here, tmp_path):
     assert count > 10
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(1, 4))
 def test_random_edits_are_carried_exactly_or_refused_wholly(more, seed):
     rng = random.Random(f"20261121 {seed}")
     files = [H, C, CMAKE, "docs/long.md", PLAIN, TABLE, MAIN]
@@ -181,11 +181,13 @@ def test_our_own_templates(tmp_path):
     config = "ggml/src/ggml-cpu/qlutattn/qlutattn-config.cpp"
     edit(project.tree / "src/llama-kv-mixed-cells.cpp", '#include "ggml.h"\n', '#include "ggml.h"\n\n// edited\n')
     edit(project.tree / "common/arg.cpp", "this many of the newest tokens", "so many of the newest tokens")
-    edit(project.tree / "src/llama-graph.cpp", "    if (inp_mixed) {\n", "    if (inp_mixed) { // packed\n")
+    edit(
+        project.tree / "src/llama-graph.cpp", "    const auto * inp_mixed", "    // packed\n    const auto * inp_mixed"
+    )
     exported = exports(project)
     assert len(exported.carried) == 3
     assert exported.warnings
-    edit(project.tree / "ggml/include/ggml.h", "GGML_TYPE_COUNT   = 54", "GGML_TYPE_COUNT   = 55")
+    edit(project.tree / "ggml/include/ggml.h", "GGML_TYPE_COUNT   = 56", "GGML_TYPE_COUNT   = 57")
     edit(project.tree / "ggml/src/ggml-cpu/ops.cpp", "case GGML_TYPE_QLUTATTN_K1", "case  GGML_TYPE_QLUTATTN_K1")
     edit(project.tree / config, "static constexpr int8_t levels_1bit", "constexpr int8_t levels_1bit")
     edit(project.tree / "src/llama.cpp", "\n", "\n// mine\n")

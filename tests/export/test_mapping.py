@@ -117,7 +117,7 @@ TYPES = "the text of templates/hooks/types.toml [[hook]] 1"
         (TABLE, "k2_128x128", "k2_64x64", f"{TRAITS}, line 2"),  # what an expression makes
         (TABLE, "v4_128x128 ", "v4_128x128  ", f"{TRAITS}, line 2"),  # the template's own text, in one turn of a loop
         (H, "K1_128x128 = 48", "K1_128x128 = 58", f"{TYPES}, line 2"),
-        (H, "COUNT   = 54", "COUNT   = 55", f"{TYPES}, line 4"),
+        (H, "COUNT   = 56", "COUNT   = 57", f"{TYPES}, line 4"),
         (H, "        GGML_TYPE_COUNT", "        // the last\n        GGML_TYPE_COUNT", f"{TYPES}, line 4"),
     ],
 )

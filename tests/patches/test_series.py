@@ -65,10 +65,10 @@ def test_a_patch_is_taken_apart(patches):
     data = (patches / "types.patch").read_bytes()
     files = split_patch(data)
     assert [(file.path, file.is_new, file.changed_lines) for file in files] == [
-        ("ggml/include/ggml.h", False, 8),
+        ("ggml/include/ggml.h", False, 10),
         ("ggml/src/ggml.c", False, 1),
         ("ggml/src/qlutattn/qlutattn.c", True, 1),
-        ("ggml/src/qlutattn/traits.inc", True, 6),
+        ("ggml/src/qlutattn/traits.inc", True, 8),
     ]
     assert data.endswith(b"".join(file.data for file in files)) or data.rstrip(b"\n").endswith(
         b"".join(file.data for file in files).rstrip(b"\n")

@@ -63,7 +63,7 @@ def test_status_prints_one_json_document(here, capsys):
     assert record["state"] == "applied"
     assert record["stale"] == []
     assert record["pin"]["tree"] == git(here.upstream, "rev-parse", "HEAD^{tree}")
-    assert [(patch["name"], patch["upstream_lines"]) for patch in record["patches"]] == [("types", 9), ("align", 2)]
+    assert [(patch["name"], patch["upstream_lines"]) for patch in record["patches"]] == [("types", 11), ("align", 2)]
     assert record["patches"][0]["files"][0] == "ggml/include/ggml.h"
     edit(here.workspace.patches / "types.patch", "k4", "k5")
     run(["status", "--json"])
