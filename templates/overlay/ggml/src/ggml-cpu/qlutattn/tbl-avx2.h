@@ -33,6 +33,10 @@ static inline bytes load(const uint8_t * p) {
     return _mm256_loadu_si256((const __m256i *) p);
 }
 
+template <bool to_first_cache> static inline void prefetch(const uint8_t * p) {
+    _mm_prefetch((const char *) p, to_first_cache ? _MM_HINT_T0 : _MM_HINT_T1);
+}
+
 static inline bytes broadcast16(const void * p) {
     return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) p));
 }

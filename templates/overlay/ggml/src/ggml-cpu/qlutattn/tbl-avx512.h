@@ -37,6 +37,10 @@ static inline bytes load(const uint8_t * p) {
     return _mm512_loadu_si512(p);
 }
 
+template <bool to_first_cache> static inline void prefetch(const uint8_t * p) {
+    _mm_prefetch((const char *) p, to_first_cache ? _MM_HINT_T0 : _MM_HINT_T1);
+}
+
 static inline bytes broadcast16(const void * p) {
     return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *) p));
 }

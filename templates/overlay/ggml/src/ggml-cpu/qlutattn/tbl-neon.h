@@ -43,6 +43,10 @@ static inline bytes load(const uint8_t * p) {
     return vld1q_u8(p);
 }
 
+template <bool to_first_cache> static inline void prefetch(const uint8_t * p) {
+    __builtin_prefetch(p, 0, to_first_cache ? 3 : 2);
+}
+
 static inline bytes broadcast16(const void * p) {
     return vld1q_u8((const uint8_t *) p);
 }

@@ -42,6 +42,12 @@ using namespace qlutattn_simd;
 
 static constexpr int MAX_ROWS = std::max(DOT_ROWS, LUT_ROWS);
 
+// What is read of a tile is asked for of the tile after the next: tiles of a head follow one another, and the processor's own prefetching stops at
+// the end of a page, which may be half a tile. K and V of two tiles of up to 2 bits fit the first cache, larger ones the second.
+template <int bits> static inline void prefetch_ahead(const qlutattn_kernel_config & config, const uint8_t * p) {
+    prefetch<(bits <= 2)>(p + 2 * config.tile_bytes());
+}
+
 // the arguments of a kernel
 struct gemm_task {
     const qlutattn_kernel_config & config;
@@ -86,6 +92,7 @@ template <int bits, bool signed_x, int n_rows, int n_vecs> static void dot_rows(
             bytes nibbles[n_vecs][2];
             for (int v = 0; v < n_vecs; v++) {
                 const bytes c = load(chunks[v] + i * PACK_CHUNK_SIZE);
+                prefetch_ahead<bits>(t.config, chunks[v] + i * PACK_CHUNK_SIZE);
                 nibbles[v][0] = low_nibbles(c);
                 nibbles[v][1] = high_nibbles(c);
             }
@@ -144,6 +151,7 @@ template <bool signed_x, int n_rows, int n_vecs> static void byte_rows(const gem
             bytes levels[n_vecs];
             for (int v = 0; v < n_vecs; v++) {
                 levels[v] = load(chunk + i * PACK_CHUNK_SIZE + v * next);
+                prefetch_ahead<8>(t.config, chunk + i * PACK_CHUNK_SIZE + v * next);
             }
             for (int r = 0; r < n_rows; r++) {
                 const bytes x = broadcast4(t.qvecs[row0 + r]->qs + i * 4);
@@ -433,6 +441,7 @@ template <int n_rows> static void lut_rows(const gemm_task & t, int row0) {
         }
         for (int g = 0; g < n_nibbles; g++) {
             const bytes v = load(codes + g * PACK_CHUNK_SIZE + lane);
+            prefetch_ahead<1>(t.config, codes + g * PACK_CHUNK_SIZE + lane);
             const bytes a = low_nibbles(v);
             const bytes b = high_nibbles(v);
             for (int r = 0; r < n_rows; r++) {

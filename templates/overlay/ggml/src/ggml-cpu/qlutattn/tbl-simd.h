@@ -13,6 +13,7 @@
 //   products                products of bytes, being accumulated
 //
 //   load(p)                 WIDTH bytes
+//   prefetch<first>(p)      asks for the bytes at p, into the first cache or the second
 //   store(p, v)             bytes to bytes, sums32 to int32
 //   broadcast16(p)          16 bytes, in every 16-byte part of the vector
 //   broadcast4(p)           four bytes, in every 32-bit part
