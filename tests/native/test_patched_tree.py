@@ -207,7 +207,7 @@ CONFIG = "ggml/src/ggml-cpu/qlutattn/qlutattn-config.cpp"
 MUTANTS = {
     "one packed code": (PACK, PACKED, f"{PACKED} ((uint8_t *) to)[777] ^= 1;"),
     "one packed scale": (PACK, PACKED, f"{PACKED} config->scales(to)[5] += 20;"),
-    "one packed offset": (PACK, PACKED, f"{PACKED} config->offsets(to)[5] += 20;"),
+    "one packed offset": (PACK, PACKED, f"{PACKED} if (config->has_offset) {{ config->offsets(to)[5] += 20; }}"),
     "one summand of the vector packer's tree": (PACK_SIMD, "return mul(v, v);", "return i == 9 ? v : mul(v, v);"),
     "where the vector packer rounds": (PACK_SIMD, "broadcast(0.5f)", "broadcast(0.25f)"),
     "one unpacked value": (UNPACK, UNPACKED, f"{UNPACKED} ((char *) dst)[1025] ^= 1;"),
@@ -218,7 +218,7 @@ MUTANTS = {
     "one code that attention reads": (
         TBL,
         ASSERTED,
-        f"{ASSERTED}\n    alignas(64) uint8_t damaged[8704];\n"
+        f"{ASSERTED}\n    alignas(64) uint8_t damaged[2 * 8704];\n"
         "    memcpy(damaged, tile, config.tile_bytes());\n    damaged[777] ^= 1;\n    tile = damaged;\n",
     ),
     "one scale that attention reads": (ATTEND, LOADED, f"{LOADED}    block.lane_scale[5] *= 1.02f;\n"),
