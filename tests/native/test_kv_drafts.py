@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import operator
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,15 +139,6 @@ def answers(server: Path, model: Path, pair: str, window: int, *more: str | Path
     return Answers(tokens, drafted, accepted)
 
 
-def same_tokens(one: Answers, other: Answers) -> bool:
-    """Whether tokens are the same in all answers but one at most.
-
-    llama.cpp rounds products of one row and of several differently. A code of a packed cache may tip over that, which
-    moves log probabilities by some thousandths: enough for a model of random weights, whose best tokens are as close.
-    """
-    return sum(map(operator.ne, one.tokens, other.tokens)) <= 1
-
-
 def flags(pair: str, k: str, v: str) -> list[str]:
     """The flags for the types of keys and values."""
     types = cache_types(pair)
@@ -166,7 +156,7 @@ DRAFTS = [
     ("llama", "draft-simple", "blurred", "k4v4", 64, 0.2),
     ("llama", "draft-simple", "blurred", "k2v2", 256, 0.2),
     ("mtp", "draft-mtp", "", "k4v4", 64, 0.2),
-    ("lfm2", "draft-simple", "llama", "k4v4", 64, 0),
+    ("lfm2", "draft-simple", "llama", "k4v4", 256, 0),
     ("eagle3-target", "draft-eagle3", "eagle3", "k4v4", 64, 0.1),
     ("llama", "draft-dflash", "dflash", "k4v4", 64, 0),
 ]
@@ -182,11 +172,12 @@ def test_a_draft_does_not_change_the_tokens(
     plain = answers(server, models[target], pair, window)
     packed = answers(server, models[target], pair, window, *spec, *flags(pair, "-ctkd", "-ctvd"))
     f16 = answers(server, models[target], pair, window, *spec)
-    assert same_tokens(plain, packed)
-    assert same_tokens(plain, f16)
+    assert packed.tokens == plain.tokens
+    assert f16.tokens == plain.tokens
     assert packed.drafted > 1000
     assert packed.accepted >= least * packed.drafted
-    assert packed.accepted / packed.drafted >= f16.accepted / f16.drafted - 0.02
+    if pair == "k4v4":  # with 2 bits, a draft that loses what its target loses guesses better than one in f16
+        assert packed.accepted / packed.drafted == pytest.approx(f16.accepted / f16.drafted, abs=0.02)
 
 
 MTP = ["--spec-type", "draft-mtp", "--spec-draft-n-max", "4", "--spec-draft-p-min", "0"]
@@ -206,5 +197,5 @@ def test_a_draft_model_that_reads_the_cache_of_its_target(server: Path, models: 
     plain = answers(server, models["gemma4"], "f16", 64)
     draft = ["-md", models["assistant"], *MTP, *flags("k4v4", "-ctkd", "-ctvd")]
     drafted = answers(server, models["gemma4"], "f16", 64, *draft)
-    assert same_tokens(plain, drafted)
+    assert drafted.tokens == plain.tokens
     assert drafted.drafted > 1000

@@ -36,6 +36,10 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_vision.write_vision(tmp_path_factory.mktemp("models") / "mmproj.gguf", SHAPE.n_embd)
 
 
+# Beside other images: they change less than half of the context does, which 8 bits are near enough to show.
+IMAGE_BOUNDS = BOUNDS | {"k8v8": 0.001}
+
+
 @pytest.mark.parametrize("pair", BOUNDS)
 def test_text_beside_images_is_near_that_of_f16(pair: str, program: Path, model: Path, encoder: Path) -> None:
     first, *rows = findings(program, model, "logits", pair, mmproj=encoder)
@@ -44,7 +48,7 @@ def test_text_beside_images_is_near_that_of_f16(pair: str, program: Path, model:
     for row in rows:
         assert row["image_tokens"] == 2 * 24 * 20
         assert row["nmse_other"] > 0.03, "images do not matter to this model"
-        assert 0 < row["nmse"] < BOUNDS[pair] * row["nmse_other"]
+        assert 0 < row["nmse"] < IMAGE_BOUNDS[pair] * row["nmse_other"]
 
 
 @pytest.mark.parametrize("pair", ["k4v4", "k2", "v4"])
