@@ -112,8 +112,10 @@ def add_tokenizer(writer: gguf.GGUFWriter, n_more: int = 0) -> int:
     return len(pieces) + len(special)
 
 
-def write_model(path: Path, shape: Shape | None = None, seed: int = 0, blur: float = 0, n_more: int = 0) -> Path:
-    """Write a model of this shape; the same seed gives the same bytes.
+def write_model(
+    path: Path, shape: Shape | None = None, seed: int = 0, blur: float = 0, n_more: int = 0, half: bool = False
+) -> Path:
+    """Write a model of this shape, its matrices in half or in single precision; the same seed gives the same bytes.
 
     A blurred model, whose weights are off by a part of their spread, mostly says what the model says: a draft model.
     """
@@ -135,7 +137,7 @@ def write_model(path: Path, shape: Shape | None = None, seed: int = 0, blur: flo
     writer.add_layer_norm_rms_eps(1e-6)
     add_extras(writer, shape)
     n_vocab = add_tokenizer(writer, n_more)
-    add_weights(Drawer(writer, np.random.default_rng(seed), blur), shape, n_vocab)
+    add_weights(Drawer(writer, np.random.default_rng(seed), blur, half), shape, n_vocab)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -166,10 +168,11 @@ def add_extras(writer: gguf.GGUFWriter, shape: Shape) -> None:
 class Drawer:
     """Draws the weights of a model and gives them to its writer."""
 
-    def __init__(self, writer: gguf.GGUFWriter, rng: np.random.Generator, blur: float = 0) -> None:
+    def __init__(self, writer: gguf.GGUFWriter, rng: np.random.Generator, blur: float = 0, half: bool = False) -> None:
         self.writer = writer
         self.rng = rng
         self.blur = blur
+        self.half = half
         self.noise = np.random.default_rng(1)
         self.drawn: dict[str, npt.NDArray[np.float32]] = {}
 
@@ -190,7 +193,7 @@ class Drawer:
 
     def add(self, name: str, data: npt.NDArray[np.float32]) -> None:
         self.drawn[name] = data
-        self.writer.add_tensor(name, data)
+        self.writer.add_tensor(name, data.astype(np.float16) if self.half and data.ndim == 2 else data)
 
 
 def add_weights(draw: Drawer, shape: Shape, n_vocab: int) -> None:

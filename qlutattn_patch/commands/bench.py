@@ -32,6 +32,7 @@ from qlutattn_patch.workspace import Workspace
 @preset_option
 @click.option("--work", metavar="LIST", help="Some of decode, prefill and pack (default: all); or sampling.")
 @click.option("--keys", metavar="LIST", help="Numbers of keys (default: 512 to 131072, prefill to 8192).")
+@click.option("--queries", metavar="LIST", help="Queries at once in decode, as for drafted tokens (default: 1).")
 @click.option("--threads", metavar="LIST", help="Numbers of threads (default: 1 and all).")
 @click.option("--heads", metavar="Q/KV/D", help="Query heads, key/value heads, head size (default: 32/8/128).")
 @click.option(
@@ -43,7 +44,7 @@ from qlutattn_patch.workspace import Workspace
     "--types",
     metavar="LIST",
     shell_complete=complete.list_of(complete.bench_caches),
-    help="Caches such as f16, q8_0, q4_0, K4V2, K4V4+w512, w512.",
+    help="Caches such as f16, q8_0, q4_0, K8V8, K4V2, K4V4+w512, w512.",
 )
 @click.option("--vocab", metavar="LIST", help="Of sampling: numbers of tokens (default: 32000 to 262144).")
 @click.option("--rows", metavar="FILE", help="Of sampling: also logits that bench_sampling --record wrote.")
@@ -86,7 +87,7 @@ def _check_choice(choice: dict[str, str | bool | None], is_sampling: bool) -> No
     own = (
         ("vocab", "rows")
         if not is_sampling
-        else ("keys", "threads", "heads", "layout", "types", "cold", "instructions")
+        else ("keys", "queries", "threads", "heads", "layout", "types", "cold", "instructions")
     )
     for name in own:
         if choice[name]:

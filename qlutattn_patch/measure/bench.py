@@ -36,6 +36,7 @@ class Settings:
 
     work: str | None = None
     keys: str | None = None
+    queries: str | None = None
     threads: str | None = None
     heads: str | None = None
     layout: str | None = None
@@ -47,7 +48,7 @@ class Settings:
     @property
     def arguments(self) -> list[str]:
         """The settings as arguments of bench_attn and of qlutattn bench."""
-        named = ("work", "keys", "threads", "heads", "layout", "types", "filter")
+        named = ("work", "keys", "queries", "threads", "heads", "layout", "types", "filter")
         given = [(f"--{name}", getattr(self, name)) for name in named]
         flags = [f"--{name}" for name in ("cold", "quick") if getattr(self, name)]
         return [*(word for name, value in given if value is not None for word in (name, value)), *flags]
@@ -66,7 +67,7 @@ class Result(BenchDocument, frozen=True):
         for before, row in zip([None, *self.rows], self.rows, strict=False):
             if before and _group(before) != _group(row):
                 lines.append([""] * len(self.columns))
-            cells = [row.work, str(row.n_kv), str(row.threads), row.cache, row.kernel]
+            cells = [row.title, str(row.n_kv), str(row.threads), row.cache, row.kernel]
             cells += [f"{row.median_ms:.3f}", f"{row.min_ms:.3f}", _percent(row.spread)]
             cells.append("-" if row.vs_f16 is None else f"{row.vs_f16:#.3g}")
             cells += [_percent(row.vs_floor), _percent(row.vs_peak)]
@@ -193,8 +194,8 @@ def warn_if_busy() -> None:
         console.warn(f"this machine is busy (load {load:.1f} on {cores} cores): times will be too long and will vary")
 
 
-def _group(row: TimedRow) -> tuple[str, int, int]:
-    return row.work, row.n_kv, row.threads
+def _group(row: TimedRow) -> tuple[str, int, int, int]:
+    return row.work, row.n_kv, row.n_q, row.threads
 
 
 def _ratio(other: float | None, own: float) -> float | None:

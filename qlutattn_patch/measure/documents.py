@@ -55,6 +55,11 @@ class TimedRow(Record, frozen=True, kw_only=True):
     peak_ms: Annotated[Number | None, doc("the time of the row's multiply-adds alone, at the machine's peak")]
     instructions: Annotated[int | UnsetType, doc("of one run, with --instructions")] = UNSET
 
+    @property
+    def title(self) -> str:
+        """The work, with the number of queries where decode has several."""
+        return f"{self.work} q{self.n_q}" if self.work == "decode" and self.n_q > 1 else self.work
+
 
 class BenchRow(TimedRow, frozen=True, kw_only=True):
     """A row with its ratios."""

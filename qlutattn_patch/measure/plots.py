@@ -29,12 +29,12 @@ def check(path: Path) -> None:
 
 def plot_bench(result: bench.Result, path: Path) -> None:
     """Write the plot as SVG or PNG, by suffix: a row of two panels for each work and thread count."""
-    groups = list(dict.fromkeys((row.work, row.threads) for row in result.rows))
+    groups = list(dict.fromkeys((row.title, row.threads) for row in result.rows))
     figure = _new_figure(11, 3.8 * len(groups))
     panels = figure.subplots(len(groups), 2, squeeze=False)
     figure.suptitle(f"{result.cpu}, {result.caches} caches", fontsize="medium")
     for (work, threads), (times, ratios) in zip(groups, panels, strict=True):
-        rows = [row for row in result.rows if (row.work, row.threads) == (work, threads)]
+        rows = [row for row in result.rows if (row.title, row.threads) == (work, threads)]
         title = f"{work}, {threads} thread{'s' if threads > 1 else ''}"
         for cache in dict.fromkeys(row.cache for row in rows):
             mine = sorted((row for row in rows if row.cache == cache), key=lambda row: row.n_kv)

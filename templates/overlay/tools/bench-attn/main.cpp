@@ -15,12 +15,14 @@
 
 static constexpr int64_t MIN_KEYS = 512;
 static constexpr int64_t MAX_KEYS = 131072;
+static constexpr int64_t MAX_QUERIES = 64;
 
 namespace {
 
 struct options : common_options {
     std::vector<work_kind>  work = { work_kind::decode, work_kind::prefill, work_kind::pack };
     std::vector<int64_t>    keys; // empty: KEYS, or for prefill the shorter ones
+    std::vector<int64_t>    queries = { 1 }; // of decode
     std::vector<int>        threads;
     std::vector<cache_kind> caches;
     geometry                shape;
@@ -38,8 +40,9 @@ const char * const HELP =
     "\n"
     "Times attention over packed keys and values beside upstream's over f16, q8_0 and q4_0, and packing beside memcpy.\n"
     "\n"
-    "  --work LIST     of decode (1 query), prefill (512 queries, causal), pack; default: all\n"
+    "  --work LIST     of decode (the newest query), prefill (512 queries, causal), pack; default: all\n"
     "  --keys LIST     how many keys, multiples of 128 from 512 to 131072; default: 512,2048,8192,32768,131072, prefill up to 8192\n"
+    "  --queries LIST  of decode: the newest 1 to 64 queries at once, as for drafted tokens; default: 1\n"
     "  --threads LIST  default: 1 and all\n"
     "  --heads Q/KV/D  query heads, key/value heads, head size; default: 32/8/128; 32/8/192/128 if values have another size\n"
     "  --latent        values are the first channels of keys (latent attention): a cache's type of values is not used\n"
@@ -117,6 +120,10 @@ int64_t read_keys(const std::string & text) {
     return n;
 }
 
+int64_t read_queries(const std::string & text) {
+    return number("--queries", text, 1, MAX_QUERIES);
+}
+
 int read_threads(const std::string & text) {
     return (int) number("--threads", text, 1, 512);
 }
@@ -147,6 +154,8 @@ options parse(int argc, char ** argv) {
             take<work_kind>(o.work, name, args.value(), read_work);
         } else if (name == "--keys") {
             take<int64_t>(o.keys, name, args.value(), read_keys);
+        } else if (name == "--queries") {
+            take<int64_t>(o.queries, name, args.value(), read_queries);
         } else if (name == "--threads") {
             take<int>(o.threads, name, args.value(), read_threads);
         } else if (name == "--types") {
@@ -210,11 +219,13 @@ std::vector<bench_row> choose(const options & o) {
             if (std::find(keys.begin(), keys.end(), n_kv) == keys.end()) {
                 continue;
             }
-            for (int n_threads : o.threads) {
-                for (const cache_kind & cache : work == work_kind::pack ? packed_kinds(o.caches) : o.caches) {
-                    bench_row row = { work, n_kv, n_threads, cache };
-                    if (std::regex_search(row.id(), pattern)) {
-                        rows.push_back(row);
+            for (int64_t n_queries : work == work_kind::decode ? o.queries : std::vector<int64_t>{ 1 }) {
+                for (int n_threads : o.threads) {
+                    for (const cache_kind & cache : work == work_kind::pack ? packed_kinds(o.caches) : o.caches) {
+                        bench_row row = { work, n_kv, n_threads, cache, n_queries };
+                        if (std::regex_search(row.id(), pattern)) {
+                            rows.push_back(row);
+                        }
                     }
                 }
             }

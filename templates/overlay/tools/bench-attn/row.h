@@ -21,7 +21,7 @@ struct geometry {
 };
 
 enum class work_kind {
-    decode,  // one query
+    decode,  // the newest query, or few of them: drafted tokens, a few slots
     prefill, // PREFILL_QUERIES queries, causal
     pack,    // f16 -> the type
 };
@@ -56,6 +56,7 @@ struct bench_row {
     int64_t    n_kv;
     int        n_threads;
     cache_kind cache;
+    int64_t    n_queries = 1; // of decode
 
     std::string         kernel;
     size_t              bytes  = 0; // that the op has to read: the cache, or the source of packing
@@ -64,7 +65,7 @@ struct bench_row {
     std::vector<double> seconds;    // of each round
     std::vector<double> floor;      // of reading (pack: copying) those bytes and no more, in the same rounds
 
-    int64_t     n_q() const { return work == work_kind::decode ? 1 : work == work_kind::prefill ? PREFILL_QUERIES : 0; }
+    int64_t     n_q() const { return work == work_kind::decode ? n_queries : work == work_kind::prefill ? PREFILL_QUERIES : 0; }
     double      seconds_at_peak(const machine_rates & rates) const; // of its multiply-adds alone; NaN if that is not known
     std::string group() const;                                      // rows of a group are timed in turns
     std::string id() const;
