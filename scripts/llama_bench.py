@@ -15,12 +15,15 @@ from qlutattn_patch.workspace import Workspace
 
 TYPES = {
     **{name: (name, name) for name in ("f16", "q8_0", "q4_0")},
-    **{f"K{k}V{v}": (f"qlutattn_k{k}_128x128", f"qlutattn_v{v}_128x128") for k, v in ((8, 8), (4, 4), (4, 2), (2, 2), (1, 1))},
+    **{
+        f"K{k}V{v}": (f"qlutattn_k{k}_128x128", f"qlutattn_v{v}_128x128")
+        for k, v in ((8, 8), (4, 4), (4, 2), (2, 2), (1, 1))
+    },
 }
 
 
 def make_model(path: Path) -> Path:
-    """Write a llama of 8 layers, 1024 wide, with 16 query heads and 8 kv heads of 128 channels, f16 weights at random."""
+    """Write a llama of 8 layers, 1024 wide, with 16 query and 8 kv heads of 128 channels, and random f16 weights."""
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
     import tiny_models  # type: ignore[import-not-found]
 
@@ -54,7 +57,9 @@ def measure(
     return {"prompt" if row["n_prompt"] else "generate": float(row["avg_ts"]) for row in rows}
 
 
-def in_turns(program: Path, model: Path, depth: int, arguments: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
+def in_turns(
+    program: Path, model: Path, depth: int, arguments: argparse.Namespace
+) -> dict[str, list[dict[str, float]]]:
     """Each cache once in each round, so that what else the machine does falls on all of them."""
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in arguments.types}
     for number in range(arguments.rounds):
