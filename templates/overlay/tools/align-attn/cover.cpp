@@ -23,50 +23,28 @@ template <typename T> parameter values(T align_case::*field, const std::vector<T
 std::vector<parameter> make_parameters(const std::vector<head_dims> & dims, const std::vector<int> & shifts) {
     using c                       = align_case;
     std::vector<parameter> params = {
-        { (int) (formats_of(true).size() * formats_of(false).size()),
-         [](align_case & a, int i) {
-              a.k = formats_of(true)[i / formats_of(false).size()];
-              a.v = formats_of(false)[i % formats_of(false).size()];
-          } },
-        values(&c::n_tiles, { 0, 1, 2, 32 }
-        ),
-        values(&c::n_f16, { 0, 1, 127, 128, 511 }
-        ),
-        values(&c::n_q, { 1, 2, 33, 512 }
-        ),
-        values(&c::group, { 1, 4, 8 }
-        ),
+        values(&c::k, formats_of(true)),
+        values(&c::v, formats_of(false)),
+        values(&c::n_tiles, { 0, 1, 2, 32 }),
+        values(&c::n_f16, { 0, 1, 127, 128, 511 }),
+        values(&c::n_q, { 1, 2, 33, 512 }),
+        values(&c::group, { 1, 4, 8 }),
         values(&c::dims, dims),
-        values(&c::n_head_kv, { 1, 2 }
-        ),
-        values(&c::n_batch, { 1, 2 }
-        ),
-        values(&c::n_threads, { 1, 2, 4 }
-        ),
-        values(&c::mask, { mask_kind::none, mask_kind::causal, mask_kind::holes, mask_kind::rows }
-        ),
-        values(&c::mask_heads, { false, true }
-        ),
-        values(&c::alibi, { false, true }
-        ),
-        values(&c::softcap, { false, true }
-        ),
-        values(&c::sinks, { false, true }
-        ),
-        values(&c::lay_q, { layout::plain, layout::permuted }
-        ),
-        values(&c::lay_f16, { layout::plain, layout::permuted, layout::view }
-        ),
-        values(&c::lay_src, { layout::plain, layout::permuted, layout::view, layout::transposed }
-        ),
-        values(&c::lay_packed, { layout::plain, layout::view }
-        ),
-        values(&c::src_f32, { false, true }
-        ),
-        values(&c::empty, { false, true }
-        ),
-        values(&c::data, { data_kind::gauss, data_kind::outlier, data_kind::constant, data_kind::tiny, data_kind::kmax, data_kind::vmax }
-        ),
+        values(&c::n_head_kv, { 1, 2 }),
+        values(&c::n_batch, { 1, 2 }),
+        values(&c::n_threads, { 1, 2, 4 }),
+        values(&c::mask, { mask_kind::none, mask_kind::causal, mask_kind::holes, mask_kind::rows }),
+        values(&c::mask_heads, { false, true }),
+        values(&c::alibi, { false, true }),
+        values(&c::softcap, { false, true }),
+        values(&c::sinks, { false, true }),
+        values(&c::lay_q, { layout::plain, layout::permuted }),
+        values(&c::lay_f16, { layout::plain, layout::permuted, layout::view }),
+        values(&c::lay_src, { layout::plain, layout::permuted, layout::view, layout::transposed }),
+        values(&c::lay_packed, { layout::plain, layout::view }),
+        values(&c::src_f32, { false, true }),
+        values(&c::empty, { false, true }),
+        values(&c::data, { data_kind::gauss, data_kind::outlier, data_kind::constant, data_kind::tiny, data_kind::kmax, data_kind::vmax }),
     };
     if (!shifts.empty()) {
         params.push_back(values(&c::n_shift, shifts));
