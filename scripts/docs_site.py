@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Reading order; pages that are not named here come after these.
 ORDER = (
     *("index", "install", "howto", "cli", "kv-cache", "k-shift", "bindings", "building"),
-    *("profiler", "json", "performance", "sampling", "quality"),
+    *("profiler", "json", "performance", "sampling", "quality", "survey"),
     *("architecture", "formats", "align", "provenance", "faults", "patches"),
 )
 COPIES = "repository"  # the folder of the site for files from outside of docs/
