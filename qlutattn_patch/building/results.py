@@ -1,4 +1,4 @@
-"""The last result of align, bench and eval of each build, stored with what it depends on."""
+"""The last result of align, bench, sampling and eval of each build, stored with what it depends on."""
 
 from __future__ import annotations
 
@@ -18,8 +18,15 @@ from qlutattn_patch.system.files import write_atomically
 from qlutattn_patch.system.records import Versioned, encoded, plain
 from qlutattn_patch.workspace import Workspace
 
-ALIGN, BENCH, EVAL = ("align", "bench", "eval")
-TARGETS = {ALIGN: "align_attn", BENCH: "bench_attn", EVAL: "llama-perplexity"}
+ALIGN, BENCH, SAMPLING, EVAL = ("align", "bench", "sampling", "eval")
+TARGETS = {ALIGN: "align_attn", BENCH: "bench_attn", SAMPLING: "bench_sampling", EVAL: "llama-perplexity"}
+# what makes a first result
+COMMANDS = {
+    ALIGN: ("align",),
+    BENCH: ("bench",),
+    SAMPLING: ("bench", "--work", "sampling"),
+    EVAL: ("eval", "--model", "M.gguf", "--text", "T.txt"),
+}
 _KERNEL = "GGML_QLUTATTN_KERNEL"
 # the packages, besides align_attn itself, that decide whether align passes
 _CHECKER_PACKAGES = ("system", "templates", "proof")
@@ -46,9 +53,6 @@ class StoredResult(Versioned, frozen=True):
     @property
     def arguments(self) -> list[str]:
         """The arguments of its command, besides the preset, that repeat it."""
-        if self.kind == EVAL:
-            model, text, n_ctx = (str(self.result.get(name)) for name in ("model", "text", "n_ctx"))
-            return ["--model", model, "--text", text, "--ctx", n_ctx]
         return [str(word) for word in self.result.get("arguments", ())]
 
     def why_stale(self, folder: Path) -> list[str]:
@@ -116,7 +120,7 @@ def read(folder: Path, kind: str) -> StoredResult | None:
         return None
     except (OSError, ValueError):
         pass
-    raise ExpectedError(f"{path.name} is incomplete, or not a result of {kind}", f"qlutattn {kind}")
+    raise ExpectedError(f"{path.name} is incomplete, or not a result of {kind}", f"qlutattn {' '.join(COMMANDS[kind])}")
 
 
 def file_of(folder: Path, kind: str) -> Path:

@@ -26,7 +26,7 @@ from qlutattn_patch.system.errors import (
 GROUPS = {
     "All steps": ("run",),
     "Single steps": ("vendor", "generate", "apply", "revert", "status", "build", "align"),
-    "Measure": ("bench", "eval", "profile"),
+    "Measure": ("bench", "eval", "profile", "report"),
     "Inspect": ("types", "doctor"),
     "Maintain": ("export",),
     "Other versions of llama.cpp": ("matrix", "bisect", "rebase"),

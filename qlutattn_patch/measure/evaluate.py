@@ -51,6 +51,13 @@ class Settings:
     chunks: int | None = None
     threads: int | None = None
 
+    @property
+    def arguments(self) -> list[str]:
+        """The settings as arguments of qlutattn eval."""
+        words = ["--model", str(self.model), "--text", str(self.text), "--ctx", str(self.n_ctx), "--types", self.types]
+        named = (("kv-window", self.window), ("kv-sink", self.sink), ("chunks", self.chunks), ("threads", self.threads))
+        return words + [word for name, value in named if value is not None for word in (f"--{name}", str(value))]
+
 
 class Result(EvalDocument, frozen=True):
     """The result of a run, with its table and summary."""
@@ -101,7 +108,8 @@ def evaluate(workspace: Workspace, preset: str, settings: Settings) -> Result:
         pairs = list(zip(asked, contexts, strict=True))
         chunks, found = _judge(tool, settings, pairs, f16, Path(folder) / "f16.logits")
     result = result_of(settings, chunks, f16, [(*pair, one) for pair, one in zip(pairs, found, strict=True)])
-    results.keep(workspace, preset, results.EVAL, result, inputs=(settings.model, settings.text))
+    kept = {"arguments": settings.arguments, **records.plain(result)}
+    results.keep(workspace, preset, results.EVAL, kept, inputs=(settings.model, settings.text))
     return result
 
 

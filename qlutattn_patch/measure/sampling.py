@@ -8,10 +8,11 @@ from pathlib import Path
 
 from msgspec import structs
 
-from qlutattn_patch.building import cmake
+from qlutattn_patch.building import cmake, results
 from qlutattn_patch.building.presets import preset as preset_named
 from qlutattn_patch.measure.bench import run_for_results, warn_if_busy
 from qlutattn_patch.measure.documents import OwnSampling, SamplingDocument, SamplingRow
+from qlutattn_patch.system import records
 from qlutattn_patch.system.cpu import cpu_name
 from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.workspace import Workspace
@@ -72,7 +73,10 @@ def bench_sampling(workspace: Workspace, preset: str, settings: Settings) -> Res
     with tempfile.TemporaryDirectory(prefix="bench-", dir=workspace.build_dir(preset)) as folder:
         file = Path(folder) / "sampling.json"
         own = run_for_results(program, settings.arguments, file, OwnSampling, "qlutattn bench --work sampling --quick")
-    return result_of(own, preset, cpu_name())
+    result = result_of(own, preset, cpu_name())
+    kept = {"arguments": ["--work", WORK, *settings.arguments], **records.plain(result)}
+    results.keep(workspace, preset, results.SAMPLING, kept, settings.quick or settings.filter is not None)
+    return result
 
 
 def result_of(own: OwnSampling, preset: str, cpu: str) -> Result:

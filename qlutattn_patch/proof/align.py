@@ -56,7 +56,7 @@ class Report:
                 *(_short(part) for part in key),
                 str(len(cases)),
                 str(sum(not case.ok for case in cases)),
-                _worst(_ratio(case) for case in cases),
+                _worst(error_ratio(case) for case in cases),
                 _worst(case.numpy.error_over_tolerance for case in cases if case.numpy),
                 _worst(case.nmse_codes for case in cases),
                 _worst(case.nmse_f32 for case in cases),
@@ -254,7 +254,8 @@ def _reasons(case: Case) -> list[str]:
     return reasons
 
 
-def _ratio(case: Case) -> float | None:
+def error_ratio(case: Case) -> float | None:
+    """A case's largest error in units of its tolerance, if it is known."""
     if isinstance(case.worst_ratio, (int, float)):  # element by element, where align_attn reports it
         return float(case.worst_ratio)
     error, tolerance = case.max_abs_err, case.tolerance

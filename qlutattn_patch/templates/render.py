@@ -71,6 +71,14 @@ class Renderer:
         return _NUMBER.sub(number, anchor)
 
 
+def page(template: str, context: Mapping[str, object]) -> str:
+    """An HTML page; what is inserted is escaped."""
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=True
+    )
+    return environment.from_string(template).render(context)
+
+
 def escaped(text: str) -> str:
     """A text escaped for a template, which renders it unchanged."""
     return _TAG.sub("{{ '{' }}", text)

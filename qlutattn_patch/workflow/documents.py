@@ -131,7 +131,7 @@ class Target(Record, frozen=True):
 
 
 class ResultEntry(Record, frozen=True):
-    """The last result of align, bench or eval, without its rows."""
+    """The last result of align, bench, sampling or eval, without its rows."""
 
     when: Annotated[str, doc("when it was taken")]
     part: Annotated[bool, doc("a partial run")]
@@ -147,7 +147,7 @@ class BuildFolder(Record, frozen=True):
 
     preset: Annotated[str, doc("its preset")]
     targets: Annotated[dict[str, Target], doc("each program")]
-    results: Annotated[dict[str, ResultEntry], doc("align, bench or eval")]
+    results: Annotated[dict[str, ResultEntry], doc("align, bench, sampling or eval")]
 
 
 class Chain(Record, frozen=True):

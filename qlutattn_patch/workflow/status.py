@@ -216,8 +216,8 @@ def _results(workspace: Workspace, preset: str, folder: Path) -> tuple[dict[str,
         try:
             found = results.read(folder, kind)
         except ExpectedError as failure:
-            words = ["--model", "M.gguf", "--text", "T.txt"] if kind == results.EVAL else []
-            stale.append(Stale(link, failure.cause, _command(workspace, kind, "--preset", preset, *words)))
+            name, *words = results.COMMANDS[kind]
+            stale.append(Stale(link, failure.cause, _command(workspace, name, "--preset", preset, *words)))
             continue
         if found is None:
             continue
@@ -225,9 +225,14 @@ def _results(workspace: Workspace, preset: str, folder: Path) -> tuple[dict[str,
         reasons = found.why_stale(folder)
         reasons += [] if found.ok else [f"it failed ({found.result.get('failed')} cases)"]
         if reasons:
-            fix = _command(workspace, kind, "--preset", preset, *found.arguments)
+            fix = repeat(workspace, preset, found)
             stale.append(Stale(link, "; ".join(reasons), fix))
     return kept, stale
+
+
+def repeat(workspace: Workspace, preset: str, kept: StoredResult) -> str:
+    """The command that repeats a result."""
+    return _command(workspace, results.COMMANDS[kept.kind][0], "--preset", preset, *kept.arguments)
 
 
 def _build_reasons(stamp: Stamp, target: str, folder: Path, now: Origin | None) -> list[str]:

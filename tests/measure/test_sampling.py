@@ -10,7 +10,7 @@ import documents
 import fake_tools
 import pytest
 
-from qlutattn_patch.building import cmake
+from qlutattn_patch.building import cmake, results
 from qlutattn_patch.commands import main
 from qlutattn_patch.measure import sampling
 from qlutattn_patch.measure.documents import OwnSampling, SamplingSide, TimedSampling
@@ -72,6 +72,13 @@ def test_bench_passes_its_options_on(fake: Workspace, capsys: pytest.CaptureFixt
     found = json.loads(capsys.readouterr().out)
     documents.check(found)
     assert [one["speedup"] for one in found["rows"]] == [12, 15]
+    kept = results.read(fake.build_dir("native"), results.SAMPLING)
+    assert kept is not None
+    assert kept.part
+    words = ["--work", "sampling", "--vocab", "32000", "--filter", "top", "--quick"]
+    assert kept.arguments == words
+    rest = {name: value for name, value in kept.result.items() if name != "arguments"}
+    assert {**rest, "command": "bench", "ok": True} == found
 
 
 def test_a_plot_is_drawn(fake: Workspace) -> None:
