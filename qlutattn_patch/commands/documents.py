@@ -107,3 +107,9 @@ class DoctorDocument(Versioned, frozen=True):
     isa: Annotated[list[str], doc("the processor's relevant instruction sets")]
     findings: list[FindingEntry]
     install: Annotated[str | None, doc("the command that installs what is missing")]
+
+
+class ReportDocument(Versioned, frozen=True):
+    """The page that was written."""
+
+    path: Annotated[str, doc("the HTML file")]

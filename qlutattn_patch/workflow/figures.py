@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from qlutattn_patch.measure import bench, evaluate, sampling
+from qlutattn_patch.measure.documents import SamplingRow
 from qlutattn_patch.proof.align import Report, error_ratio
 
 _INK, _MUTED, _GRID = "#0a0af0", "#0a0af1", "#0a0af2"
@@ -33,6 +34,7 @@ _PLACEHOLDERS |= {f"#0a0ae{at}": f"--series-{at}" for at in range(len(LIGHT_AND_
 # Caches keep their colours in all plots; others get what is left.
 _OF_CACHE = {"K8V8": 0, "K4V4": 1, "K4V2": 2, "K2V2": 3, "K1V1": 4}
 _REST = (5, 6, 7)
+_MARKERS = "osD^vPX*"
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "qlutattn",
@@ -83,7 +85,7 @@ def of_align(report: Report, name: str) -> list[tuple[str, str]]:
     def draw(axes: Any) -> None:
         for at, pair in enumerate(names):
             ratios = pairs[pair]
-            axes.plot(ratios, [at] * len(ratios), "o", color=_color(0), alpha=0.45, markeredgewidth=0)
+            axes.plot(ratios, [at] * len(ratios), "o", color=_color(0), alpha=0.7, markeredgewidth=0)
         axes.set_yticks(range(len(names)), names)
         axes.invert_yaxis()
         axes.axvline(1, color=_color(5), linewidth=1.5)
@@ -124,21 +126,19 @@ def of_bench(result: bench.Result, name: str) -> list[tuple[str, str]]:
 def of_sampling(result: sampling.Result, name: str) -> list[tuple[str, str]]:
     """Captions with SVGs: the speed-up over llama.cpp's own code for each chain, by logits and vocabulary."""
     lines = {
-        logits: [
-            (f"{row.chain}, {row.vocab // 1000}k", float(row.speedup)) for row in result.rows if row.logits == logits
-        ]
+        logits: [(_chain_and_vocab(row), float(row.speedup)) for row in result.rows if row.logits == logits]
         for logits in dict.fromkeys(row.logits for row in result.rows)
     }
-    labels = list(dict.fromkeys(f"{row.chain}, {row.vocab // 1000}k" for row in result.rows))
+    labels = list(dict.fromkeys(map(_chain_and_vocab, result.rows)))
     if not labels:
         return []
 
     def draw(axes: Any) -> None:
         for at, (logits, points) in enumerate(lines.items()):
             where = [labels.index(label) + 0.12 * (at - (len(lines) - 1) / 2) for label, _ in points]
-            axes.plot([speedup for _, speedup in points], where, "o", color=_color(at), label=logits)
+            axes.plot([speedup for _, speedup in points], where, _MARKERS[at], color=_color(at), label=logits)
         axes.set_yticks(range(len(labels)), labels)
-        axes.invert_yaxis()
+        axes.set_ylim(len(labels) - 0.5, -0.5)
         axes.set_xscale("log", base=2)
         axes.axvline(1, color=_MUTED, linewidth=1)
         axes.set_xlabel("× llama.cpp's own code")
@@ -148,6 +148,10 @@ def of_sampling(result: sampling.Result, name: str) -> list[tuple[str, str]]:
 
     caption = "Time to draw a token: speed-up by chain and vocabulary"
     return [(caption, _svg(draw, f"{name}-1", 1.6 + 0.2 * len(labels)))]
+
+
+def _chain_and_vocab(row: SamplingRow) -> str:
+    return f"{row.chain}, {row.vocab / 1000:.0f}k"
 
 
 def of_eval(result: evaluate.Result, name: str) -> list[tuple[str, str]]:
@@ -174,10 +178,12 @@ def of_eval(result: evaluate.Result, name: str) -> list[tuple[str, str]]:
 def _draw_lines(axes: Any, lines: dict[str, list[tuple[int, float]]], upstream: Iterable[str]) -> None:
     rest = iter(_REST * len(lines))
     for cache, points in lines.items():
-        color = _MUTED if cache in upstream else _color(_OF_CACHE[cache] if cache in _OF_CACHE else next(rest))
-        style = "--" if cache in upstream else "-"
         x, y = zip(*sorted(points), strict=True)
-        axes.plot(x, y, style, marker="o", color=color, label=cache)
+        if cache in upstream:
+            axes.plot(x, y, "--", marker="o", color=_MUTED, label=cache)
+        else:
+            at = _OF_CACHE[cache] if cache in _OF_CACHE else next(rest)
+            axes.plot(x, y, marker=_MARKERS[at], color=_color(at), label=cache)
     axes.grid()
     _legend(axes)
 

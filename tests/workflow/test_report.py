@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 
@@ -178,6 +179,8 @@ def test_the_command_writes_a_file_and_nothing_else(workspace, monkeypatch, caps
     assert capsys.readouterr().out == f"{path}\n"
     assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert {name for name in before.keys() ^ snapshot(workspace.root).keys() if not name.endswith("lock")} == set()
+    assert main.run(["report", "--output", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"schema": 1, "command": "report", "ok": True, "path": str(path)}
     assert main.run(["report", "--output", str(tmp_path / "none" / "page.html")]) == 3
     assert f"There is no folder {tmp_path / 'none'} to write the report to." in capsys.readouterr().err
     assert main.run(["report", "--output", str(tmp_path)]) == 3
