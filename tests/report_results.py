@@ -139,7 +139,7 @@ def eval_result(model: str = "M.gguf") -> dict[str, Any]:
             "same_top": 98.9,
             "same_top_err": 0.1,
         }
-        for name, bits, divergence in (("q8_0", 8.5, 4e-5), ("K4V4", 4.25, 4e-4), ("K2V2", 2.25, 4e-3))
+        for name, bits, divergence in (("q8_0", 8.5, 4e-5), ("K4V4+w128+s128", 4.25, 4e-4), ("K2V2", 2.25, 4.4e-4))
     ]
     words = ["--model", model, "--text", "T.txt"]
     return {

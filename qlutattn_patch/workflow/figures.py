@@ -35,6 +35,7 @@ _PLACEHOLDERS |= {f"#0a0ae{at}": f"--series-{at}" for at in range(len(LIGHT_AND_
 _OF_CACHE = {"K8V8": 0, "K4V4": 1, "K4V2": 2, "K2V2": 3, "K1V1": 4}
 _REST = (5, 6, 7)
 _MARKERS = "osD^vPX*"
+_NEAR = 1.5  # divergences whose labels would overlap
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "qlutattn",
@@ -156,16 +157,20 @@ def _chain_and_vocab(row: SamplingRow) -> str:
 
 def of_eval(result: evaluate.Result, name: str) -> list[tuple[str, str]]:
     """Captions with SVGs: divergence from f16 over the bits per value; f16 itself has none, and is left out."""
-    rows = [row for row in result.rows if row.kld_mean > 0]
+    rows = sorted((row for row in result.rows if row.kld_mean > 0), key=lambda row: row.kld_mean)
     if not rows:
         return []
 
     def draw(axes: Any) -> None:
-        for row in rows:
+        for below, row in zip([None, *rows], rows, strict=False):
             is_packed = any("qlutattn" in kind for kind in (row.type_k, row.type_v))
             axes.plot(row.bpw, row.kld_mean, "o" if is_packed else "s", color=_color(1) if is_packed else _MUTED)
-            axes.annotate(row.cache, (row.bpw, row.kld_mean), (5, 4), textcoords="offset points", fontsize=9)
+            near = below is not None and row.kld_mean < _NEAR * below.kld_mean
+            beside = (5, 5) if near else (5, -11)
+            axes.annotate(row.cache, (row.bpw, row.kld_mean), beside, textcoords="offset points", fontsize=9)
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(_formatter(lambda value: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(_formatter(lambda _: ""))
         axes.set_xlim(0, max(row.bpw for row in rows) * 1.25)
         axes.set_xlabel("bits per value, codes and scales")
         axes.set_ylabel("mean KL divergence from f16")
@@ -190,11 +195,14 @@ def _draw_lines(axes: Any, lines: dict[str, list[tuple[int, float]]], upstream: 
 
 def _label_powers(axes: Any, x: bool = False) -> None:
     """Write 4 and not 2², and 8k for 8192."""
-    ticker = importlib.import_module("matplotlib.ticker")
-    plain = ticker.FuncFormatter(lambda value, _: f"{value / 1024:g}k" if value >= 1024 else f"{value:g}")
+    plain = _formatter(lambda value: f"{value / 1024:g}k" if value >= 1024 else f"{value:g}")
     axes.xaxis.set_major_formatter(plain)
     if not x:
         axes.yaxis.set_major_formatter(plain)
+
+
+def _formatter(text: Callable[[float], str]) -> Any:
+    return importlib.import_module("matplotlib.ticker").FuncFormatter(lambda value, _: text(value))
 
 
 def _legend(axes: Any) -> None:

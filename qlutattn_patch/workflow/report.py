@@ -219,16 +219,24 @@ def _varied(result: bench.Result) -> list[str]:
 def _ratios(result: bench.Result) -> Table:
     """A row per group of bench's rows: the time of f16, and of each cache the speed relative to it."""
     caches = list(dict.fromkeys(row.cache for row in result.rows))
-    groups = dict.fromkeys((row.title, row.n_kv, row.threads) for row in result.rows)
+    works = list(dict.fromkeys(row.title for row in result.rows))
+    groups = sorted(
+        {(row.title, row.n_kv, row.threads) for row in result.rows},
+        key=lambda group: (works.index(group[0]), group[2], group[1]),
+    )
     cells = {(row.title, row.n_kv, row.threads, row.cache): row for row in result.rows}
     rows = [[title, str(n_kv), str(threads)] for title, n_kv, threads in groups]
     for line, group in zip(rows, groups, strict=True):
         for cache in caches:
             row = cells.get((*group, cache))
             is_time = row is not None and (cache == "f16" or row.vs_f16 is None)
-            line.append("-" if row is None else f"{row.median_ms:.3g} ms" if is_time else f"{row.vs_f16:.3g} ×")
+            line.append("-" if row is None else _milliseconds(row.median_ms) if is_time else f"{row.vs_f16:.3g} ×")
     columns = ("work", "keys", "threads", *caches)
     return Table(columns, rows, columns[1:])
+
+
+def _milliseconds(time: float) -> str:
+    return f"{time:.0f} ms" if time >= 100 else f"{time:.3g} ms"
 
 
 def _show_sampling(raw: dict[str, Any], name: str) -> Shown:
@@ -245,10 +253,10 @@ def _show_sampling(raw: dict[str, Any], name: str) -> Shown:
 def _show_eval(raw: dict[str, Any], name: str) -> Shown:
     result = records.typed(raw, evaluate.Result)
     packed = [row for row in result.rows if any("qlutattn" in kind for kind in (row.type_k, row.type_v))]
-    best = min(packed, key=lambda row: row.kld_mean, default=None)
+    row = min(packed, key=lambda row: (not row.cache.startswith("K4V4"), row.kld_mean), default=None)
     message = f"{len(result.rows)} caches"
-    if best:
-        message += f"; {best.cache}: mean KL divergence {best.kld_mean:.2g}, same top {best.same_top:.1f} %"
+    if row:
+        message += f"; {row.cache}: mean KL divergence {row.kld_mean:.2g}, same top {row.same_top:.1f} %"
     plots = figures.of_eval(result, name) if figures.is_available() else []
     return Shown(message, Table(evaluate.COLUMNS, result.table(), evaluate.RIGHT), plots, result.summary())
 

@@ -93,7 +93,7 @@ def test_it_shows_every_result_and_what_repeats_it(workspace):
         "PASS 64 cases passed, 0 failed",
         "K4V4: 4 × f16 (decode, 8192 keys, 2 threads)",
         "10 to 20 × llama.cpp's own code; 0 of 640 tokens differ",
-        "3 caches; K4V4: mean KL divergence 0.0004, same top 98.9 %",
+        "3 caches; K4V4+w128+s128: mean KL divergence 0.0004, same top 98.9 %",
         "qlutattn align --preset native",
         "qlutattn bench --preset native --work decode",
         "qlutattn bench --preset native --work sampling",
@@ -190,7 +190,7 @@ def test_the_command_writes_a_file_and_nothing_else(workspace, monkeypatch, caps
 # --- in a browser
 
 
-LOOKS = [Look(1200), Look(1200, dark=True), Look(768), Look(360), Look(360, dark=True)]
+LOOKS = [Look(1200), Look(1200, dark=True), Look(920), Look(360), Look(360, dark=True)]
 
 
 @pytest.mark.slow
