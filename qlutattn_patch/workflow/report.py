@@ -122,7 +122,11 @@ def _machine(workspace: Workspace) -> list[tuple[str, str]]:
         ("memory", _memory()),
         ("system", f"{platform.system()} {platform.release()}, {platform.machine()}"),
     ]
-    tools = [f"{finding.name} {finding.version}" for finding in found.findings if finding.ok and finding.version]
+    tools = [
+        f"{finding.name.partition(' >=')[0]} {finding.version}"
+        for finding in found.findings
+        if finding.ok and finding.version and Path(finding.path).is_file()
+    ]
     return [*rows, ("tools", "; ".join(tools))]
 
 

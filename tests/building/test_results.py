@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import parsed
 
 from qlutattn_patch.building import results
 from qlutattn_patch.building.origin import Origin
@@ -190,6 +191,16 @@ def test_a_file_that_is_not_whole_or_not_ours_is_said_to_be_none(workspace: Work
     with pytest.raises(ExpectedError, match=r"qlutattn-align\.json is incomplete, or not a result of align"):
         read(folder, ALIGN)
     assert load_fresh(workspace, "native", ALIGN) is None
+
+
+def test_every_kind_has_a_command_that_makes_its_first_result(workspace: Workspace) -> None:
+    assert results.COMMANDS.keys() == results.TARGETS.keys()
+    for kind, command in results.COMMANDS.items():
+        parsed(list(command))
+        file_of(workspace.build_dir("native"), kind).write_text("cut")
+        with pytest.raises(ExpectedError) as raised:
+            read(workspace.build_dir("native"), kind)
+        assert raised.value.hint == " ".join(["qlutattn", *command])
 
 
 def test_a_build_of_unknown_making_has_results_too(workspace: Workspace) -> None:

@@ -316,6 +316,14 @@ def test_a_failed_align_and_a_torn_bench(built):
     }
 
 
+def test_a_result_of_sampling_is_of_bench(built):
+    folder = built.workspace.build_dir("native")
+    link = "native: bench_sampling -> sampling"
+    results.keep(built.workspace, "native", results.SAMPLING, {"rows": [], "arguments": ["--work", "sampling"]})
+    results.file_of(folder, results.SAMPLING).write_text("cut")
+    assert stale(built)[link][1] == "qlutattn bench --preset native --work sampling"
+
+
 def test_builds_outlive_the_patches_in_the_tree(built):
     revert(built.workspace)
     assert read_status(built.workspace).state == "clean"
