@@ -226,7 +226,7 @@ def _svg(draw: Callable[[Any], None], name: str, height: float = 3.3) -> str:
     text = out.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
-    text = _UNIQUE.sub(rf"\g<1>{name}-", text)
+    text = _UNIQUE.sub(rf"\g<1>{name}-", text).replace("<svg ", '<svg role="img" ', 1)
     for placeholder, variable in _PLACEHOLDERS.items():
         text = text.replace(placeholder, f"var({variable})")
     return re.sub(r"font-family: [^;\"]*|(font: [\d.]+px) [^;\"]*", r"\1", text)

@@ -46,7 +46,7 @@ def test_every_row_has_its_status_and_its_source(row: dict[str, str]) -> None:
     has_figure = any(char.isdigit() for char in row["reported"])
     assert has_figure or any(words in row["reported"] for words in NO_FIGURE)
     if row["read"] == "M":
-        assert row["reported"] == "no figure looked up"
+        assert row["reported"] == "no figure found"
 
 
 @pytest.mark.parametrize("code", ["A", "P", "S", "M"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import browser
@@ -84,6 +85,14 @@ def test_without_results_it_says_what_makes_them(workspace):
     assert "clean" in page.text
     assert "avx2 fma" in page.text
     assert "ninja 1.11" in page.text
+
+
+def test_a_tree_that_is_not_there_yet_is_no_reason_to_fail(workspace):
+    fill(workspace)
+    shutil.rmtree(workspace.tree)
+    page = Page(report.render(workspace))
+    assert f"{workspace.tree} absent" in page.text
+    assert "PASS 64 cases passed" in page.text
 
 
 def test_it_shows_every_result_and_what_repeats_it(workspace):
