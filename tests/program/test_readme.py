@@ -62,3 +62,20 @@ def test_the_measurements_are_those_of_the_pages() -> None:
         first = re.search(rf"^\| `{label}` \|.*?\| ([.\d]+) ±", quality, re.M)
         assert first, label
         assert first[1] == value, label
+
+
+def test_the_sizes_with_window_and_sink_are_those_of_the_slots_that_they_name() -> None:
+    """f16 cells: sequences × (sink + window + a tile) + ubatch; docs/kv-cache.md, "Memory layout"."""
+    stated = re.search(
+        r"in one slot \(`-np 1`\) take ([\d.]+) % of f16 with K4V4 and ([\d.]+) % with K2V2; "
+        r"shared by four slots, which is llama-server's default, ([\d.]+) % and ([\d.]+) %\.",
+        README,
+    )
+    assert stated
+    bpw = {kind.label: kind.bpw for kind in load_formats(ROOT / "templates" / "formats.toml").types}
+    expected = [
+        round(100 * ((slots * (128 + 256 + 128) + 512) / 32768 + bits / 16), 1)
+        for slots in (1, 4)
+        for bits in (bpw["k4"], bpw["k2"])
+    ]
+    assert [float(share) for share in stated.groups()] == expected

@@ -238,12 +238,15 @@ void llama_kv_cache_mixed_choose(const llama_model & model, llama_memory_params 
         return (uint32_t) il >= layers.first && (uint32_t) il < layers.second && is_packed(hparams, il) && !hparams.is_recr(il);
     };
     for (uint32_t il = layers.first; il < layers.second; il++) {
-        if (filter(il) && is_padded(hparams, il) &&
-            llama_kv_cache_mixed_layout(hparams, params.type_k, params.type_v, cparams, filter).n_tiles == 0) {
-            LLAMA_LOG_INFO(
-                "%s: the KV cache of this context is f16: packed ones, whose heads of %u channels for K and %u for V are padded, would not make a "
-                "context of %u tokens smaller: for a packed cache use a larger -c, or a smaller --kv-window, --kv-sink or -ub\n",
-                __func__, hparams.n_embd_head_k(il), hparams.n_embd_head_v(il), cparams.n_ctx_seq);
+        if (!filter(il) || !is_padded(hparams, il)) {
+            continue;
+        }
+        const auto layout = llama_kv_cache_mixed_layout(hparams, params.type_k, params.type_v, cparams, filter);
+        if (layout.n_tiles == 0) {
+            LLAMA_LOG_WARN(
+                "%s: the KV cache of this context is f16: packed ones, whose heads of %u channels for K and %u for V are padded, would not be "
+                "smaller: %s\n",
+                __func__, hparams.n_embd_head_k(il), hparams.n_embd_head_v(il), llama_kv_cache_mixed_why_f16(layout, cparams.n_ubatch).c_str());
             params.type_k = GGML_TYPE_F16;
             params.type_v = GGML_TYPE_F16;
             return;

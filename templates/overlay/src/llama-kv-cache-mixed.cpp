@@ -99,6 +99,17 @@ llama_kv_mixed_layout llama_kv_cache_mixed_layout(const llama_hparams & hparams,
                                        { f16 / unit, packed / unit });
 }
 
+std::string llama_kv_cache_mixed_why_f16(const llama_kv_mixed_layout & layout, uint32_t n_ubatch) {
+    const uint64_t n_seq  = layout.n_seq_max / layout.n_stream;
+    const uint64_t n_keep = (uint64_t) layout.n_sink + layout.n_window + GGML_QLUTATTN_TILE;
+    return format(
+        "%llu sequence(s) × (%u sinks + a window of %u + %d) + a ubatch of %u = %llu f16 cells, at most the %u tokens of the context, and "
+        "tiles for all of them would take %.0f %% of what f16 takes: for a packed cache use a larger -c, fewer sequences (-np), or a smaller "
+        "--kv-window, --kv-sink or -ub",
+        (unsigned long long) n_seq, layout.n_sink, layout.n_window, GGML_QLUTATTN_TILE, n_ubatch, (unsigned long long) (n_seq * n_keep + n_ubatch),
+        layout.n_cells, 100.0 * layout.share);
+}
+
 llama_kv_cache_mixed::llama_kv_cache_mixed(const llama_model & model, ggml_type type_k, ggml_type type_v, const llama_cparams & cparams,
                                            const layer_filter_cb & filter, const layer_reuse_cb & reuse) :
     hparams(model.hparams),
@@ -117,7 +128,7 @@ llama_kv_cache_mixed::llama_kv_cache_mixed(const llama_model & model, ggml_type 
 
     set_rotation();
     allocate();
-    print_size();
+    print_size(cparams.n_ubatch);
 }
 
 // the largest power of two that divides all of some head sizes
@@ -221,7 +232,7 @@ void llama_kv_cache_mixed::allocate() {
     ggml_backend_buffer_clear(buf.get(), 0);
 }
 
-void llama_kv_cache_mixed::print_size() const {
+void llama_kv_cache_mixed::print_size(uint32_t n_ubatch) const {
     size_t f16    = 0;
     size_t packed = 0;
     size_t full   = 0;
@@ -237,13 +248,11 @@ void llama_kv_cache_mixed::print_size() const {
         "%u tiles of %d tokens (%.2f MiB) per stream\n",
         __func__, layout.n_cells, layout.n_stream, layers.size(), ggml_type_name(type_k), ggml_type_name(type_v), layout.n_f16,
         mib(f16 / layout.n_stream), layout.n_sink, layout.n_window, layout.n_tiles, GGML_QLUTATTN_TILE, mib(packed / layout.n_stream));
-    LLAMA_LOG_INFO("%s: size = %.2f MiB: f16 part %zu bytes, packed part %zu bytes; f16 alone would take %zu bytes (%.1f %% of it)\n", __func__,
+    // llama.cpp's tools show no INFO of the library unless they are asked to
+    LLAMA_LOG_WARN("%s: size = %.2f MiB: f16 part %zu bytes, packed part %zu bytes; f16 alone would take %zu bytes (%.1f %% of it)\n", __func__,
                    mib(f16 + packed), f16, packed, full, 100.0 * (f16 + packed) / full);
     if (layout.n_tiles == 0) {
-        LLAMA_LOG_INFO(
-            "%s: all tokens stay in f16, since packed ones beside the f16 cells would not make a context of %u tokens smaller: "
-            "for a packed cache use a larger -c, or a smaller --kv-window, --kv-sink or -ub\n",
-            __func__, layout.n_cells);
+        LLAMA_LOG_WARN("%s: all tokens of this context stay in f16: %s\n", __func__, llama_kv_cache_mixed_why_f16(layout, n_ubatch).c_str());
     }
     const auto padded = std::find_if(layers.begin(), layers.end(), [this](const layer & l) {
         return l.head_dim != hparams.n_embd_head_k(l.il) || l.head_dim_v != hparams.n_embd_head_v(l.il);

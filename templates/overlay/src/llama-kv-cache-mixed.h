@@ -11,6 +11,7 @@
 #include "llama-memory.h"
 
 #include <map>
+#include <string>
 #include <vector>
 
 struct llama_cparams;
@@ -33,6 +34,9 @@ bool llama_kv_cache_mixed_check(const llama_model & model, llama_context_params 
 // what the cells of a mixed cache of these layers are for
 llama_kv_mixed_layout llama_kv_cache_mixed_layout(const llama_hparams & hparams, ggml_type type_k, ggml_type type_v, const llama_cparams & cparams,
                                                   const llama_memory_i::layer_filter_cb & filter);
+
+// why a context without tiles has none, with the arithmetic
+std::string llama_kv_cache_mixed_why_f16(const llama_kv_mixed_layout & layout, uint32_t n_ubatch);
 
 // Makes the types f16 where a mixed cache would have no tiles, and padded heads: upstream's cache is smaller. Logs that.
 void llama_kv_cache_mixed_choose(const llama_model & model, llama_memory_params & params, const llama_cparams & cparams);
@@ -155,7 +159,7 @@ class llama_kv_cache_mixed : public llama_memory_i {
     void add_layers(const llama_model & model, const llama_cparams & cparams, const layer_filter_cb & filter, const layer_reuse_cb & reuse);
     void allocate();
     void set_rotation();
-    void print_size() const;
+    void print_size(uint32_t n_ubatch) const;
 
     std::vector<const side *> sides() const; // of all layers, K before V
 

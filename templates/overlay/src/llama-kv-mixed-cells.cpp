@@ -13,8 +13,8 @@ llama_kv_mixed_layout llama_kv_mixed_layout::make(uint32_t n_cells, uint32_t n_u
 
     // tokens that stay in f16 need no tile; what that leaves over is spare, so that tiles that lost tokens are seldom merged
     const uint32_t n_tiles  = n_cells / GGML_QLUTATTN_TILE;
-    const double   size     = shares.f16 * n_f16 + shares.packed * n_tiles * GGML_QLUTATTN_TILE;
-    const bool     only_f16 = (uint64_t) n_sink + n_window >= n_cells || size >= n_cells;
+    const double   share    = (shares.f16 * n_f16 + shares.packed * n_tiles * GGML_QLUTATTN_TILE) / n_cells;
+    const bool     only_f16 = (uint64_t) n_sink + n_window >= n_cells || share >= 1;
 
     return {
         /*.n_stream  =*/unified ? 1 : n_seq_max,
@@ -24,6 +24,7 @@ llama_kv_mixed_layout llama_kv_mixed_layout::make(uint32_t n_cells, uint32_t n_u
         /*.n_tiles   =*/only_f16 ? 0 : n_tiles,
         /*.n_sink    =*/n_sink,
         /*.n_window  =*/n_window,
+        /*.share     =*/share,
     };
 }
 

@@ -18,6 +18,7 @@ struct llama_kv_mixed_layout {
     uint32_t n_tiles;  // tiles of a stream; 0: all tokens are in f16
     uint32_t n_sink;   // tokens at positions below this are never packed
     uint32_t n_window; // nor are this many of the newest tokens of each sequence
+    double   share;    // what f16 cells and tiles take of upstream's f16 cache; there are no tiles where that is 1 or more
 
     // the size of a token in this cache, with what its heads are padded by, in units of one in upstream's f16 cache
     struct shares {
