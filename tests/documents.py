@@ -24,6 +24,6 @@ def _validator(name: str) -> jsonschema.Draft202012Validator:
 def check(document: Any) -> None:
     """Fail with every place where a document is not as its schema says."""
     assert isinstance(document, dict)
-    name = "-".join(document[key] for key in ("command", "work") if key in document)
+    name = "-".join(document[key] for key in ("command", "work", "task") if key in document)
     wrong = [f"{error.json_path}: {error.message}" for error in _validator(name).iter_errors(document)]
     assert not wrong, f"docs/schemas/{name}.json does not describe this:\n" + "\n".join(wrong[:20])

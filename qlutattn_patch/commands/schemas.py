@@ -20,7 +20,7 @@ from qlutattn_patch.commands.documents import (
 )
 from qlutattn_patch.export.export import Exported
 from qlutattn_patch.measure.documents import BenchDocument, EvalDocument, ProfileDocument, SamplingDocument
-from qlutattn_patch.proof.documents import AlignDocument
+from qlutattn_patch.proof.documents import AlignDocument, OutliersDocument
 from qlutattn_patch.workflow.documents import BisectDocument, MatrixDocument, RebaseDocument, StatusDocument
 
 DOCUMENTS: dict[str, type[msgspec.Struct]] = {
@@ -43,8 +43,9 @@ DOCUMENTS: dict[str, type[msgspec.Struct]] = {
     "types": TypesDocument,
     "vendor": VendorDocument,
 }
-# other documents of a command, by its name and the work that it is asked for
-OTHERS: dict[str, type[msgspec.Struct]] = {"bench-sampling": SamplingDocument}
+# other documents of a command, by its name and what an option asks for
+OTHERS: dict[str, type[msgspec.Struct]] = {"bench-sampling": SamplingDocument, "eval-outliers": OutliersDocument}
+_OPTIONS = {"bench": "--work", "eval": "--task"}
 _WIDTH = 100
 _MAY_FAIL = ("align", "doctor", "export", "generate", "matrix", "profile", "run")
 
@@ -60,7 +61,7 @@ def files(root: Path) -> dict[Path, bytes]:
 def schema(name: str) -> dict[str, Any]:
     """The schema of a command's document."""
     kind = (DOCUMENTS | OTHERS)[name]
-    command, _, work = name.partition("-")
+    command, _, asked = name.partition("-")
     _, found = msgspec.json.schema_components((kind,), ref_template="#/$defs/{name}")
     parts = {name: _tidy(part) for name, part in found.items()}
     document = parts.pop(kind.__name__)
@@ -73,7 +74,7 @@ def schema(name: str) -> dict[str, Any]:
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": f"qlutattn {command}{work and f' --work {work}'} --json",
+        "title": f"qlutattn {command}{asked and f' {_OPTIONS[command]} {asked}'} --json",
         **document,
         "required": list(dict.fromkeys([*envelope, *document["required"]])),
         "properties": envelope | {key: one for key, one in document["properties"].items() if key not in envelope},

@@ -1,8 +1,8 @@
-"""align_attn's results file, and the JSON document of align."""
+"""align_attn's results file, and the JSON documents of align and of `eval --task outliers`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, UnsetType, field
 
@@ -72,3 +72,21 @@ class AlignDocument(Versioned, frozen=True):
     failed: Annotated[Count, doc("cases")]
     faults: Annotated[list[str], doc("failures that belong to no single case")]
     cases: list[Case]
+
+
+class OutlierRow(Record, frozen=True):
+    """The error of a cache on one kind of data."""
+
+    data: Annotated[str, doc("the kind of data")]
+    cache: Annotated[str, doc("in the notation of --types with this task")]
+    bpw: Annotated[float, doc("bits per value, of keys and values together")]
+    error: Annotated[float, doc("squared error of attention, normalised; the mean of all draws")]
+    error_err: Annotated[float, doc("the standard error of that mean")]
+
+
+class OutliersDocument(Versioned, frozen=True, kw_only=True):
+    """What outliers in keys and values cost each cache."""
+
+    task: Annotated[Literal["outliers"], doc("tells this document from that of other tasks")] = "outliers"
+    draws: Annotated[Count, doc("random draws of each kind of data")]
+    rows: list[OutlierRow]
