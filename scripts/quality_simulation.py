@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from qlutattn_patch.proof.reference.quantise import quantise
 from qlutattn_patch.proof.reference.tile import CODES, SIZE, UNIT
+from qlutattn_patch.proof.second_axis import Side
 
 Floats = NDArray[np.float32]
 N_CTX = 1024
@@ -42,8 +43,8 @@ class Variation:
     sink: int = 0
     rotate_k: int = 128  # channels that a Hadamard matrix mixes; 0 for none
     rotate_v: int = 64
-    k_mean: bool = False  # each channel's mean over a tile is stored separately
-    v_scale: bool = False  # each token's values have their own scale
+    k_axes: tuple[str, ...] = ()  # vectors per tile along the channels of K (second_axis.py)
+    v_axes: tuple[str, ...] = ()  # along the tokens of V
     offset: bool = True
     fits: int = 1  # least-squares fits of the scale; with 0 it follows from the deviation
     lloyd_max: bool = False  # the best levels for Gaussian values, instead of small integers near them
@@ -93,19 +94,18 @@ class Variation:
 
     def keys(self, k: Floats) -> tuple[Floats, Floats]:
         """Decoded keys [token, head, channel], and the mean squared error of each [token, head]."""
-        tiles = _rotate(k, self.rotate_k).reshape(-1, SIZE, *k.shape[1:])
-        mean = tiles.mean(1, keepdims=True) if self.k_mean else np.zeros((), np.float32)
-        found = self.decode(tiles - mean, self.k) + mean
-        error = ((found - tiles) ** 2).mean(-1)
-        return _rotate(found.reshape(k.shape), self.rotate_k), error.reshape(k.shape[:2])
+        x = _rotate(k, self.rotate_k)
+        found = _by_head(x, Side("k", self.k, self.k_axes)) if self.k_axes else self.decode(x, self.k)
+        return _rotate(found, self.rotate_k), ((found - x) ** 2).mean(-1)
 
     def values(self, v: Floats) -> Floats:
         """Decoded values [token, head, channel]: lanes are channels."""
         x = _rotate(v, self.rotate_v)
-        scale = _half(np.sqrt((x * x).mean(-1, keepdims=True))) if self.v_scale else np.ones((), np.float32)
-        lanes = np.ascontiguousarray((x / scale).reshape(-1, SIZE, *v.shape[1:]).transpose(0, 2, 3, 1))
+        if self.v_axes:
+            return _rotate(_by_head(x, Side("v", self.v, self.v_axes)), self.rotate_v)
+        lanes = np.ascontiguousarray(x.reshape(-1, SIZE, *v.shape[1:]).transpose(0, 2, 3, 1))
         found = self.decode(lanes, self.v).transpose(0, 3, 1, 2).reshape(v.shape)
-        return _rotate(found * scale, self.rotate_v)
+        return _rotate(found, self.rotate_v)
 
 
 class Model:
@@ -129,7 +129,10 @@ class Model:
         for layer in range(self.layers):
             w = {n: self.weights[f"blk.{layer}.{n}.weight"] for n in ("attn_norm", "attn_q", "attn_k", "attn_v")}
             h = self._norm(x, w["attn_norm"])
-            q, k = (self._turn(self._split(h @ w[name].T)) for name in ("attn_q", "attn_k"))
+            biases = {
+                n: self.weights.get(f"blk.{layer}.{n}.bias", np.zeros((), np.float32)) for n in ("attn_q", "attn_k")
+            }
+            q, k = (self._turn(self._split(h @ w[name].T + bias)) for name, bias in biases.items())
             mixed = self._attend(q, _half(k), _half(self._split(h @ w["attn_v"].T)), cache)
             x = x + mixed @ self.weights[f"blk.{layer}.attn_output.weight"].T
             h = self._norm(x, self.weights[f"blk.{layer}.ffn_norm.weight"])
@@ -194,11 +197,16 @@ def variations() -> list[Variation]:
             made += [Variation(f"{name}, no offset", k, v, offset=False)]
             made += [Variation(f"{name}, min-max", k, v, min_max=True)]
         made += [Variation(f"K{bits}, not rotated", k=bits, rotate_k=0)]
-        made += [Variation(f"K{bits}, channel means apart", k=bits, k_mean=True)]
+        made += [Variation(f"K{bits}, channel means apart", k=bits, k_axes=("m",))]
         made += [Variation(f"V{bits}, not rotated", v=bits, rotate_v=0)]
-        made += [Variation(f"V{bits}, token scales", v=bits, v_scale=True)]
-        made += [Variation(f"V{bits}, token scales, no offset", v=bits, v_scale=True, offset=False)]
-    made += [Variation(f"{n}+w128+s128, token scales", k, v, 128, 128, v_scale=True) for n, k, v in pairs[:3]]
+        made += [Variation(f"K{bits}, a direction", k=bits, k_axes=("d",))]
+        made += [Variation(f"V{bits}, token scales", v=bits, v_axes=("s",))]
+    for end, window, sink in (("", 0, 0), ("+w128+s128", 128, 128)):
+        made += [
+            Variation(f"{name}{end}, {axis} and scales", k, v, window, sink, k_axes=(axis[0],), v_axes=("s",))
+            for name, k, v in pairs[:3]
+            for axis in ("mean", "direction")
+        ]
     return made
 
 
@@ -234,6 +242,12 @@ def main() -> None:
             f"  {np.median(kld):.6f}  {np.quantile(kld, 0.999):.4f}  {100 * np.mean(same):.2f} %",
             flush=True,
         )
+
+
+def _by_head(x: Floats, side: Side) -> Floats:
+    """Keys or values [token, head, channel] after packing and decoding, head by head."""
+    heads = [side.decoded(x[:, head].astype(np.float16).astype(np.float64)) for head in range(x.shape[1])]
+    return np.stack(heads, axis=1).astype(np.float32)
 
 
 def _rotate(x: Floats, size: int) -> Floats:
