@@ -13,15 +13,15 @@
 #include <sstream>
 #include <thread>
 
-static constexpr int64_t MIN_KEYS = 512;
-static constexpr int64_t MAX_KEYS = 131072;
+static constexpr int64_t MIN_KEYS    = 512;
+static constexpr int64_t MAX_KEYS    = 131072;
 static constexpr int64_t MAX_QUERIES = 64;
 
 namespace {
 
 struct options : common_options {
     std::vector<work_kind>  work = { work_kind::decode, work_kind::prefill, work_kind::pack };
-    std::vector<int64_t>    keys; // empty: KEYS, or for prefill the shorter ones
+    std::vector<int64_t>    keys;            // empty: KEYS, or for prefill the shorter ones
     std::vector<int64_t>    queries = { 1 }; // of decode
     std::vector<int>        threads;
     std::vector<cache_kind> caches;

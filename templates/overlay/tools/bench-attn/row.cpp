@@ -82,7 +82,8 @@ std::vector<cache_kind> packed_kinds(const std::vector<cache_kind> & caches) {
 }
 
 std::string bench_row::group() const {
-    return std::string(work_name(work)) + "-" + std::to_string(n_kv) + (n_queries > 1 ? "-q" + std::to_string(n_queries) : "") + "-t" + std::to_string(n_threads);
+    return std::string(work_name(work)) + "-" + std::to_string(n_kv) + (n_queries > 1 ? "-q" + std::to_string(n_queries) : "") + "-t" +
+           std::to_string(n_threads);
 }
 
 double bench_row::seconds_at_peak(const machine_rates & rates) const {
