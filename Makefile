@@ -105,7 +105,7 @@ $(PY):
 $(VENV)/.installed: pyproject.toml | $(PY)
 	@echo "· installing qlutattn into $(VENV)" >&2
 	@$(WHOLE)
-	@$(PY) -m pip install --quiet --disable-pip-version-check -e .
+	@$(PY) -m pip install --quiet --disable-pip-version-check -e '.[plot]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(PY)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qlutattn_patch.system import console
 from qlutattn_patch.system.errors import ExpectedError
 
 if TYPE_CHECKING:
@@ -32,16 +35,17 @@ class Workspace:
 
     @classmethod
     def find(cls, tree: Path | None = None, start: Path | None = None) -> Workspace:
-        """Find the clone that contains `start` (default: this package or the current folder), or the installed copy."""
-        starts = [start] if start else [_SHARE.parent, Path.cwd()]
+        """Find the clone that contains `start` (default: the current folder, this package), or the installed copy."""
+        starts = [start] if start else [Path.cwd(), _SHARE.parent]
         clones = (candidate for folder in starts for candidate in (folder, *folder.parents) if _is_root(candidate))
         if root := next(clones, None):
+            _warn_of_other_program(root)
             return cls(root, tree.absolute() if tree else root / _VENDORED)
         if start is None and _is_root(_SHARE):
             data = _data_dir()
             return cls(_SHARE, tree.absolute() if tree else data / _VENDORED, data)
         raise ExpectedError(
-            f"No qlutattn project at or above {starts[-1]} (there is no templates/formats.toml).",
+            f"No qlutattn project at or above {starts[0]} (there is no templates/formats.toml).",
             "cd to your clone of qlutattn",
         )
 
@@ -100,6 +104,21 @@ class Workspace:
 
 def _is_root(folder: Path) -> bool:
     return (folder / "templates" / "formats.toml").is_file()
+
+
+@cache
+def _warn_of_other_program(root: Path) -> None:
+    """Warn if the program that runs is not the one of the project that it works on."""
+    own = root / _SHARE.parent.name
+    if own.is_dir() and own.resolve() != _SHARE.parent and _code(own) != _code(_SHARE.parent):
+        console.warn(
+            f"the project in {root} has other code than the qlutattn that runs, which is {_SHARE.parent}; "
+            f"to run its own: make -C {shlex.quote(str(root))} run, then {root / '.venv' / 'bin' / 'qlutattn'}"
+        )
+
+
+def _code(package: Path) -> dict[str, bytes]:
+    return {path.relative_to(package).as_posix(): path.read_bytes() for path in package.rglob("*.py")}
 
 
 def _data_dir() -> Path:

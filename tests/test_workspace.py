@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from helpers import Project, git, snapshot
+from helpers import ROOT, Project, git, snapshot
 
 from qlutattn_patch import workspace as module
 from qlutattn_patch.commands import main
@@ -110,3 +110,24 @@ def test_no_clone_and_no_copy_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(module, "_SHARE", tmp_path / "share")
     monkeypatch.chdir(tmp_path)
     assert main.run(["apply"]) == 3
+
+
+def test_the_project_is_that_of_the_current_folder(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the program that runs is part of another clone."""
+    monkeypatch.chdir(project.root / "docs")
+    assert Workspace.find().root == project.root
+    monkeypatch.chdir(project.root.parent)
+    assert Workspace.find().root == ROOT
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_a_project_with_another_program_is_told(
+    is_same: bool, project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(ROOT / "qlutattn_patch", project.root / "qlutattn_patch")
+    if not is_same:
+        (project.root / "qlutattn_patch" / "__init__.py").write_text('__version__ = "9.9"\n', encoding="utf-8")
+    monkeypatch.chdir(project.root)
+    assert main.run(["types"]) == 0
+    said = capsys.readouterr().err
+    assert (f"the project in {project.root} has other code than the qlutattn that runs" in said) is not is_same

@@ -6,7 +6,8 @@ import os
 import platform
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from qlutattn_patch.building.presets import preset as preset_named
 from qlutattn_patch.building.stamp import LARGE, OURS, Stamp, built_now, different_facts, read_stamp
 from qlutattn_patch.building.toolchain import Compilers, Program
 from qlutattn_patch.system import console, process
-from qlutattn_patch.system.errors import ExpectedError
+from qlutattn_patch.system.errors import ExpectedError, named
 from qlutattn_patch.system.lock import locked
+from qlutattn_patch.tree import worktree
 from qlutattn_patch.workspace import Workspace
 
 _PATIENCE = 3600.0  # seconds that a second build waits for the first
@@ -135,7 +137,8 @@ class BuildTree:
         lines: list[str] = []
         with console.spinner(f"configuring {self.path.name}: {recipe.preset.summary}"):
             status = process.follow(argv, lines.append, env=environment)
-        self.log.write_text("\n".join([process.shown(argv), *lines, ""]), encoding="utf-8")
+        with named(self.log):
+            self.log.write_text("\n".join([process.shown(argv), *lines, ""]), encoding="utf-8")
         if status != 0:
             console.show(lines[-60:])
             raise ExpectedError(
@@ -173,7 +176,7 @@ class BuildTree:
                     moved(output.done, output.total, output.doing)
 
             status = process.follow(argv, take, env={"NINJA_STATUS": ninja.STATUS, **_ccache_settings(recipe.source)})
-        with self.log.open("a", encoding="utf-8") as log:
+        with named(self.log), self.log.open("a", encoding="utf-8") as log:
             log.write("\n".join([process.shown(argv), *output.lines, ""]))
         if status == 0:
             return
@@ -204,7 +207,7 @@ def build(
     tree = BuildTree(workspace.build_dir(preset.name))
     compilers = toolchain.find_compilers(preset)
     cmake, ninja_program = toolchain.find_cmake(), toolchain.find_ninja()
-    with locked(tree.path / "qlutattn-build.lock", str(tree.path), _PATIENCE):
+    with _alone(workspace, tree.path):
         recipe = Recipe(
             source=workspace.tree,
             preset=preset,
@@ -221,6 +224,19 @@ def build(
         also = [f"{workspace.tree / path}^" for path in objects]
         tree.make(recipe, targets, also, read_origin(workspace), jobs or _cores())
     return tree
+
+
+@contextmanager
+def _alone(workspace: Workspace, folder: Path) -> Iterator[None]:
+    """Keep other builds, apply, revert and vendor waiting; without a git checkout, other builds in the folder."""
+    try:
+        worktree.open_tree(workspace)
+    except ExpectedError:
+        with locked(folder / "qlutattn-build.lock", str(folder), _PATIENCE):
+            yield
+        return
+    with worktree.at_rest(workspace):
+        yield
 
 
 def _check_source(workspace: Workspace, targets: Sequence[str]) -> None:

@@ -53,6 +53,11 @@ def read_origin(workspace: Workspace) -> Origin:
         return Origin()
 
 
+def origin_if_patched(workspace: Workspace) -> Origin | None:
+    """The origin of a build made now; None if the tree is not patched."""
+    return read_origin(workspace) if (workspace.tree / "tools" / "align-attn").is_dir() else None
+
+
 def origin_of(workspace: Workspace, found: Tree) -> Origin:
     """The origin of a build of this tree."""
     receipt = found.receipt

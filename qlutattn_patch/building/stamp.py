@@ -13,6 +13,7 @@ from qlutattn_patch.system.files import write_atomically
 from qlutattn_patch.system.records import Record, Versioned, encoded, read
 
 STAMP = "qlutattn-build.json"
+_NAMED = 5
 # Targets that link ggml only: only its libraries affect them.
 OURS = frozenset(("align_attn", "bench_attn", "bench_sampling"))
 LARGE = (
@@ -100,6 +101,29 @@ def known(folder: Path, target: str) -> Built:
     if stamped and not stamped.changed(folder / "bin"):
         return stamped
     return built_now(folder / "bin", target, {}, Origin()) or UNKNOWN
+
+
+def why_stale(folder: Path, target: str, now: Origin | None) -> list[str]:
+    """Why a program in a build folder is not one of the tree as it is `now` (None: not patched); empty if it is."""
+    stamp = read_stamp(folder)
+    built = stamp.targets.get(target)
+    if built is None:
+        return ["it is unknown what it was built from: its last build did not finish, or was not qlutattn's"]
+    if now is None:
+        return [f"{target} was built from a patched tree, and this one is not"]
+    found = []
+    if changed := built.changed(folder / "bin"):
+        found.append(f"not as qlutattn build left it: {some(changed)}")
+    if different := built.origin.differences(now):
+        found.append(f"{' and '.join(different)} changed since {target} was built")
+    different = different_facts(built.facts, stamp.facts, ignored=LARGE)
+    return [*found, *([f"the folder was reconfigured since: {'; '.join(different)}"] if different else [])]
+
+
+def some(names: list[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def different_facts(old: Mapping[str, str], new: Mapping[str, str], ignored: tuple[str, ...] = ()) -> list[str]:

@@ -9,7 +9,7 @@ import click
 from qlutattn_patch.commands.command import Command
 from qlutattn_patch.commands.options import json_option, preset_option, quick_option, tree_option
 from qlutattn_patch.commands.output import end_with
-from qlutattn_patch.system.errors import ExpectedError
+from qlutattn_patch.system.files import check_place, write
 from qlutattn_patch.workspace import Workspace
 
 
@@ -33,10 +33,9 @@ def command(
     """Run the built align_attn, and check the tiles and results that it dumps in numpy."""
     from qlutattn_patch.proof.align import align, junit
 
+    if junit_file:
+        check_place(junit_file, "--junit")
     report = align(Workspace.find(tree), preset, filter, quick)
     if junit_file:
-        try:
-            junit_file.write_bytes(junit(report))
-        except OSError as failure:
-            raise ExpectedError(f"{junit_file} cannot be written: {failure.strerror}.", "name another file") from None
+        write(junit_file, junit(report))
     end_with(report, as_json)

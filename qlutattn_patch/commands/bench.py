@@ -13,7 +13,7 @@ from qlutattn_patch.commands.command import Command
 from qlutattn_patch.commands.options import json_option, plot_option, preset_option, tree_option
 from qlutattn_patch.commands.output import document
 from qlutattn_patch.system import console
-from qlutattn_patch.system.errors import ExpectedError
+from qlutattn_patch.system.errors import UsageError
 from qlutattn_patch.workspace import Workspace
 
 
@@ -92,8 +92,8 @@ def _check_choice(choice: dict[str, str | bool | None], is_sampling: bool) -> No
     for name in own:
         if choice[name]:
             what = "sampling takes no" if is_sampling else "only sampling takes"
-            raise ExpectedError(
-                f"qlutattn bench: {what} --{name}.", "qlutattn bench --work sampling --vocab 32000,151936"
+            raise UsageError(
+                f"{what[0].upper()}{what[1:]} --{name}.", "qlutattn bench --work sampling --vocab 32000,151936"
             )
 
 

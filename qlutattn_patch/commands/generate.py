@@ -35,9 +35,12 @@ def command(check: bool, as_json: bool, tree: Path | None) -> None:
     from qlutattn_patch.commands import schemas
     from qlutattn_patch.commands.documents import GeneratedFile, GenerateDocument
     from qlutattn_patch.patches.generate import generate
+    from qlutattn_patch.proof.codes import check_copy
+    from qlutattn_patch.templates.formats import load_formats
     from qlutattn_patch.tree.worktree import locked_tree
 
     workspace = Workspace.find_clone("generate", tree)
+    check_copy(load_formats(workspace.templates / "formats.toml").types)
     with locked_tree(workspace) as work_tree:
         generated = generate(workspace, work_tree.repository)
         generated = replace(generated, files={**generated.files, **schemas.files(workspace.root)})

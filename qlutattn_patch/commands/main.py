@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import click
 
+from qlutattn_patch.commands import usage
 from qlutattn_patch.commands.command import everywhere, write_examples
 from qlutattn_patch.system import console, interrupts
 from qlutattn_patch.system.errors import (
@@ -18,9 +19,12 @@ from qlutattn_patch.system.errors import (
     EXIT_EXPECTED,
     EXIT_INTERRUPTED,
     EXIT_OK,
+    EXIT_USAGE,
     CheckFailed,
     ExpectedError,
+    UsageError,
     from_system,
+    named,
 )
 
 GROUPS = {
@@ -99,7 +103,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     interrupts.ignore()  # nothing left to clean up
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError:  # the reader has closed it, or the disk is full: `run` has said so
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's flush at exit
     sys.exit(code)
 
@@ -110,9 +114,13 @@ def run(argv: list[str] | None = None) -> int:
     stdout = sys.stdout
     try:
         code = group.main(args=argv, prog_name="qlutattn", standalone_mode=False)
-        sys.stdout.flush()
+        with named("standard output"):
+            sys.stdout.flush()
     except click.ClickException as failure:
-        failure.show()
+        if isinstance(failure, click.exceptions.NoArgsIsHelpError):
+            failure.show()
+        else:
+            console.error(*usage.sentence(failure))
         return failure.exit_code
     except (KeyboardInterrupt, click.Abort):
         console.error("Interrupted.", "run the same command again")
@@ -123,7 +131,7 @@ def run(argv: list[str] | None = None) -> int:
         return EXIT_CHECK_FAILED
     except ExpectedError as failure:
         console.error(failure.cause, failure.hint)
-        return EXIT_EXPECTED
+        return EXIT_USAGE if isinstance(failure, UsageError) else EXIT_EXPECTED
     except BrokenPipeError:
         return EXIT_OK  # the reader of stdout, such as `head`, has closed it
     except SystemExit:

@@ -54,17 +54,17 @@ def command(as_json: bool, tree: Path | None) -> None:
     for item in status.stale:
         console.out(f"stale: {item.link}: {item.why}")
         console.out(f"  next: {item.next}")
-    if following := _next(status.state, workspace):
+    if following := _next(status.state, workspace, status.series is not None):
         console.out(f"next: {following}")
 
 
-def _next(state: str, workspace: Workspace) -> str | None:
+def _next(state: str, workspace: Workspace, has_series: bool) -> str | None:
     """What to type next in this state, if there is anything to do."""
     from qlutattn_patch.system.process import shown
 
     if state == "absent":
         return "qlutattn vendor"
-    if state == "clean":
+    if state == "clean" and has_series:
         return shown(["qlutattn", "apply", *workspace.options])
     if state != "dirty":
         return None

@@ -20,7 +20,7 @@ from qlutattn_patch.system.lock import locked
 from qlutattn_patch.system.records import Versioned, doc
 from qlutattn_patch.system.toml import read_text
 from qlutattn_patch.system.transaction import Contents
-from qlutattn_patch.tree.worktree import Tree, finish_interrupted, locked_tree, write_patched
+from qlutattn_patch.tree.worktree import Tree, at_rest, finish_interrupted, locked_tree, write_patched
 from qlutattn_patch.workspace import Workspace, project_transaction
 
 
@@ -39,7 +39,7 @@ def export(workspace: Workspace, dry_run: bool = False) -> Exported:
     finish_interrupted(workspace)
     with locked(workspace.vendor_lock, str(workspace.root)):
         project_transaction(workspace).recover()
-        with locked_tree(workspace) as tree, _staged(workspace) as staging:
+        with at_rest(workspace), locked_tree(workspace) as tree, _staged(workspace) as staging:
             collector = Collector(staging, tree, _applied(workspace, tree), workspace.options)
             collector.collect()
             changes: dict[str, Contents | None] = {}

@@ -13,11 +13,13 @@ from msgspec import UNSET, structs
 
 from qlutattn_patch.building import cmake, results
 from qlutattn_patch.building.presets import preset as preset_named
+from qlutattn_patch.measure.caches import check_timed
 from qlutattn_patch.measure.documents import BenchDocument, BenchRow, OwnResults, TimedRow
 from qlutattn_patch.system import console, process, records
 from qlutattn_patch.system.cpu import cpu_name
-from qlutattn_patch.system.errors import ExpectedError
+from qlutattn_patch.system.errors import ExpectedError, UsageError
 from qlutattn_patch.system.records import Versioned
+from qlutattn_patch.templates.formats import load_formats
 from qlutattn_patch.workspace import Workspace
 
 TARGET = "bench_attn"
@@ -96,6 +98,8 @@ def bench(workspace: Workspace, preset: str, settings: Settings, instructions: b
             f"What the preset '{preset}' builds runs in an emulator here, so its times are meaningless.",
             "qlutattn bench --preset native",
         )
+    if settings.types is not None:
+        check_timed(settings.types, load_formats(workspace.templates / "formats.toml").types)
     valgrind = process.require("valgrind", "install valgrind, or leave out --instructions") if instructions else None
     if valgrind:
         settings = replace(settings, keys=settings.keys or _SMALL, threads="1")
@@ -170,7 +174,7 @@ def run_for_results(program: Path, arguments: list[str], file: Path, kind: type[
         status = process.follow([program, *arguments, "--json", file], take)
     message = next((line for line in reversed(lines) if line.strip()), f"{program.name} failed without a message")
     if status == 2:
-        raise ExpectedError(message.removesuffix(".") + ".", "qlutattn bench --help")
+        raise UsageError(message.removesuffix(".") + ".", "qlutattn bench --help")
     if status == 3:
         raise ExpectedError(message.removesuffix(".") + ".", smaller)
     try:

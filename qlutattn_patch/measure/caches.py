@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
-from qlutattn_patch.system.errors import ExpectedError
+from qlutattn_patch.system.errors import UsageError
 from qlutattn_patch.templates.formats import F16_BITS, QuantType
 
 # Bits per value of the types that llama.cpp's own cache takes.
@@ -21,7 +22,10 @@ UPSTREAM = {
     "q4_0": 4.5,
     "iq4_nl": 4.5,
 }
+TIMED = ("f16", "q8_0", "q4_0")  # llama.cpp's types that bench_attn times
 JUDGED = "q8_0,q5_0,q4_0,K8V8,K4V4,K4V2,K2V2,K2V1,K1V1"  # the default of eval
+_TIMED_EXAMPLES = "f16, q8_0, q4_0, K4V2, K4V4+w512 (a multiple of 128), w512 and K4V4+q3"
+_TIMED_PARTS = re.compile(r"(.*?)(?:(?:^|\+)w([1-9]\d{0,5}))?(?:\+q([1-9]|1[0-5]))?")
 _OURS = re.compile(r"(?:K(?P<k>\d[a-z]*))?(?:V(?P<v>\d[a-z]*))?(?:\+w(?P<window>\d+))?(?:\+s(?P<sink>\d+))?")
 
 
@@ -51,8 +55,34 @@ def parse(
     names = [name.strip() for name in text.split(",")]
     caches = tuple(dict.fromkeys(_parse(name, types, window, sink) for name in names if name))
     if not caches:
-        raise ExpectedError("--types names no cache.", "--types q8_0,K4V4")
+        raise UsageError("--types names no cache.", "--types q8_0,K4V4")
     return caches
+
+
+def check_timed(text: str, types: Sequence[QuantType]) -> None:
+    """Refuse a list with a cache that bench_attn does not time."""
+    keys, values = ([_side_name(kind) for kind in types if kind.side == side] for side in ("k", "v"))
+    pairs = [key + value for key in keys for value in values]
+    for name in (part.strip() for part in text.split(",")):
+        pair, window, shifts = _TIMED_PARTS.fullmatch(name).groups()  # type: ignore[union-attr]
+        is_pair = pair in pairs and (window is None or int(window) % types[0].tile.pack_size == 0)
+        is_window = not pair and window is not None and shifts is None and not name.startswith("+")
+        if name not in TIMED and not is_pair and not is_window:
+            raise _unknown(name, [*TIMED, *pairs], _TIMED_EXAMPLES)
+
+
+def _side_name(kind: QuantType) -> str:
+    """K4 or V4."""
+    return kind.label[0].upper() + kind.label[1:]
+
+
+def _unknown(name: str, known: Sequence[str], examples: str) -> UsageError:
+    head, plus, more = name.partition("+")
+    near = [*{word.upper(): word for word in known}.items()]
+    found = get_close_matches(head.upper(), [upper for upper, _ in near], 1)
+    meant = f"{dict(near)[found[0]]}{plus}{more}" if found else name
+    hint = "qlutattn types, to list the packed types" if meant == name else f"did you mean {meant}?"
+    return UsageError(f"--types: '{name}' is not a cache; names are such as {examples}.", hint)
 
 
 def _parse(name: str, types: Sequence[QuantType], window: int | None, sink: int | None) -> Cache:
@@ -62,10 +92,9 @@ def _parse(name: str, types: Sequence[QuantType], window: int | None, sink: int 
     known = {(kind.side, kind.label[1:]): kind for kind in types}
     sides = {side: found[side] for side in ("k", "v") if found and found[side]}
     if found is None or not sides or any(pair not in known for pair in sides.items()):
-        raise ExpectedError(
-            f"--types needs {', '.join(UPSTREAM)}, or names such as K4V2, K4, V4 and K4V4+w512+s128, not '{name}'.",
-            "qlutattn types, to list the packed types",
-        )
+        names = [_side_name(kind) for kind in types]
+        pairs = [key + value for key in names for value in names if (key[0], value[0]) == ("K", "V")]
+        raise _unknown(name, [*UPSTREAM, *names, *pairs], f"{', '.join(UPSTREAM)}, K4V2, K4, V4 and K4V4+w512+s128")
     kinds = {side: known[pair] for side, pair in zip(sides, sides.items(), strict=True)}
     stated = {part: int(found[part]) if found[part] else None for part in ("window", "sink")}
     return Cache(

@@ -16,7 +16,7 @@ from qlutattn_patch.measure.caches import JUDGED, Cache
 from qlutattn_patch.measure.documents import EvalDocument, EvalRow
 from qlutattn_patch.measure.perplexity import Context, Refusal, Tool
 from qlutattn_patch.system import console, records
-from qlutattn_patch.system.errors import ExpectedError
+from qlutattn_patch.system.errors import ExpectedError, UsageError
 from qlutattn_patch.templates.formats import F16_BITS, load_formats
 from qlutattn_patch.workspace import Workspace
 
@@ -97,10 +97,10 @@ def evaluate(workspace: Workspace, preset: str, settings: Settings) -> Result:
             f"What the preset '{preset}' builds runs in an emulator here, which is too slow for a model.",
             "qlutattn eval --preset native",
         )
-    _check_file(settings.model, "--model", "M.gguf")
-    _check_file(settings.text, "--text", "T.txt")
     types = load_formats(workspace.templates / "formats.toml").types
     asked = caches.parse(settings.types, types, settings.window, settings.sink)
+    _check_file(settings.model, "--model")
+    _check_file(settings.text, "--text")
     program = cmake.build(workspace, preset, (perplexity.TARGET,)).bin / perplexity.TARGET
     tool = Tool(program, settings.model, settings.n_ctx, settings.threads)
     with tempfile.TemporaryDirectory(prefix="eval-", dir=workspace.build_dir(preset)) as folder:
@@ -193,11 +193,11 @@ def _format_results(cache: Cache, found: Mapping[str, float]) -> str:
     return f"{cache.name}: {figures}, ΔPPL {found['dppl']:+.4f} ± {found['dppl_err']:.4f}"
 
 
-def _check_file(path: Path, option: str, example: str) -> None:
+def _check_file(path: Path, option: str) -> None:
     if not path.is_file():
-        raise ExpectedError(f"There is no file {path} for {option}.", f"qlutattn eval {option} {example}")
+        raise UsageError(f"There is no file {path} for {option}.", "qlutattn eval --help")
     if path.stat().st_size == 0:
-        raise ExpectedError(f"The file {path} is empty.", f"qlutattn eval {option} {example}")
+        raise UsageError(f"The file {path} for {option} is empty.", "name another file")
 
 
 def _size(count: int) -> str:

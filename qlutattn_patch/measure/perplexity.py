@@ -132,7 +132,7 @@ def write_base(
     if short := re.search(r"tokenizes to only (\d+) tokens", output):
         raise ExpectedError(
             f"{text} has only {short[1]} tokens: a context of {tool.n_ctx} needs {2 * tool.n_ctx}.",
-            "a longer text, or a smaller --ctx",
+            "name a longer text, or a smaller --ctx",
         )
     if status != 0 or "Final estimate: PPL" not in output:
         raise _unexpected(f"ended with exit status {status} and no perplexity of the f16 cache", lines)
@@ -174,7 +174,7 @@ def check_count(chunks: int, n_ctx: int) -> None:
     if count < _LEAST:
         raise ExpectedError(
             f"{chunks} chunk(s) of {n_ctx} tokens have {count} scored tokens; statistics need {_LEAST}.",
-            "a longer text, more --chunks or a larger --ctx",
+            "name a longer text, more --chunks or a larger --ctx",
         )
 
 

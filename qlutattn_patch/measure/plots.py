@@ -8,7 +8,8 @@ from typing import Any
 
 from qlutattn_patch.measure import bench, evaluate, profile, sampling
 from qlutattn_patch.measure.documents import BenchRow, ProfileSection
-from qlutattn_patch.system.errors import ExpectedError
+from qlutattn_patch.system.errors import ExpectedError, UsageError, named
+from qlutattn_patch.system.files import check_place
 
 SUFFIXES = (".svg", ".png")
 _UPSTREAM = {"linestyle": "--"}
@@ -18,12 +19,11 @@ _MOST_BARS = 10
 def check(path: Path) -> None:
     """Check, before measuring, that a plot can be made and written there."""
     if path.suffix.lower() not in SUFFIXES:
-        raise ExpectedError(
+        raise UsageError(
             f"'{path}' is not a file name for a plot: it must end in {' or '.join(SUFFIXES)}.",
             f"--plot {path.stem or 'plot'}.svg",
         )
-    if not path.absolute().parent.is_dir():
-        raise ExpectedError(f"There is no folder {path.absolute().parent} to write the plot to.", "create it")
+    check_place(path, "--plot")
     _figure_class()
 
 
@@ -167,10 +167,8 @@ def _new_figure(width: float, height: float) -> Any:
 def _save(made: Any, path: Path) -> None:
     """Write the plot as SVG or PNG, by suffix."""
     metadata = {"Date": None} if path.suffix.lower() == ".svg" else {}
-    try:
+    with named(path):
         made.savefig(path, metadata=metadata)
-    except OSError as failure:
-        raise ExpectedError(f"{path} cannot be written: {failure.strerror}.", "name another file") from None
 
 
 def _figure_class() -> Any:

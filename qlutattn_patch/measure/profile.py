@@ -14,13 +14,14 @@ from qlutattn_patch.building import cmake
 from qlutattn_patch.building.presets import PROFILE
 from qlutattn_patch.measure.documents import Graphs, ProfileDocument, ProfileRow, ProfileSection, Trace, TracedRow
 from qlutattn_patch.system import process
-from qlutattn_patch.system.errors import ExpectedError
+from qlutattn_patch.system.errors import ExpectedError, UsageError
+from qlutattn_patch.system.files import check_place
 from qlutattn_patch.workspace import Workspace
 
 VARIABLE = "GGML_PROFILE"
 COLUMNS = ("graphs", "{}", "calls", "ms", "share", "µs/call", "GB/s", "GFLOP/s", "wait")
 RIGHT = COLUMNS[2:]
-_NEXT = "give it a model and something to compute, such as: qlutattn profile -- llama-bench -m M.gguf -p 0 -n 32"
+_NEXT = "give it a model and something to compute; for examples: qlutattn profile --help"
 
 
 class Result(ProfileDocument, frozen=True):
@@ -53,9 +54,7 @@ def profile(workspace: Workspace, argv: Sequence[str], trace: Path | None = None
     """Build a tool of the tree with the profiler if needed, run it, and read its profile."""
     tool, *arguments = argv
     if not tool or tool.startswith("-") or Path(tool).name != tool:
-        raise ExpectedError(
-            f"'{tool}' is not the name of a tool of llama.cpp.", "qlutattn profile -- llama-bench -m M.gguf -p 0 -n 32"
-        )
+        raise UsageError(f"'{tool}' is not the name of a tool of llama.cpp.", "qlutattn profile --help")
     file = (trace or workspace.build_dir(PROFILE) / "traces" / f"{tool}.json").absolute()
     _check_place(file, is_own=trace is None)
     program = cmake.build(workspace, PROFILE, (tool,)).bin / tool
@@ -81,11 +80,11 @@ def result_of(trace: Trace, argv: Sequence[str], file: Path, status: int) -> Res
 
 def _check_place(file: Path, is_own: bool) -> None:
     if file.suffix != ".json":
-        raise ExpectedError(f"'{file}' is not a file name for a trace: it must end in .json.", "--trace trace.json")
+        raise UsageError(f"'{file}' is not a file name for a trace: it must end in .json.", "--trace trace.json")
     if is_own:
         file.parent.mkdir(parents=True, exist_ok=True)
-    elif not file.parent.is_dir():
-        raise ExpectedError(f"There is no folder {file.parent} to write the trace to.", "create it")
+    else:
+        check_place(file, "--trace")
 
 
 def _read(file: Path, tool: str, status: int) -> Trace:
@@ -98,7 +97,7 @@ def _read(file: Path, tool: str, status: int) -> Trace:
     except (OSError, ValueError) as failure:
         raise ExpectedError(
             f"{tool} ended with exit status {status} and left no readable trace in {file} ({failure}).",
-            f"run it on its own: {VARIABLE}={shlex.quote(str(file))} {tool} …",
+            f"run it on its own, with {VARIABLE}={shlex.quote(str(file))} in the environment",
         ) from None
 
 

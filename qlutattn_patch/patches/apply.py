@@ -114,4 +114,4 @@ def _misfit_error(misfits: list[_Misfit], base: str) -> ExpectedError:
             cascades.append(f"{line} (may follow from {first})")
     patches = len({misfit.patch for misfit in misfits})
     lines = [f"{patches} of the patches {'does' if patches == 1 else 'do'} not fit {base}:", *roots, *cascades]
-    return ExpectedError("\n".join(lines), "fix the anchors for this llama.cpp with: qlutattn generate --tree DIR")
+    return ExpectedError("\n".join(lines), "generate patches for this llama.cpp, with --tree: qlutattn generate --help")

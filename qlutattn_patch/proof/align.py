@@ -15,11 +15,13 @@ from pathlib import Path
 from msgspec import UnsetType, structs
 
 from qlutattn_patch.building import results, toolchain
+from qlutattn_patch.building.origin import origin_if_patched
 from qlutattn_patch.building.presets import preset as preset_named
+from qlutattn_patch.building.stamp import why_stale
 from qlutattn_patch.proof.documents import AlignDocument, Case, Numpy, OwnResults
 from qlutattn_patch.proof.dump import Verdict, check
 from qlutattn_patch.system import console, process, records
-from qlutattn_patch.system.errors import ExpectedError
+from qlutattn_patch.system.errors import ExpectedError, UsageError
 from qlutattn_patch.templates.formats import QuantType, load_formats
 from qlutattn_patch.workspace import Workspace
 
@@ -93,6 +95,10 @@ def align(workspace: Workspace, preset: str, filter: str | None = None, quick: b
             f"There is no align_attn in {program.parent}.",
             process.shown(["qlutattn", "build", "--preset", preset, *workspace.options]),
         )
+    if reasons := why_stale(build, "align_attn", origin_if_patched(workspace)):
+        again = process.shown(["qlutattn", "build", "--preset", preset, *workspace.options])
+        fault = f"{program} was not run, since it is stale: {'; '.join(reasons)}; build it again: {again}"
+        return Report(_merged(preset, OwnResults(ok=False, cases=[]), [], [fault]), repeat(workspace, preset))
     runner = toolchain.find_runner(preset_named(preset))
     types = load_formats(workspace.templates / "formats.toml").types
     with tempfile.TemporaryDirectory(prefix="align-", dir=build) as folder:
@@ -165,7 +171,7 @@ def _own_results(results: Path, status: int, lines: list[str]) -> tuple[OwnResul
     nothing = OwnResults(ok=False, cases=[])
     if status == 2:
         message = next((line for line in reversed(lines) if line.strip()), "align_attn rejected its arguments")
-        raise ExpectedError(message.removesuffix(".") + ".", "give another --filter, or none")
+        raise UsageError(message.removesuffix(".") + ".", "give another --filter, or none")
     if status not in (0, 1):
         console.show(lines[-_TAIL:])
         return nothing, [f"align_attn {_ending(status)}; its output is above"]
@@ -177,7 +183,7 @@ def _own_results(results: Path, status: int, lines: list[str]) -> tuple[OwnResul
         return nothing, [f"align_attn ended with exit status {status} but left no results{why}; its output is above"]
     failed = sum(not case.ok for case in own.cases)
     if not own.cases:
-        raise ExpectedError("No case of align_attn matches the filter.", "qlutattn align, without --filter")
+        raise UsageError("No case of align_attn matches the filter.", "qlutattn align, without --filter")
     if (status == 0) != (failed == 0) or own.ok != (failed == 0):
         return own, [f"align_attn contradicts itself: exit status {status}, ok {own.ok}, {failed} failing cases"]
     return own, []

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from qlutattn_patch.system.errors import named
+
 if TYPE_CHECKING:  # rich is slow to import, and most output is plain lines
     from rich.console import Console
 
@@ -100,12 +102,12 @@ def ran(argv: Sequence[str | Path], cwd: Path | None = None) -> None:
 
 def out(text: str) -> None:
     """Print a result line to stdout."""
-    sys.stdout.write(text + "\n")
+    _write(text + "\n")
 
 
 def out_json(value: Any) -> None:
     """Print a JSON document to stdout, and nothing else."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    _write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def out_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
@@ -121,7 +123,7 @@ def out_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequ
     console = _rich(sys.stdout, None if sys.stdout.isatty() else 200)
     with console.capture() as captured:
         console.print(table)
-    sys.stdout.write(captured.get())  # rich itself would exit with 1 if the reader closes stdout
+    _write(captured.get())  # rich itself would exit with 1 if the reader closes stdout
 
 
 @contextmanager
@@ -163,6 +165,11 @@ def show(lines: Sequence[str]) -> None:
     """Print the output of a failed program to stderr, unchanged."""
     sys.stderr.write("".join(f"{line}\n" for line in lines))
     sys.stderr.flush()
+
+
+def _write(text: str) -> None:
+    with named("standard output"):
+        sys.stdout.write(text)
 
 
 def _print(text: str) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 EXIT_OK = 0
 EXIT_CHECK_FAILED = 1
+EXIT_USAGE = 2
 EXIT_EXPECTED = 3
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
@@ -18,6 +21,10 @@ class ExpectedError(Exception):
         super().__init__(cause)
         self.cause = cause
         self.hint = hint
+
+
+class UsageError(ExpectedError):
+    """A wrong value on the command line, known before any work has begun."""
 
 
 # Errors that the system may raise at any time; missing or existing files are not among them: those are internal errors.
@@ -38,6 +45,17 @@ def from_system(failure: OSError, where: object = "A file") -> ExpectedError | N
     return ExpectedError(
         f"{what} cannot be read or written: {failure.strerror}.", "fix that, then run the same command again"
     )
+
+
+@contextmanager
+def named(path: object) -> Iterator[None]:
+    """Give an error of the system the path that it is about; errors of writing have none."""
+    try:
+        yield
+    except OSError as failure:
+        if failure.filename is None and failure.errno is not None:
+            failure.filename = str(path)
+        raise
 
 
 class CheckFailed(Exception):

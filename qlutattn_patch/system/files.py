@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path, PurePosixPath
+
+from qlutattn_patch.system.errors import UsageError, named
 
 
 def is_plain_path(value: str) -> bool:
@@ -20,6 +23,28 @@ def is_of_git(path: PurePosixPath) -> bool:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file's contents atomically, also across a crash; one writer at a time."""
+    with named(path):
+        _write_atomically(path, data)
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file; an error names it."""
+    with named(path):
+        path.write_bytes(data)
+
+
+def check_place(path: Path, option: str) -> None:
+    """Refuse, before work begins, a file that cannot be written."""
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise UsageError(f"{option}: there is no folder {folder}.", f"mkdir -p {shlex.quote(str(folder))}")
+    if path.is_dir():
+        raise UsageError(f"{option}: {path} is a folder.", "name a file in it")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise UsageError(f"{option}: {path} cannot be written.", "name a file in another folder")
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.new")  # a killed run's leftover is overwritten
     try:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from qlutattn_patch.system import console, interrupts
 from qlutattn_patch.system.errors import ExpectedError
+from qlutattn_patch.system.files import write
 
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # a missing git is reported when it is first needed
 import git as gitpython
@@ -201,7 +202,7 @@ class Repository:
             paths = []
             for number, data in enumerate(contents):
                 paths.append(Path(folder) / str(number))
-                paths[-1].write_bytes(data)
+                write(paths[-1], data)
             names = "".join(f"{path}\n" for path in paths)
             return self.line("hash-object", "-w", "--no-filters", "--stdin-paths", stdin=os.fsencode(names)).split()
 
@@ -264,7 +265,7 @@ class Repository:
             made = Repository.create(Path(folder) / "scratch.git", sha256=len(self.tree_id()) == 64)
             alternates = made.git_dir / "objects" / "info" / "alternates"
             alternates.parent.mkdir(parents=True, exist_ok=True)
-            alternates.write_bytes(os.fsencode(base / ours) + b"\n")
+            write(alternates, os.fsencode(base / ours) + b"\n")
             yield made
 
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from qlutattn_patch.system.errors import ExpectedError
+from qlutattn_patch.system.errors import ExpectedError, named
 from qlutattn_patch.system.files import is_plain_path, sync, sync_folder, write_atomically
 from qlutattn_patch.system.git import is_plain_file
 from qlutattn_patch.system.records import Record, Versioned, encoded, read
@@ -140,7 +140,7 @@ class Transaction:
 
     def _stage(self, number: int, contents: Contents) -> None:
         staged = self._folder / "new" / str(number)
-        with staged.open("wb") as file:
+        with named(staged), staged.open("wb") as file:
             file.write(contents.data)
             file.flush()
             sync(file.fileno())

@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 from qlutattn_patch.system import console
-from qlutattn_patch.system.errors import ExpectedError
+from qlutattn_patch.system.errors import ExpectedError, UsageError
 from qlutattn_patch.system.git import GitError, Repository
 from qlutattn_patch.system.lock import locked
-from qlutattn_patch.tree.worktree import OLD, finish_interrupted, locked_tree
+from qlutattn_patch.tree.worktree import OLD, Tree, at_rest, finish_interrupted, locked_tree
 from qlutattn_patch.upstream import checkout, sdist
 from qlutattn_patch.upstream.layout import LANDMARKS
 from qlutattn_patch.upstream.pin import GitSource, Pin, SdistSource, load_pin
@@ -21,11 +21,13 @@ from qlutattn_patch.workspace import Workspace, cache_dir
 
 _NEW = ".new-"
 _ATTEMPTS = 10
-_FROM = "name a checkout, folder or archive of it: qlutattn vendor --from PATH"
+_FROM = "name a git checkout, a folder or an archive of it with --from: qlutattn vendor --help"
 
 
 def vendor(workspace: Workspace, given: Path | None = None) -> bool:
     """Bring the vendored tree to the pin; returns whether anything changed."""
+    if given is not None and not given.exists():
+        raise UsageError(f"There is no file or folder {given}.", _FROM)
     finish_interrupted(workspace)
     pin = load_pin(workspace.pin_file)
     folder = workspace.tree.parent
@@ -34,16 +36,23 @@ def vendor(workspace: Workspace, given: Path | None = None) -> bool:
         if workspace.tree.exists():
             if _is_at_pin(workspace, pin):
                 return False
-            refuse_to_lose_work(workspace)
-        built = folder / f"{_NEW}{_unique()}"
-        try:
-            _fill(built, pin, given)
-            _make_repository(built, pin)
-            _put_in_place(built, workspace.tree)
-        finally:
-            shutil.rmtree(built, ignore_errors=True)
+            with at_rest(workspace):
+                refuse_to_lose_work(workspace)
+                _replace(workspace, pin, given)
+        else:
+            _replace(workspace, pin, given)
         _remove_leftovers(folder)
     return True
+
+
+def _replace(workspace: Workspace, pin: Pin, given: Path | None) -> None:
+    built = workspace.tree.parent / f"{_NEW}{_unique()}"
+    try:
+        _fill(built, pin, given)
+        _make_repository(built, pin)
+        _put_in_place(built, workspace.tree)
+    finally:
+        shutil.rmtree(built, ignore_errors=True)
 
 
 # --- the existing tree
@@ -57,16 +66,21 @@ def _is_at_pin(workspace: Workspace, pin: Pin) -> bool:
 def refuse_to_lose_work(workspace: Workspace) -> None:
     """Refuse to replace a tree with changes that `vendor` and `apply` did not make."""
     with locked_tree(workspace) as tree:
-        hint = f"save your work, move {workspace.tree} away, then: qlutattn vendor"
-        foreign = tree.foreign_changes()
-        if foreign:
-            raise ExpectedError(
-                "\n".join([f"{workspace.tree} is at another pin and has changes:", *(f"  {path}" for path in foreign)]),
-                hint,
-            )
-        commits = tree.repository.line("rev-list", "--all", "--reflog", "HEAD").split()
-        if commits != [tree.commit]:
-            raise ExpectedError(f"{workspace.tree} is at another pin and has commits of its own.", hint)
+        if refused := work_of_user(tree):
+            raise refused
+
+
+def work_of_user(tree: Tree) -> ExpectedError | None:
+    """Why a tree at another pin must not be replaced: changes or commits that are in it alone."""
+    hint = f"save your work, move {tree.top} away, then: qlutattn vendor"
+    foreign = tree.foreign_changes()
+    if foreign:
+        listed = "\n".join(f"  {path}" for path in foreign)
+        return ExpectedError(f"{tree.top} is at another pin and has changes:\n{listed}", hint)
+    commits = tree.repository.line("rev-list", "--all", "--reflog", "HEAD").split()
+    if commits != [tree.commit]:
+        return ExpectedError(f"{tree.top} is at another pin and has commits of its own.", hint)
+    return None
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -129,10 +143,8 @@ def _fill_from_path(target: Path, pin: Pin, given: Path) -> None:
             shutil.copytree(given, target, symlinks=True, ignore=shutil.ignore_patterns(".git"))
         except (OSError, shutil.Error) as failure:
             raise ExpectedError(f"The folder {given} cannot be copied: {failure}.", _FROM) from None
-    elif given.is_file():
-        checkout.unpack(given, target, None)
     else:
-        raise ExpectedError(f"There is no file or folder {given}.", _FROM)
+        checkout.unpack(given, target, None)
 
 
 def _checkout_at(folder: Path) -> Repository | None:

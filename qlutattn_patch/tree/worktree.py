@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +12,7 @@ from pathlib import Path
 from qlutattn_patch.patches.apply import PatchedTree, apply_series
 from qlutattn_patch.patches.receipt import Receipt, read_receipt
 from qlutattn_patch.patches.series import Series
+from qlutattn_patch.system import process
 from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.system.git import Entry, Repository
 from qlutattn_patch.system.lock import locked
@@ -20,6 +21,7 @@ from qlutattn_patch.upstream.layout import LANDMARKS, check_is_llama_cpp
 from qlutattn_patch.workspace import Workspace, project_transaction
 
 _LISTED = 20
+_BUILD_PATIENCE = 3600.0  # seconds
 OLD = ".old-"  # a tree that is being replaced
 
 
@@ -110,6 +112,14 @@ def locked_tree(workspace: Workspace) -> Iterator[Tree]:
         yield read_tree(repository, workspace.tree)
 
 
+@contextmanager
+def at_rest(workspace: Workspace) -> Iterator[None]:
+    """Wait until no build of the tree runs, and let no build begin: compilers read its files."""
+    folder = state_folder(open_tree(workspace))
+    with locked(folder / "build.lock", f"{workspace.tree} or its build", _BUILD_PATIENCE):
+        yield
+
+
 def finish_interrupted(workspace: Workspace) -> None:
     """Finish an interrupted rebase or export; restore a tree that vendor had moved away."""
     if workspace.is_clone and project_transaction(workspace).is_unfinished:
@@ -144,7 +154,7 @@ def state_folder(repository: Repository) -> Path:
 
 def apply(workspace: Workspace, series: Series) -> bool:
     """Apply the patch set to a clean tree, or update a patched one; returns whether anything changed."""
-    with locked_tree(workspace) as tree:
+    with at_rest(workspace), locked_tree(workspace) as tree:
         _refuse_foreign_changes(tree)
         receipt = tree.receipt
         wanted = (series.digest, series.templates, tree.base_id)
@@ -163,7 +173,7 @@ def write_patched(tree: Tree, series: Series, patched: PatchedTree) -> None:
 
 def revert(workspace: Workspace) -> bool:
     """Restore the files of the base; returns whether anything changed."""
-    with locked_tree(workspace) as tree:
+    with at_rest(workspace), locked_tree(workspace) as tree:
         _refuse_foreign_changes(tree)
         if tree.receipt is None:
             return False
@@ -201,8 +211,16 @@ def _refuse_foreign_changes(tree: Tree) -> None:
         more = [f"  and {len(foreign) - _LISTED} more"] if len(foreign) > _LISTED else []
         raise ExpectedError(
             "\n".join([f"{tree.top} has changes that qlutattn did not make:", *shown, *more]),
-            f"stash them with: git -C '{tree.top}' stash push --include-untracked -- <those files>",
+            f"stash them: {_stash(tree.top, foreign)}",
         )
+
+
+def _stash(top: Path, files: Sequence[str]) -> str:
+    """The command that stashes these files; of many, one that leaves naming them to the user."""
+    git = ["git", "-C", str(top)]
+    return process.shown(
+        [*git, "stash", "push", "--include-untracked", "--", *files] if len(files) <= _LISTED else [*git, "status"]
+    )
 
 
 def _transaction(repository: Repository, top: Path) -> Transaction:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from qlutattn_patch.system.errors import ExpectedError, from_system
+from qlutattn_patch.system.errors import ExpectedError, from_system, named
 from qlutattn_patch.system.files import is_plain_path
 from qlutattn_patch.system.toml import shown
 
@@ -207,7 +207,7 @@ def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
     source = tar.extractfile(member)
     assert source is not None
     path.parent.mkdir(parents=True, exist_ok=True)
-    with source, path.open("xb") as file:
+    with named(path), source, path.open("xb") as file:
         shutil.copyfileobj(source, file)
     path.chmod(0o755 if member.mode & 0o100 else 0o644)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from qlutattn_patch.system import console
+from qlutattn_patch.system.files import write
 from qlutattn_patch.system.git import Repository
 from qlutattn_patch.upstream import archive
 from qlutattn_patch.upstream.layout import LANDMARKS
@@ -29,7 +30,7 @@ def check_out(repository: Repository, revision: str, target: Path) -> None:
     for path, entry in entries.items():
         file = target / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(blobs[entry.blob])
+        write(file, blobs[entry.blob])
         file.chmod(0o755 if entry.mode == "100755" else 0o644)
 
 

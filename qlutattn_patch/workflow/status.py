@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from qlutattn_patch.building import results
+from msgspec import structs
+
+from qlutattn_patch.building import results, toolchain
 from qlutattn_patch.building.origin import Origin, origin_of
 from qlutattn_patch.building.presets import PRESETS
 from qlutattn_patch.building.results import StoredResult
-from qlutattn_patch.building.stamp import LARGE, STAMP, Built, Stamp, different_facts, read_stamp
+from qlutattn_patch.building.stamp import STAMP, Built, Stamp, read_stamp, some, why_stale
 from qlutattn_patch.patches.generate import generate
 from qlutattn_patch.patches.receipt import PatchesReceipt, Receipt, read_patches_receipt
 from qlutattn_patch.patches.series import RECEIPT as GENERATED
 from qlutattn_patch.patches.series import Series, load_series
+from qlutattn_patch.proof.codes import check_copy
 from qlutattn_patch.system import process
 from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.system.lock import locked
+from qlutattn_patch.templates.formats import load_formats
 from qlutattn_patch.templates.spec import of_templates
+from qlutattn_patch.tree.vendor import work_of_user
 from qlutattn_patch.tree.worktree import Tree, open_tree, read_tree, state_folder
 from qlutattn_patch.upstream.pin import Pin, Pinned, load_pin
 from qlutattn_patch.workflow.documents import (
@@ -35,9 +40,9 @@ from qlutattn_patch.workflow.documents import (
 )
 from qlutattn_patch.workspace import Workspace
 
+_ALIGN_TARGET = results.TARGETS[results.ALIGN]
 TEMPLATES, PATCHES = "templates -> patches", "patches -> tree"
 PIN_PATCHES, PIN, RECEIPT = "pin -> patches", "pin -> tree", "receipt -> files"
-_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -71,17 +76,17 @@ def read_status(workspace: Workspace) -> Status:
     series, stale = _series(workspace)
     templates = of_templates(workspace.templates)
     if workspace.is_vendored and not workspace.tree.exists():
-        stale += _patches(workspace, pin, series, templates, None)
-        builds = _builds(workspace, None)
+        stale = _without_tree(stale) + _patches(workspace, pin, series, templates, None)
+        builds = _builds(workspace, None, f"qlutattn vendor && {_apply(workspace, series, ())}")
         stale += [item for build in builds for item in build.stale]
         return Status(pin, "absent", tuple(stale), series, templates=templates, builds=builds)
     repository = open_tree(workspace)
-    with locked(state_folder(repository) / "lock", str(workspace.tree)):
+    with locked(state_folder(repository) / "lock", str(workspace.tree), reading=True):
         tree = read_tree(repository, workspace.tree)
         unfinished = tree.transaction.is_unfinished
         foreign = () if unfinished else tuple(tree.foreign_changes())
         stale += _patches(workspace, pin, series, templates, tree)
-        stale += _tree(workspace, tree, pin, series)
+        stale += _tree(workspace, tree, pin, series, foreign)
         now = origin_of(workspace, tree)
     if unfinished:
         why = "a command was interrupted; the next apply or revert finishes it"
@@ -94,7 +99,7 @@ def read_status(workspace: Workspace) -> Status:
         state = "stale" if any(item.link == PIN for item in stale) else "clean"
     else:
         state = "stale" if stale else "applied"
-    builds = _builds(workspace, now if _is_patched(workspace) else None)
+    builds = _builds(workspace, now if _is_patched(workspace) else None, _apply(workspace, series, foreign))
     stale += [item for build in builds for item in build.stale]
     return Status(pin, state, tuple(stale), series, foreign, templates, tree.receipt, now, builds)
 
@@ -119,46 +124,52 @@ def _patches(workspace: Workspace, pin: Pin, series: Series | None, templates: s
         why = f"the patches were generated from the tree {made.upstream[:12]}, the pin is {pin.tree[:12]}"
         found.append(Stale(PIN_PATCHES, why, "qlutattn vendor && qlutattn generate"))
     reasons = _changed_patches(made, series)
+    fix = "qlutattn generate" if workspace.is_clone else "install qlutattn again"
     if made.templates != templates:
         reasons.insert(0, "templates/ has changed since the patches were generated")
         if tree is not None and tree.base_id == pin.tree:
-            reasons += _findings_of(lambda: _drift(workspace, tree))
+            try:
+                check_copy(load_formats(workspace.templates / "formats.toml").types)
+                reasons += _drift(workspace, tree)
+            except ExpectedError as failure:  # invalid templates are a stale link, not a failure of `status`
+                reasons.append(failure.cause.removesuffix("."))
+                fix = f"{failure.hint or 'fix that'}; then: {fix}"
     if reasons:
-        found.append(Stale(TEMPLATES, "; ".join(reasons), "qlutattn generate"))
-    return found
+        found.append(Stale(TEMPLATES, "; ".join(reasons), fix))
+    return found if tree is not None else _without_tree(found)
+
+
+def _without_tree(found: list[Stale]) -> list[Stale]:
+    """Where there is no tree, patches are generated once there is one."""
+    alone = "qlutattn generate"
+    return [structs.replace(item, next=f"qlutattn vendor && {alone}") if item.next == alone else item for item in found]
 
 
 def _changed_patches(made: PatchesReceipt, series: Series) -> list[str]:
     here = {patch.name: patch.digest for patch in series.patches}
     changed = sorted(name for name in {*here, *made.patches} if here.get(name) != made.patches.get(name))
-    return [f"not as generated: {_some(changed)}"] if changed else []
+    return [f"not as generated: {some(changed)}"] if changed else []
 
 
 def _drift(workspace: Workspace, tree: Tree) -> list[str]:
     """What generate would change; only computed if something is stale, as it takes a second."""
     drift = generate(workspace, tree.repository).drift()
-    return [f"qlutattn generate would change {_some([item.path.name for item in drift])}"] if drift else []
+    return [f"qlutattn generate would change {some([item.path.name for item in drift])}"] if drift else []
 
 
-def _findings_of(work: Callable[[], list[str]]) -> list[str]:
-    """The findings of a check; invalid templates are a stale link, not a failure of `status`."""
-    try:
-        return work()
-    except ExpectedError as failure:
-        return [failure.cause]
-
-
-def _tree(workspace: Workspace, tree: Tree, pin: Pin, series: Series | None) -> list[Stale]:
+def _tree(workspace: Workspace, tree: Tree, pin: Pin, series: Series | None, foreign: tuple[str, ...]) -> list[Stale]:
     """Whether the tree is at the pin and unchanged since these patches were applied."""
     found: list[Stale] = []
-    apply = _command(workspace, "apply")
+    apply = _apply(workspace, series, foreign)
     if workspace.is_vendored and tree.base_id != pin.tree:
         why = f"the tree's base is {tree.base_id[:12]}, the pin is {pin.tree[:12]}"
-        found.append(Stale(PIN, why, f"qlutattn vendor && {apply}"))
+        refused = work_of_user(tree)
+        fix = f"{refused.hint} && {apply}" if refused else f"qlutattn vendor && {apply}"
+        found.append(Stale(PIN, why, fix))
     receipt = tree.receipt
     if receipt is None:
         return found
-    if receipt.base != tree.base_id:
+    if receipt.base != tree.base_id and not found:
         why = f"HEAD has moved: the patches were applied to the tree {receipt.base[:12]}"
         found.append(Stale(PIN, why, apply))
     if series is not None and series.digest != receipt.series:
@@ -167,48 +178,64 @@ def _tree(workspace: Workspace, tree: Tree, pin: Pin, series: Series | None) -> 
         found.append(Stale(PATCHES, "the same patches were generated from other templates when applied", apply))
     altered = tree.altered()
     if altered:
-        found.append(Stale(RECEIPT, f"not as they were applied: {_some(altered)}", apply))
+        found.append(Stale(RECEIPT, f"not as they were applied: {some(altered)}", apply))
     return found
 
 
 # --- from the tree to the results
 
 
-def _builds(workspace: Workspace, now: Origin | None) -> tuple[Build, ...]:
+def _builds(workspace: Workspace, now: Origin | None, apply: str) -> tuple[Build, ...]:
+    """`apply` is the command that patches the tree."""
     folders = {preset: workspace.build_dir(preset) for preset in PRESETS}
     there = {preset: folder for preset, folder in folders.items() if (folder / STAMP).is_file()}
-    return tuple(_build(workspace, preset, folder, now) for preset, folder in there.items())
+    before = "" if now else f"{apply} && "
+    return tuple(_build(workspace, preset, folder, now, before) for preset, folder in there.items())
 
 
-def _build(workspace: Workspace, preset: str, folder: Path, now: Origin | None) -> Build:
+def _build(workspace: Workspace, preset: str, folder: Path, now: Origin | None, before: str) -> Build:
     stamp = read_stamp(folder)
-    kept, stale = _results(workspace, preset, folder)
-    return Build(preset, stamp.targets, kept, (*_programs(workspace, preset, folder, stamp, now), *stale))
+    programs = _programs(workspace, preset, folder, stamp, now, before)
+    kept, stale = _results(workspace, preset, folder, before, programs)
+    return Build(preset, stamp.targets, kept, (*programs, *stale))
 
 
-def _programs(workspace: Workspace, preset: str, folder: Path, stamp: Stamp, now: Origin | None) -> list[Stale]:
+def _programs(
+    workspace: Workspace, preset: str, folder: Path, stamp: Stamp, now: Origin | None, before: str
+) -> list[Stale]:
     """Whether each program was built from the current tree."""
+    if lacking := _lacking(preset):
+        before = f"{lacking}; then: {before}"
     if not stamp.facts:
         why = f"its last configure did not finish, or {STAMP} is incomplete"
-        return [Stale(f"tree -> {preset}", why, _command(workspace, "build", "--preset", preset))]
+        return [Stale(f"tree -> {preset}", why, before + _command(workspace, "build", "--preset", preset))]
     found = []
     unknown = [
         name for name in results.TARGETS.values() if name not in stamp.targets and (folder / "bin" / name).exists()
     ]
     for target in [*stamp.targets, *unknown]:
-        if target in unknown:
-            reasons = ["it is unknown what it was built from: its last build did not finish, or was not qlutattn's"]
-        else:
-            reasons = _build_reasons(stamp, target, folder, now)
-        if reasons:
-            again = _command(workspace, "build", "--preset", preset, "--target", target)
-            fix = again if now else _command(workspace, "apply")
+        if reasons := why_stale(folder, target, now):
+            fix = before + _command(workspace, "build", "--preset", preset, "--target", target)
             found.append(Stale(f"tree -> {preset}: {target}", "; ".join(reasons), fix))
     return found
 
 
-def _results(workspace: Workspace, preset: str, folder: Path) -> tuple[dict[str, StoredResult], list[Stale]]:
+def _lacking(preset: str) -> str | None:
+    """What to install before this preset can be built."""
+    try:
+        toolchain.find_compilers(PRESETS[preset])
+    except ExpectedError as failure:
+        return failure.hint
+    return None
+
+
+def _results(
+    workspace: Workspace, preset: str, folder: Path, before: str, programs: list[Stale]
+) -> tuple[dict[str, StoredResult], list[Stale]]:
     """The results of a build, and which of them are stale."""
+    # align judges no stale program; bench and eval build theirs
+    builds = {item.link.rpartition(" ")[2]: f"{item.next} && " for item in programs}
+    ready = dict.fromkeys(results.TARGETS, before) | {results.ALIGN: builds.get(_ALIGN_TARGET, before)}
     kept: dict[str, StoredResult] = {}
     stale = []
     for kind, target in results.TARGETS.items():
@@ -217,7 +244,8 @@ def _results(workspace: Workspace, preset: str, folder: Path) -> tuple[dict[str,
             found = results.read(folder, kind)
         except ExpectedError as failure:
             name, *words = results.COMMANDS[kind]
-            stale.append(Stale(link, failure.cause, _command(workspace, name, "--preset", preset, *words)))
+            again = ready[kind] + _command(workspace, name, "--preset", preset, *words)
+            stale.append(Stale(link, failure.cause, "qlutattn eval --help" if kind == results.EVAL else again))
             continue
         if found is None:
             continue
@@ -225,8 +253,9 @@ def _results(workspace: Workspace, preset: str, folder: Path) -> tuple[dict[str,
         reasons = found.why_stale(folder)
         reasons += [] if found.ok else [f"it failed ({found.result.get('failed')} cases)"]
         if reasons:
-            fix = repeat(workspace, preset, found)
-            stale.append(Stale(link, "; ".join(reasons), fix))
+            fix = ready[kind] + repeat(workspace, preset, found)
+            gone = [path for path in found.inputs if not Path(path).is_file()]
+            stale.append(Stale(link, "; ".join(reasons), "qlutattn eval --help" if gone else fix))
     return kept, stale
 
 
@@ -235,30 +264,18 @@ def repeat(workspace: Workspace, preset: str, kept: StoredResult) -> str:
     return _command(workspace, results.COMMANDS[kept.kind][0], "--preset", preset, *kept.arguments)
 
 
-def _build_reasons(stamp: Stamp, target: str, folder: Path, now: Origin | None) -> list[str]:
-    built = stamp.targets[target]
-    if now is None:
-        return [f"{target} was built from a patched tree, and this one is not"]
-    found = []
-    if changed := built.changed(folder / "bin"):
-        found.append(f"not as qlutattn build left it: {_some(changed)}")
-    if different := built.origin.differences(now):
-        found.append(f"{' and '.join(different)} changed since {target} was built")
-    different = different_facts(built.facts, stamp.facts, ignored=LARGE)
-    return [*found, *([f"the folder was reconfigured since: {'; '.join(different)}"] if different else [])]
-
-
 def _is_patched(workspace: Workspace) -> bool:
     return (workspace.tree / "tools" / "align-attn").is_dir()
 
 
+def _apply(workspace: Workspace, series: Series | None, foreign: tuple[str, ...]) -> str:
+    """What patches the tree; `apply` refuses without patches, and where the user has changed files."""
+    command = ("" if series else "qlutattn generate && ") + _command(workspace, "apply")
+    return f"save your changes ({some(list(foreign))}), then: {command}" if foreign else command
+
+
 def _command(workspace: Workspace, *words: str) -> str:
     return process.shown(["qlutattn", *words, *workspace.options])
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
 
 
 # --- the document

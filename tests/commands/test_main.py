@@ -36,7 +36,7 @@ def raising(failure: BaseException) -> Callable[..., None]:
         (CheckFailed(), 1, ""),
         (KeyboardInterrupt(), 130, "error: Interrupted.\n"),
         (click.Abort(), 130, "error: Interrupted.\n"),
-        (click.UsageError("No such thing."), 2, "Error: No such thing.\n"),
+        (click.UsageError("No such thing"), 2, "error: No such thing.\n  next: qlutattn doctor --help\n"),
     ],
 )
 def test_failures_have_their_exit_code_and_sentence(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from helpers import ROOT
 
-from qlutattn_patch.measure.caches import UPSTREAM, parse
-from qlutattn_patch.system.errors import ExpectedError
+from qlutattn_patch.measure.caches import UPSTREAM, check_timed, parse
+from qlutattn_patch.system.errors import ExpectedError, UsageError
 from qlutattn_patch.templates.formats import load_formats
 
 TYPES = load_formats(ROOT / "templates" / "formats.toml").types
@@ -44,9 +44,31 @@ def test_a_cache_states_its_window_and_sink_or_takes_those_of_all() -> None:
 
 @pytest.mark.parametrize("name", ["K3V4", "k4v4", "V4K4", "q4_0+w128", "+w128", "K4V4+s1+w1", "K4V4+w-1", "f17"])
 def test_what_is_no_cache_is_named(name: str) -> None:
-    with pytest.raises(ExpectedError, match="--types needs") as failure:
+    with pytest.raises(UsageError) as failure:
         parse(f"f16,{name}", TYPES)
-    assert failure.value.cause.endswith(f"not '{name}'.")
+    assert failure.value.cause.startswith(f"--types: '{name}' is not a cache; names are such as f32, f16,")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("q80", "q8_0"), ("k4v4", "K4V4"), ("k4v2+w512", "K4V2+w512"), ("f17", "f16")]
+)
+def test_the_nearest_cache_is_suggested(name: str, meant: str) -> None:
+    with pytest.raises(UsageError) as failure:
+        parse(name, TYPES)
+    assert failure.value.hint == f"did you mean {meant}?"
+
+
+@pytest.mark.parametrize("name", ["f16", "q8_0", "q4_0", "K4V2", "K4V4+w512", "w512", "K4V4+q3", "K8V8+w128+q15"])
+def test_what_bench_attn_times(name: str) -> None:
+    check_timed(f"f16, {name}", TYPES)
+
+
+@pytest.mark.parametrize(
+    "name", ["K3V4", "K4", "k4v4", "K4V4+w100", "w512+q3", "+w512", "q5_0", "K4V4+s2", "K4V4w512", ""]
+)
+def test_what_bench_attn_does_not_time(name: str) -> None:
+    with pytest.raises(UsageError, match="is not a cache"):
+        check_timed(f"f16,{name}", TYPES)
 
 
 @pytest.mark.parametrize("text", ["", ",", " , "])

@@ -185,7 +185,7 @@ def test_no_trace_is_told(code: str, says: str, fake: Fake, capfd: pytest.Captur
     ("argv", "says"),
     [
         (["--trace", "t.txt", "llama-bench"], "is not a file name for a trace: it must end in .json."),
-        (["--trace", "no/t.json", "llama-bench"], "There is no folder"),
+        (["--trace", "no/t.json", "llama-bench"], "--trace: there is no folder"),
         (["--plot", "t.pdf", "llama-bench"], "it must end in .svg or .png."),
         (["--", "-m"], "'-m' is not the name of a tool of llama.cpp."),
         (["./llama-bench"], "'./llama-bench' is not the name of a tool of llama.cpp."),
@@ -194,7 +194,7 @@ def test_no_trace_is_told(code: str, says: str, fake: Fake, capfd: pytest.Captur
 def test_what_cannot_be_is_told_before_anything_runs(
     argv: list[str], says: str, fake: Fake, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert main.run(["profile", *argv]) == 3
+    assert main.run(["profile", *argv]) == 2
     assert says in " ".join(capfd.readouterr().err.split())
     assert fake.built == []
 

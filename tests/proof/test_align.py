@@ -10,18 +10,23 @@ import fake_tools
 import numpy as np
 import pytest
 from align_helpers import PAIRS, dump_case, write_dump
-from helpers import Project
+from helpers import Project, edit
 
+from qlutattn_patch.building.origin import read_origin
+from qlutattn_patch.building.stamp import Stamp, built_now
 from qlutattn_patch.commands import main
 from qlutattn_patch.proof.align import align, exactly, junit, load_fresh
 from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.workspace import Workspace
+
+FACTS = {"C++ compiler": "c++"}
 
 
 class FakeAlign:
     """A program in the place of align_attn that leaves prepared results."""
 
     def __init__(self, workspace: Workspace, preset: str = "native") -> None:
+        self.workspace = workspace
         self.bin = workspace.build_dir(preset) / "bin"
         self.bin.mkdir(parents=True)
         self.cases = [dump_case(k, v) for k, v in PAIRS]
@@ -62,6 +67,13 @@ class FakeAlign:
             "    shutil.copy(here / 'prepared' / name, sys.argv[sys.argv.index('--' + name) + 1])\n"
             f"print('the last words', flush=True)\n{ending}\n",
         )
+        self.stamp()
+
+    def stamp(self) -> None:
+        """Record it as built from the tree as it is."""
+        (self.workspace.tree / "tools" / "align-attn").mkdir(parents=True, exist_ok=True)
+        targets = {"align_attn": built_now(self.bin, "align_attn", FACTS, read_origin(self.workspace))}
+        Stamp(FACTS, targets).write(self.bin.parent)
 
 
 @pytest.fixture
@@ -178,6 +190,7 @@ def test_results_that_are_missing_are_a_failure(project: Project, fake: FakeAlig
     (fake.bin / "prepared" / "dump").write_bytes(b"no")
     program = fake.bin / "align_attn"
     program.write_text(program.read_text().replace("['json']", "['json', 'dump']"))
+    fake.stamp()
     assert "the dump cannot be checked" in align(project.workspace, "native").verdict()
 
 
@@ -200,7 +213,7 @@ def test_a_filter_that_matches_nothing_says_so(
     project: Project, fake: FakeAlign, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake.make("print('align_attn: no case matches'); sys.exit(2)")
-    assert run(project, monkeypatch, "--filter", "zzz") == 3
+    assert run(project, monkeypatch, "--filter", "zzz") == 2
     assert "align_attn: no case matches." in capsys.readouterr().err
 
 
@@ -212,6 +225,34 @@ def test_a_missing_build_names_the_next_command(
     assert captured.out == ""
     assert "There is no align_attn in" in captured.err
     assert "next: qlutattn build --preset scalar" in captured.err
+
+
+def test_a_stale_align_attn_judges_nothing(
+    project: Project, fake: FakeAlign, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(project.tree / "ggml/src/ggml.c", "return 3", "return 4")
+    junit_file = project.root / "align.xml"
+    assert run(project, monkeypatch, "--junit", str(junit_file)) == 1
+    said = capsys.readouterr().out
+    assert "is stale: files of the tree changed since align_attn was built; build it again: qlutattn build" in said
+    assert said.splitlines()[-1].startswith("FAIL  0 cases passed")
+    assert "is stale" in junit_file.read_text(encoding="utf-8")
+    assert not (fake.bin / "argv").exists()
+    fake.stamp()
+    assert run(project, monkeypatch) == 0
+    Stamp(FACTS, {}).write(fake.bin.parent)
+    assert run(project, monkeypatch) == 1
+    assert "it is unknown what it was built from" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "why"), [("no/align.xml", "there is no folder"), ("", "is a folder")])
+def test_junit_into_nowhere_fails_before_the_run(
+    name: str, why: str, project: Project, fake: FakeAlign, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    assert run(project, monkeypatch, "--junit", str(project.root / name)) == 2
+    assert why in capsys.readouterr().err
+    assert not (fake.bin / "argv").exists()
 
 
 def test_a_users_own_checkout_is_named_in_the_commands(project: Project) -> None:

@@ -10,11 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, together
+from helpers import ROOT, edit, git, snapshot, together, write_pin
 
 from qlutattn_patch.patches.generate import generate
+from qlutattn_patch.patches.series import load_series
 from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.system.lock import locked
+from qlutattn_patch.tree.worktree import apply
 
 
 def test_the_second_waits_for_the_first(tmp_path):
@@ -101,3 +103,47 @@ def test_two_applies_at_once_are_one_after_the_other(project):
         said = sorted([one.communicate()[0], other.communicate()[0]])
     assert said == ["False\n", "True\n"]  # the second one finds nothing to do
     assert (one.returncode, other.returncode) == (0, 0)
+
+
+BUILD = """
+import sys, time
+from pathlib import Path
+from qlutattn_patch.tree.worktree import at_rest
+from qlutattn_patch.workspace import Workspace
+root = Path(sys.argv[1])
+with at_rest(Workspace(root, root / "vendor" / "llama.cpp")):  # as a build does
+    print("building", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("command", ["apply", "revert", "vendor"])
+def test_what_changes_the_tree_waits_for_a_running_build(command, project):
+    generate(project.workspace, project.repository).write()
+    if command != "apply":
+        apply(project.workspace, load_series(project.workspace.patches))
+    if command == "vendor":
+        edit(project.upstream / "LICENSE", "MIT", "MIT, newer")
+        git(project.upstream, "commit", "--quiet", "--all", "-m", "newer")
+        write_pin(project.root, project.upstream)
+    before = snapshot(project.tree)
+    argv = [sys.executable, "-m", "qlutattn_patch", command]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", BUILD, str(project.root)],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as build:  # fmt: skip
+        assert build.stdout is not None
+        assert build.stdout.readline() == "building\n"
+        with subprocess.Popen(argv, cwd=project.root, env=environment, stderr=subprocess.PIPE, text=True) as waiting:
+            assert waiting.stderr is not None
+            said = waiting.stderr.readline()
+            assert (
+                said == f"· Another qlutattn command is working on {project.tree} or its build: waiting up to 3600 s.\n"
+            )
+            assert waiting.poll() is None
+            assert snapshot(project.tree) == before
+            build.communicate("\n")
+            waiting.communicate()
+    assert waiting.returncode == 0
+    assert snapshot(project.tree) != before

@@ -28,7 +28,7 @@ from releases import make_release, only_index
 from qlutattn_patch.patches.generate import generate
 from qlutattn_patch.patches.series import load_series
 from qlutattn_patch.system import digests
-from qlutattn_patch.system.errors import ExpectedError
+from qlutattn_patch.system.errors import ExpectedError, UsageError
 from qlutattn_patch.tree.vendor import vendor
 from qlutattn_patch.tree.worktree import apply
 from qlutattn_patch.workspace import cache_dir
@@ -204,7 +204,7 @@ def test_no_network_and_no_cache_is_told_with_the_way_out(empty, index):
     assert lines[0].startswith("No source has llama.cpp ")
     assert "pip could not download tiny-llama==1.0" in lines[1]
     assert "file:///nowhere/llama.cpp.git could not be fetched" in lines[2]
-    assert "qlutattn vendor --from PATH" in (told.value.hint or "")
+    assert "qlutattn vendor --help" in (told.value.hint or "")
     assert not empty.tree.exists()
 
 
@@ -298,3 +298,8 @@ def test_killed_at_any_time_the_same_command_gives_the_right_result(empty, tmp_p
 def test_two_at_once(empty):
     assert together(*[lambda: vendor(empty.workspace)] * 3) == [0, 0, 0]
     assert is_right(empty)
+
+
+def test_a_source_that_does_not_exist_fails_also_where_nothing_is_to_be_done(project):
+    with pytest.raises(UsageError, match="There is no file or folder /nowhere"):
+        vendor(project.workspace, Path("/nowhere"))
