@@ -11,6 +11,7 @@ import documents
 import effort
 import pytest
 from helpers import Project, make_project
+from status_helpers import applied, built, made  # noqa: F401
 from upstream_projects import pinned_project, tools  # noqa: F401
 
 from qlutattn_patch.system import console, lock

@@ -8,6 +8,20 @@ STATUS = "[%f/%t] "  # $NINJA_STATUS that `_EDGE` reads
 _EDGE = re.compile(r"\[(\d+)/(\d+)\] (.*)")
 
 
+_OBJECT = re.compile(r"Building \w+ object (.*)\.o(?:bj)?")
+_FOLDER_OF_TARGET = re.compile(r"CMakeFiles/[^/]+\.dir/")
+_LINKED = re.compile(r"Linking .*[ /]([^ /]+)")
+
+
+def subject(doing: str) -> str:
+    """What a step works on: the source file that is compiled, or the program that is linked."""
+    if found := _OBJECT.fullmatch(doing):
+        return _FOLDER_OF_TARGET.sub("", found[1])
+    if found := _LINKED.fullmatch(doing):
+        return f"linking {found[1]}"
+    return doing
+
+
 class Output:
     """Parser of ninja's output, fed line by line."""
 
@@ -23,7 +37,7 @@ class Output:
         """Parse the next line; True if it reports progress."""
         self.lines.append(line)
         if edge := _EDGE.fullmatch(line):
-            self.done, self.total, self.doing = int(edge[1]), int(edge[2]), edge[3]
+            self.done, self.total, self.doing = int(edge[1]), int(edge[2]), subject(edge[3])
             self._failing = False
             return True
         if line.startswith("FAILED: "):

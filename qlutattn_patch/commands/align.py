@@ -31,7 +31,8 @@ def command(
     preset: str, filter: str | None, junit_file: Path | None, quick: bool, as_json: bool, tree: Path | None
 ) -> None:
     """Run the built align_attn, and check the tiles and results that it dumps in numpy."""
-    from qlutattn_patch.proof.align import align, junit
+    from qlutattn_patch.proof.align import align
+    from qlutattn_patch.proof.junit import junit
 
     if junit_file:
         check_place(junit_file, "--junit")

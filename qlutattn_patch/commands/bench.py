@@ -72,14 +72,14 @@ def command(
     workspace = Workspace.find(tree)
     if is_sampling:
         drawn = sampling.bench_sampling(workspace, preset, sampling.Settings(**given))  # type: ignore[arg-type]
-        _print(drawn, sampling.COLUMNS, sampling.RIGHT, as_json)
+        _print(drawn, sampling.COLUMNS, sampling.RIGHT, sampling.GROUPS, as_json)
         if plot:
             plots.plot_sampling(drawn, plot)
         return
     timed = bench.bench(workspace, preset, bench.Settings(**given), instructions)  # type: ignore[arg-type]
     if plot:
         plots.plot_bench(timed, plot)
-    _print(timed, timed.columns, bench.RIGHT, as_json)
+    _print(timed, timed.columns, bench.RIGHT, bench.GROUPS, as_json)
 
 
 def _check_choice(choice: dict[str, str | bool | None], is_sampling: bool) -> None:
@@ -97,10 +97,10 @@ def _check_choice(choice: dict[str, str | bool | None], is_sampling: bool) -> No
             )
 
 
-def _print(result: Any, columns: Sequence[str], right: Sequence[str], as_json: bool) -> None:
+def _print(result: Any, columns: Sequence[str], right: Sequence[str], groups: int, as_json: bool) -> None:
     if as_json:
         document(True, result)
         return
-    console.out_table(columns, result.table(), right=right)
+    console.out_table(columns, result.table(), right=right, groups=groups)
     for line in result.summary():
         console.out(line)

@@ -95,6 +95,8 @@ def command(
         console.out_table(matrix.columns(rows), matrix.table(rows))
         for line in matrix.details(rows):
             console.out(line)
-        console.out(f"{'FAIL' if failed else 'PASS'}  {len(rows) - failed} of {len(rows)} upstreams: {until}")
+        console.out(
+            f"{console.state('FAIL' if failed else 'PASS')}  {len(rows) - failed} of {len(rows)} upstreams: {until}"
+        )
     if failed:
         raise CheckFailed

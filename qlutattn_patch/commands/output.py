@@ -30,8 +30,8 @@ def end_with(report: Report, as_json: bool) -> None:
         document(report.ok, report.document)
     else:
         console.out_table(COLUMNS, report.table(), right=RIGHT)
-        for line in report.failures():
-            console.out(line)
-        console.out(report.verdict())
+        for line in [*report.failures(), report.verdict()]:
+            word, space, more = line.partition(" ")
+            console.out(console.state(word) + space + more)
     if not report.ok:
         raise CheckFailed

@@ -42,7 +42,7 @@ from qlutattn_patch.workspace import Workspace
 def command(tool: tuple[str, ...], trace: Path | None, plot: Path | None, as_json: bool, tree: Path | None) -> None:
     """Run a tool under the graph profiler: time per operation and per layer, and a trace for Perfetto."""
     from qlutattn_patch.measure import plots
-    from qlutattn_patch.measure.profile import COLUMNS, RIGHT, profile
+    from qlutattn_patch.measure.profile import COLUMNS, GROUPS, RIGHT, profile
 
     if plot:
         plots.check(plot)
@@ -53,7 +53,7 @@ def command(tool: tuple[str, ...], trace: Path | None, plot: Path | None, as_jso
         document(result.status == 0, result)
     else:
         for part, rows in (("operation", result.operations()), ("layer", result.layers())):
-            console.out_table([name.format(part) for name in COLUMNS], rows, right=RIGHT)
+            console.out_table([name.format(part) for name in COLUMNS], rows, right=RIGHT, groups=GROUPS)
             console.out("")
         for line in result.summary():
             console.out(line)

@@ -39,7 +39,7 @@ def command(as_json: bool, tree: Path | None) -> None:
     if as_json:
         document(True, document_of(status))
         return
-    console.out(f"{workspace.tree}: {status.state}")
+    console.out(f"{workspace.tree}: {console.state(status.state)}")
     console.out(f"pin: llama.cpp {status.pin.commit}")
     for name, digest in _digests(status):
         console.out(f"{name}: {digest}")
@@ -52,7 +52,7 @@ def command(as_json: bool, tree: Path | None) -> None:
     if results:
         console.out_table(_RESULTS, results)
     for item in status.stale:
-        console.out(f"stale: {item.link}: {item.why}")
+        console.out(f"{console.state('stale')}: {item.link}: {item.why}")
         console.out(f"  next: {item.next}")
     if following := _next(status.state, workspace, status.series is not None):
         console.out(f"next: {following}")

@@ -27,6 +27,7 @@ Own = TypeVar("Own", bound=Versioned)
 _TIMES = ("median ms", "min ms", "spread", "× f16", "of floor", "of peak")
 COLUMNS = ("work", "keys", "threads", "cache", "kernel", *_TIMES)
 RIGHT = ("keys", "threads", *_TIMES, "instructions")
+GROUPS = 3
 _TAIL = 30
 _BUSY = 0.5  # load per core above which times are unreliable
 _SMALL = "512"  # default number of keys when counting instructions

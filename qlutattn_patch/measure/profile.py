@@ -21,6 +21,7 @@ from qlutattn_patch.workspace import Workspace
 VARIABLE = "GGML_PROFILE"
 COLUMNS = ("graphs", "{}", "calls", "ms", "share", "µs/call", "GB/s", "GFLOP/s", "wait")
 RIGHT = COLUMNS[2:]
+GROUPS = 1
 _NEXT = "give it a model and something to compute; for examples: qlutattn profile --help"
 
 

@@ -21,6 +21,7 @@ WORK = "sampling"
 TARGET = "bench_sampling"
 COLUMNS = ("logits", "vocab", "chain", "kept", "µs", "upstream µs", "speed-up", "different")
 RIGHT = ("vocab", *COLUMNS[3:])
+GROUPS = 2
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import math
 import re
 import signal
 import tempfile
-import xml.etree.ElementTree as ET
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -55,7 +54,7 @@ class Report:
             groups[(case.type_k, case.type_v, case.kernel or "")].append(case)
         return [
             [
-                *(_short(part) for part in key),
+                *(short(part) for part in key),
                 str(len(cases)),
                 str(sum(not case.ok for case in cases)),
                 _worst(error_ratio(case) for case in cases),
@@ -71,9 +70,13 @@ class Report:
         lines = [f"FAILED {fault}" for fault in self.faults]
         for case in self.cases:
             if not case.ok:
-                lines += [f"FAILED {case.id}", *(f"  {why}" for why in _reasons(case))]
-                lines.append(f"  repeat: {self.repeat} --filter {process.shown([exactly(case.id)])}")
+                lines += [f"FAILED {case.id}", *(f"  {why}" for why in reasons(case))]
+                lines.append(f"  repeat: {self.repeat_of(case)}")
         return lines
+
+    def repeat_of(self, case: Case) -> str:
+        """The command that runs a case again."""
+        return f"{self.repeat} --filter {process.shown([exactly(case.id)])}"
 
     def verdict(self) -> str:
         """The last line of the text output."""
@@ -141,24 +144,6 @@ def load_fresh(workspace: Workspace, preset: str, quick: bool) -> tuple[Report, 
 def repeat(workspace: Workspace, preset: str) -> str:
     """The command that runs a build's align_attn again."""
     return process.shown(["qlutattn", "align", "--preset", preset, *workspace.options])
-
-
-def junit(report: Report) -> bytes:
-    """The report as JUnit XML, one test case for each case, and one for failures that belong to no case."""
-    name = f"align_attn.{report.document.preset}"
-    faults = [("align_attn", "\n".join(report.faults))] if report.faults else []
-    cases = [(case.id, "" if case.ok else "\n".join(_reasons(case))) for case in report.cases]
-    every = [*cases, *faults]
-    failures = str(sum(bool(why) for _, why in every))
-    suite = ET.Element("testsuite", name=name, tests=str(len(every)), failures=failures, errors="0", skipped="0")
-    for test, why in every:
-        entry = ET.SubElement(suite, "testcase", classname=name, name=test)
-        if why:
-            ET.SubElement(entry, "failure", message=_xml(why.splitlines()[0])).text = _xml(why)
-    document = ET.Element("testsuites")
-    document.append(suite)
-    text: bytes = ET.tostring(document, encoding="utf-8", xml_declaration=True)
-    return text
 
 
 def exactly(case_id: str) -> str:
@@ -248,16 +233,16 @@ def _merged(preset: str, own: OwnResults, verdicts: list[Verdict], faults: list[
     )
 
 
-def _reasons(case: Case) -> list[str]:
+def reasons(case: Case) -> list[str]:
     """Why a case failed: align_attn's faults or measures, then numpy's."""
-    reasons = [f"align_attn: {fault}" for fault in case.faults or ()]
-    reasons += [f"numpy: {wrong}" for wrong in case.numpy.wrong] if case.numpy else []
-    if not reasons:
-        reasons.append(
+    found = [f"align_attn: {fault}" for fault in case.faults or ()]
+    found += [f"numpy: {wrong}" for wrong in case.numpy.wrong] if case.numpy else []
+    if not found:
+        found.append(
             f"align_attn: largest error {case.max_abs_err}, tolerance {case.tolerance},"
             f" nmse against codes {case.nmse_codes}, against f32 {case.nmse_f32}"
         )
-    return reasons
+    return found
 
 
 def error_ratio(case: Case) -> float | None:
@@ -275,9 +260,5 @@ def _worst(values: Iterable[float | UnsetType | None]) -> str:
     return f"{max(known):.3g}" if known else "-"
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
     return name.removeprefix("qlutattn_").removesuffix("_128x128")
-
-
-def _xml(text: str) -> str:
-    return "".join(c if c >= " " or c in "\n\t" else "?" for c in text)

@@ -43,6 +43,7 @@ class Case(Record, frozen=True, kw_only=True):
     max_abs_err: Annotated[_Measure, doc("the largest error")] = UNSET
     tolerance: Annotated[_Measure, doc("the tolerance at the largest error")] = UNSET
     worst_ratio: Annotated[_Measure, doc("the largest error in units of the tolerance, element by element")] = UNSET
+    seconds: Annotated[Number | UnsetType, doc("the time that align_attn took")] = UNSET
     ok: Annotated[bool, doc("whether align_attn and numpy passed it")]
     faults: Annotated[list[str] | UnsetType, doc("align_attn's findings")] = UNSET
     numpy: Numpy | UnsetType = UNSET

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,13 +15,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from qlutattn_patch.system.errors import named
+from qlutattn_patch.system.tables import Table
 
 if TYPE_CHECKING:  # rich is slow to import, and most output is plain lines
     from rich.console import Console
 
 COLORS = ("auto", "always", "never")
 _SECONDS_BETWEEN_LINES = 10.0
-_STYLES = {"bold": "1", "dim": "2", "red": "31", "yellow": "33"}
+_SECONDS_BEFORE_ESTIMATE = 3.0
+_STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
+_STATES = {
+    **dict.fromkeys(("PASS", "ok", "applied", "clean"), "green"),
+    **dict.fromkeys(("FAIL", "FAILED", "MISSING", "failed"), "red"),
+    **dict.fromkeys(("stale", "dirty", "absent"), "yellow"),
+}
 
 
 @dataclass
@@ -110,20 +118,34 @@ def out_json(value: Any) -> None:
     _write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def out_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
-    """Print a table to stdout; the columns named in `right` are right-aligned."""
-    from rich.table import Table
-    from rich.text import Text
+def out_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = (), groups: int = 0
+) -> None:
+    """Print a table to stdout that fits the terminal (`tables.Table`); states are coloured."""
+    table = Table(tuple(columns), tuple(tuple(row) for row in rows), frozenset(right), groups)
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    console = _rich(sys.stdout, None if sys.stdout.isatty() else 200)
-    with console.capture() as captured:
-        console.print(table)
-    _write(captured.get())  # rich itself would exit with 1 if the reader closes stdout
+    def paint(text: str, cell: str) -> str:
+        return _painted(text, "bold" if cell == "heading" else _STATES.get(cell))
+
+    _write("".join(f"{line}\n" for line in table.lines(_terminal_width(), paint)))
+
+
+def state(text: str) -> str:
+    """A state or a verdict, such as PASS or stale, in its colour if stdout has colours."""
+    return _painted(text, _STATES.get(text))
+
+
+def _painted(text: str, style: str | None) -> str:
+    if style is None or not wants_color(sys.stdout):
+        return text
+    return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
+
+
+def _terminal_width() -> int | None:
+    """The width of stdout; None where it is no terminal and COLUMNS is not set: nothing is to be cut or wrapped."""
+    if sys.stdout.isatty() or os.environ.get("COLUMNS"):
+        return shutil.get_terminal_size().columns
+    return None
 
 
 @contextmanager
@@ -143,22 +165,35 @@ def progress(text: str) -> Iterator[Callable[[int, int, str], None]]:
 
     A terminal gets one updating line; other outputs get occasional lines.
     """
+    start = time.monotonic()
+
+    def described(done: int, total: int, doing: str) -> str:
+        return " · ".join(part for part in (f"{text} {done}/{total}", time_left(done, total, start), doing) if part)
+
     if _is_live():
         with _rich(sys.stderr).status(_plain(text)) as status:
-            yield lambda done, total, doing: status.update(
-                f"{_plain(text)} {done}/{total} [dim]{_plain(doing)[:80]}[/dim]"
-            )
+            width = shutil.get_terminal_size().columns - 2  # beside the spinner
+            yield lambda done, total, doing: status.update(_plain(described(done, total, doing)[:width]))
         return
     step(text)
-    last = time.monotonic()
+    last = start
 
     def print_occasionally(done: int, total: int, doing: str) -> None:
         nonlocal last
         if time.monotonic() - last >= _SECONDS_BETWEEN_LINES:
             last = time.monotonic()
-            step(f"{text} {done}/{total}")
+            step(described(done, total, doing))
 
     yield print_occasionally
+
+
+def time_left(done: int, total: int, start: float) -> str:
+    """About how long a task takes that began at `start`, if it goes on as it did; empty at first."""
+    passed = time.monotonic() - start
+    if not 0 < done < total or passed < _SECONDS_BEFORE_ESTIMATE:
+        return ""
+    seconds = passed / done * (total - done)
+    return f"{seconds:.0f} s left" if seconds < 90 else f"{seconds / 60:.0f} min left"
 
 
 def show(lines: Sequence[str]) -> None:

@@ -169,9 +169,9 @@ def _tree(workspace: Workspace, tree: Tree, pin: Pin, series: Series | None, for
     receipt = tree.receipt
     if receipt is None:
         return found
-    if receipt.base != tree.base_id and not found:
+    if receipt.base != tree.base_id:
         why = f"HEAD has moved: the patches were applied to the tree {receipt.base[:12]}"
-        found.append(Stale(PIN, why, apply))
+        found.append(Stale(PIN, why, found[0].next if found else apply))
     if series is not None and series.digest != receipt.series:
         found.append(Stale(PATCHES, "patches/ has changed since it was applied", apply))
     elif series is not None and series.templates != receipt.templates:

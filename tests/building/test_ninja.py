@@ -9,6 +9,7 @@ import fake_tools
 import pytest
 from build_helpers import Bench
 
+from qlutattn_patch.building import ninja
 from qlutattn_patch.system.errors import ExpectedError
 
 NINJA_FAILS = """\
@@ -52,3 +53,19 @@ def test_a_failure_that_names_no_command_is_shown_too(bench: Bench, capsys: pyte
     with pytest.raises(ExpectedError, match="The build of align_attn failed;"):
         bench.build()
     assert capsys.readouterr().err.endswith("ninja: fatal: out of memory\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("Building CXX object src/CMakeFiles/llama.dir/models/llama.cpp.o", "src/models/llama.cpp"),
+        ("Building C object ggml/src/CMakeFiles/ggml-base.dir/ggml.c.o", "ggml/src/ggml.c"),
+        ("Linking CXX shared library bin/libllama.so.0.0.1", "linking libllama.so.0.0.1"),
+        ("Linking CXX executable bin/llama-bench", "linking llama-bench"),
+        ("Generating build details from Git", "Generating build details from Git"),
+    ],
+)
+def test_what_is_compiled_is_named(line: str, shown: str) -> None:
+    output = ninja.Output()
+    assert output.take(f"[3/9] {line}")
+    assert (output.done, output.total, output.doing) == (3, 9, shown)

@@ -15,7 +15,8 @@ from helpers import Project, edit
 from qlutattn_patch.building.origin import read_origin
 from qlutattn_patch.building.stamp import Stamp, built_now
 from qlutattn_patch.commands import main
-from qlutattn_patch.proof.align import align, exactly, junit, load_fresh
+from qlutattn_patch.proof.align import align, exactly, load_fresh
+from qlutattn_patch.proof.junit import junit
 from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.workspace import Workspace
 
@@ -291,3 +292,24 @@ def test_an_align_attn_that_does_not_know_says_so(project: Project, fake: FakeAl
 
 def test_exactly_matches_one_id() -> None:
     assert exactly("k1v1-t0.5(x)+a") == r"^k1v1-t0\.5\(x\)\+a$"
+
+
+def test_junit_cases_have_their_class_and_time(project: Project, fake: FakeAlign) -> None:
+    for number, case in enumerate(fake.results, 1):
+        case["seconds"] = number / 4
+    fake.cases[0]["out"][0, 0, 0, 0] += 1
+    fake.make()
+    report = align(project.workspace, "native")
+    suite = ET.fromstring(junit(report))[0]
+    cases = suite.findall("testcase")
+    assert [float(case.attrib["time"]) for case in cases] == [number / 4 for number in range(1, len(cases) + 1)]
+    assert float(suite.attrib["time"]) == sum(float(case.attrib["time"]) for case in cases)
+    assert len({case.attrib["classname"] for case in cases}) == len(PAIRS)
+    first = fake.results[0]
+    k, v = (str(first[name]).removeprefix("qlutattn_").removesuffix("_128x128") for name in ("type_k", "type_v"))
+    assert cases[0].attrib["classname"] == f"align_attn.native.{k}.{v}"
+    [failure] = cases[0].findall("failure")
+    assert failure.text is not None
+    assert failure.text.splitlines()[-1].startswith("repeat: qlutattn align --preset native --filter ")
+    assert suite.attrib["tests"] == str(len(cases))
+    assert suite.attrib["failures"] == "1"

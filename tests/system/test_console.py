@@ -131,3 +131,36 @@ def test_cells_and_messages_are_shown_as_they_are(capsys: pytest.CaptureFixture[
     assert "[red]x[/red]" in said.out
     assert f"{tmp_path}[/]" in said.out
     assert said.err == "error: no [bold] here\n  next: [x]\n"
+
+
+@pytest.mark.parametrize(
+    ("passed", "done", "total", "said"),
+    [(1, 1, 2, ""), (10, 0, 5, ""), (10, 1, 5, "40 s left"), (60, 1, 11, "10 min left"), (60, 5, 5, "")],
+)
+def test_time_left(passed: float, done: int, total: int, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console.time, "monotonic", lambda: 100 + passed)
+    assert console.time_left(done, total, 100) == said
+
+
+def test_a_long_task_shows_what_it_does_and_how_long_it_will_take(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(console.time, "monotonic", lambda: now)
+    with console.progress("building llama (native)") as moved:
+        now = 5.0
+        moved(1, 8, "src/llama.cpp")  # too soon after the last line
+        now = 20.0
+        moved(2, 8, "ggml/src/ggml.c")
+    first, last = capsys.readouterr().err.splitlines()
+    assert (first, last) == ("· building llama (native)", f"{first} 2/8 · 60 s left · ggml/src/ggml.c")
+
+
+def test_verdicts_and_states_are_coloured() -> None:
+    console.set_color("always")
+    assert console.state("PASS") == "\x1b[32mPASS\x1b[0m"
+    assert console.state("FAIL") == "\x1b[31mFAIL\x1b[0m"
+    assert console.state("stale") == "\x1b[33mstale\x1b[0m"
+    assert console.state("other") == "other"
+    console.set_color("never")
+    assert console.state("PASS") == "PASS"

@@ -2,73 +2,23 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import shutil
 from dataclasses import replace
 
 import pytest
-from filelock import FileLock
 from helpers import ROOT, edit, git, killed_at, snapshot, write_pin
-from upstream_projects import add_proof
+from status_helpers import GCC, put_build, put_results
 
-from qlutattn_patch.building import results
-from qlutattn_patch.building.origin import read_origin
-from qlutattn_patch.building.stamp import Stamp, built_now, read_stamp
+from qlutattn_patch.building.stamp import Stamp, read_stamp
 from qlutattn_patch.commands import main
 from qlutattn_patch.patches.generate import generate
 from qlutattn_patch.patches.series import load_series
 from qlutattn_patch.system import cpu
-from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.tree.worktree import apply, revert
 from qlutattn_patch.workflow import status as status_module
 from qlutattn_patch.workflow.status import read_status
 from qlutattn_patch.workspace import Workspace
-
-
-@pytest.fixture
-def made(project):
-    generate(project.workspace, project.repository).write()
-    return project
-
-
-@pytest.fixture
-def applied(made):
-    apply(made.workspace, load_series(made.workspace.patches))
-    return made
-
-
-# --- builds and results, played by files
-
-GCC = {"C++ compiler": "/usr/bin/c++ (gcc 12)", "CXXFLAGS": "", "CMAKE_BUILD_TYPE": "Release"}
-
-
-def put_build(project, facts=GCC, program=b"program"):
-    """A build of the tree as it is."""
-    folder = project.workspace.build_dir("native")
-    (folder / "bin").mkdir(parents=True, exist_ok=True)
-    (folder / "bin" / "align_attn").write_bytes(program)
-    (folder / "bin" / "bench_attn").write_bytes(program)
-    origin = read_origin(project.workspace)
-    targets = {name: built_now(folder / "bin", name, facts, origin) for name in ("align_attn", "bench_attn")}
-    Stamp(facts, targets).write(folder)
-    return folder
-
-
-def put_results(project, ok=True):
-    report = {"ok": ok, "passed": int(ok), "failed": int(not ok), "cases": []}
-    results.keep(project.workspace, "native", results.ALIGN, report)
-    results.keep(project.workspace, "native", results.BENCH, {"rows": [{}, {}], "arguments": ["--work", "pack"]})
-
-
-@pytest.fixture
-def built(project):
-    add_proof(project)
-    generate(project.workspace, project.repository).write()
-    apply(project.workspace, load_series(project.workspace.patches))
-    put_build(project)
-    put_results(project)
-    return project
 
 
 def stale(project):
@@ -375,79 +325,3 @@ def test_every_link_is_in_the_docs():
     assert len(named) == 5
     assert all(f"| `{link}` |" in page for link in named)
     assert all(file in page for file in ("patches/receipt.json", "qlutattn-build.json", "qlutattn-provenance.h"))
-
-
-# --- what is recommended is not refused
-
-
-def nexts(project):
-    return {item.link: item.next for item in read_status(project.workspace).stale}
-
-
-def test_apply_is_not_recommended_where_it_would_refuse(built):
-    edit(built.workspace.templates / "hooks" / "align.toml", "// third", "// the third")
-    generate(built.workspace, built.repository).write()
-    assert nexts(built)["patches -> tree"] == "qlutattn apply"
-    edit(built.tree / "LICENSE", "MIT", "mine")
-    assert nexts(built)["patches -> tree"] == "save your changes (LICENSE), then: qlutattn apply"
-    with pytest.raises(ExpectedError, match="has changes that qlutattn did not make"):
-        apply(built.workspace, load_series(built.workspace.patches))
-
-
-def test_without_patches_they_are_generated_first(made, capsys, monkeypatch):
-    shutil.rmtree(made.workspace.patches)
-    find = Workspace.find.__func__
-    monkeypatch.setattr(Workspace, "find", classmethod(lambda cls, tree=None: find(cls, tree, made.root)))
-    assert main.run(["status"]) == 0
-    said = capsys.readouterr().out
-    assert "next: qlutattn apply" not in said
-    for command in [line.partition("next: ")[2].split()[1:] for line in said.splitlines() if "next: " in line]:
-        assert main.run(command) == 0, command
-
-
-def test_without_a_tree_it_comes_first(built):
-    edit(built.workspace.templates / "hooks" / "align.toml", "// third", "// the third")
-    shutil.rmtree(built.tree)
-    found = nexts(built)
-    assert found["templates -> patches"] == "qlutattn vendor && qlutattn generate"
-    assert found[BUILD].startswith("qlutattn vendor && qlutattn apply && qlutattn build ")
-
-
-def test_a_tree_with_commits_of_its_own_is_moved_away_first(built):
-    git(built.tree, "add", "--all")
-    git(built.tree, "commit", "--quiet", "-m", "mine")
-    write_pin(built.root, built.upstream)
-    assert nexts(built)["pin -> tree"].startswith(f"save your work, move {built.tree} away, then: qlutattn vendor")
-
-
-def test_templates_that_generate_would_refuse_are_mended_first(built):
-    edit(built.workspace.templates / "hooks" / "align.toml", 'until = "Never."', "")
-    assert nexts(built)["templates -> patches"].endswith("; then: qlutattn generate")
-
-
-def test_levels_that_numpy_does_not_have_are_named(built):
-    edit(built.workspace.templates / "formats.toml", "levels = [-120, -36, 36, 120]", "levels = [-120, -24, 24, 120]")
-    [item] = [item for item in read_status(built.workspace).stale if item.link == "templates -> patches"]
-    assert "numpy's copy, which must change too" in item.why
-    assert item.next.startswith("change CODES in ")
-
-
-def test_a_preset_without_its_compiler_asks_for_it_first(built, monkeypatch):
-    def missing(preset):
-        raise ExpectedError("There is no clang.", "sudo apt-get install -y clang")
-
-    monkeypatch.setattr(status_module.toolchain, "find_compilers", missing)
-    (built.workspace.build_dir("native") / "bin" / "align_attn").write_bytes(b"by ninja alone")
-    assert nexts(built)[BUILD] == f"sudo apt-get install -y clang; then: {AGAIN[BUILD]}"
-
-
-def test_the_state_of_a_tree_that_cannot_be_written_is_read(built, monkeypatch):
-    (built.tree / ".git" / "qlutattn" / "lock").unlink()
-
-    def refuse(self, *_, **__):
-        raise PermissionError(errno.EROFS, "Read-only file system", self.lock_file)
-
-    monkeypatch.setattr(FileLock, "acquire", refuse)
-    assert read_status(built.workspace).state == "applied"
-    with pytest.raises(PermissionError):
-        revert(built.workspace)

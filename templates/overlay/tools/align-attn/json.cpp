@@ -25,6 +25,7 @@ bool write_json(const report & r, const std::string & path) {
         out << ", \"nmse_f32_bound\": " << number(v.bound_values) << ", \"nmse_upstream\": " << number(v.nmse_upstream);
         out << ", \"nmse_torch\": " << number(v.nmse_torch) << ", \"max_abs_err\": " << number(v.max_abs_err);
         out << ", \"tolerance\": " << number(v.tolerance) << ", \"worst_ratio\": " << number(v.worst_ratio);
+        out << ", \"seconds\": " << number(v.seconds);
         out << ", \"ok\": " << (v.ok() ? "true" : "false") << ", \"faults\": " << json_list(v.faults) << "}";
         separator = ",\n";
     }
