@@ -61,14 +61,14 @@ def command(
     preset: str, instructions: bool, plot: Path | None, as_json: bool, tree: Path | None, **choice: str | bool | None
 ) -> None:
     """Time attention over packed keys and values, or sampling, interleaved with upstream's."""
-    from qlutattn_patch.measure import bench, plots, sampling
+    from qlutattn_patch.measure import bench, plot_style, plots, sampling
 
     is_sampling = choice["work"] == sampling.WORK
     _check_choice(choice | {"instructions": instructions}, is_sampling)
     kind = sampling.Settings if is_sampling else bench.Settings
     given = {name: value for name, value in choice.items() if name in kind.__dataclass_fields__}
     if plot:
-        plots.check(plot)
+        plot_style.check(plot)
     workspace = Workspace.find(tree)
     if is_sampling:
         drawn = sampling.bench_sampling(workspace, preset, sampling.Settings(**given))  # type: ignore[arg-type]

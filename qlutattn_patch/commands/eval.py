@@ -70,11 +70,11 @@ def command(
     if task == "outliers":
         _outliers(given.get("types"), draws, as_json)
         return
-    from qlutattn_patch.measure import plots
+    from qlutattn_patch.measure import plot_style, plots
     from qlutattn_patch.measure.evaluate import COLUMNS, RIGHT, Settings, evaluate
 
     if plot:
-        plots.check(plot)
+        plot_style.check(plot)
     result = evaluate(Workspace.find(tree), preset, Settings(**given))  # type: ignore[arg-type]
     if plot:
         plots.plot_evaluation(result, plot)

@@ -41,11 +41,11 @@ from qlutattn_patch.workspace import Workspace
 @tree_option
 def command(tool: tuple[str, ...], trace: Path | None, plot: Path | None, as_json: bool, tree: Path | None) -> None:
     """Run a tool under the graph profiler: time per operation and per layer, and a trace for Perfetto."""
-    from qlutattn_patch.measure import plots
+    from qlutattn_patch.measure import plot_style, plots
     from qlutattn_patch.measure.profile import COLUMNS, GROUPS, RIGHT, profile
 
     if plot:
-        plots.check(plot)
+        plot_style.check(plot)
     result = profile(Workspace.find(tree), tool, trace)
     if plot:
         plots.plot_profile(result, plot)

@@ -19,15 +19,16 @@ from qlutattn_patch.proof.align import Report, error_ratio
 
 _INK, _MUTED, _GRID = "#0a0af0", "#0a0af1", "#0a0af2"
 _PLACEHOLDERS = {_INK: "--ink", _MUTED: "--muted", _GRID: "--line"}
-# Colours of the series in light and in dark: told apart with any colour vision (after Okabe and Ito).
+# Colours of the series in light and in dark: told apart with any colour vision (after Okabe and Ito); of caches, those
+# of `measure.plot_style`.
 LIGHT_AND_DARK = (
     ("#0072b2", "#56b4e9"),
     ("#d55e00", "#ff8c42"),
     ("#009e73", "#2fd0a0"),
-    ("#a8578f", "#e0a0cc"),
+    ("#7828ff", "#b79bff"),
+    ("#c8283c", "#ff7b86"),
     ("#9c7a00", "#e6c229"),
-    ("#c1272d", "#ff7b7b"),
-    ("#5b4fb3", "#a99bf5"),
+    ("#28a0c8", "#7fd6f2"),
     ("#4d7c0f", "#a3cf4f"),
 )
 _PLACEHOLDERS |= {f"#0a0ae{at}": f"--series-{at}" for at in range(len(LIGHT_AND_DARK))}

@@ -16,7 +16,7 @@ from helpers import ROOT
 from qlutattn_patch.building import cmake, results
 from qlutattn_patch.commands import main
 from qlutattn_patch.measure import bench as bench_module
-from qlutattn_patch.measure import plots
+from qlutattn_patch.measure import plot_style, plots
 from qlutattn_patch.measure.bench import Settings, bench, count, exactly, result_of
 from qlutattn_patch.measure.documents import OwnResults
 from qlutattn_patch.patches.series import load_series
@@ -286,7 +286,7 @@ def test_pictures_that_cannot_be_are_refused_before_anything_is_timed(
 def test_without_matplotlib_no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ExpectedError, match="needs the Python package matplotlib"):
-        plots.check(Path("bench.svg"))
+        plot_style.check(Path("bench.svg"))
 
 
 # the real one
