@@ -17,7 +17,6 @@ from qlutattn_patch.patches.generate import generate
 from qlutattn_patch.patches.receipt import PatchesReceipt, Receipt, read_patches_receipt
 from qlutattn_patch.patches.series import RECEIPT as GENERATED
 from qlutattn_patch.patches.series import Series, load_series
-from qlutattn_patch.proof.codes import check_copy
 from qlutattn_patch.system import process
 from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.system.lock import locked
@@ -128,6 +127,8 @@ def _patches(workspace: Workspace, pin: Pin, series: Series | None, templates: s
     if made.templates != templates:
         reasons.insert(0, "templates/ has changed since the patches were generated")
         if tree is not None and tree.base_id == pin.tree:
+            from qlutattn_patch.proof.codes import check_copy  # which imports numpy
+
             try:
                 check_copy(load_formats(workspace.templates / "formats.toml").types)
                 reasons += _drift(workspace, tree)

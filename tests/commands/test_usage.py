@@ -24,7 +24,7 @@ from qlutattn_patch.commands import main
         (["build", "--preset", "nativ"], "--preset: 'nativ' is not one of 'native',", "did you mean native?"),
         (["build", "--jobs", "x"], "--jobs: 'x' is not a valid integer range.", "qlutattn build --help"),
         (["matrix", "--shard", "x"], "--shard: 'x' is not a shard such as 2/4", "qlutattn matrix --help"),
-        (["eval"], "Missing option '--model'.", "qlutattn eval --help"),
+        (["eval"], "Missing option '--model'", "qlutattn eval --help"),
         (["profile"], "Missing argument 'TOOL...'.", "qlutattn profile --help"),
         (["bench", "--types", "K4V5"], "--types: 'K4V5' is not a cache; names are such as", "did you mean K4V8?"),
         (["bench", "--plot", "/nowhere/a.svg"], "--plot: there is no folder /nowhere.", "mkdir -p /nowhere"),

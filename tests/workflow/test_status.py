@@ -10,6 +10,7 @@ import pytest
 from helpers import ROOT, edit, git, killed_at, snapshot, write_pin
 from status_helpers import GCC, put_build, put_results
 
+from qlutattn_patch.building import results
 from qlutattn_patch.building.stamp import Stamp, read_stamp
 from qlutattn_patch.commands import main
 from qlutattn_patch.patches.generate import generate
