@@ -203,9 +203,14 @@ def variations() -> list[Variation]:
         made += [Variation(f"V{bits}, token scales", v=bits, v_axes=("s",))]
     for end, window, sink in (("", 0, 0), ("+w128+s128", 128, 128)):
         made += [
-            Variation(f"{name}{end}, {axis} and scales", k, v, window, sink, k_axes=(axis[0],), v_axes=("s",))
-            for name, k, v in pairs[:3]
-            for axis in ("mean", "direction")
+            Variation(f"K{k}{''.join(own_k)}V{v}{''.join(own_v)}{end}", k, v, window, sink, k_axes=own_k, v_axes=own_v)
+            for _, k, v in pairs[:3]
+            for own_k, own_v in (
+                (("m",), ("s",)),
+                (("d",), ("s",)),
+                (("d8", "d8"), ("s8",)),
+                (("d8", "d8"), ("d8", "s8")),
+            )
         ]
     return made
 

@@ -12,7 +12,7 @@ from qlutattn_patch.proof.second_axis import Cache, half
 
 TOKENS, QUERIES = 1024, 16
 DEVIATION = 2.0  # of queries, and so of scores
-DEFAULT = "q8_0,q4_0,K8V8,K4V4,K4mV4s,K4dV4s,K2V2,K2mV2s,K2dV2s"
+DEFAULT = "q8_0,q4_0,K8V8,K4V4,K4mV4s,K4dV4s,K4d8d8V4d8s8,K2V2,K2d8d8V2d8s8"
 DRAWS = 8
 _Change = Callable[[Double, np.random.Generator], None]
 

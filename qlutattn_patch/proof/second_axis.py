@@ -1,9 +1,9 @@
 """Tiles with a second axis of metadata, one vector per tile along the depth, on top of the reference packer.
 
 A cache is written like `K4dV4s`: bits, then what its tiles have besides the format's scale and offset per lane, each
-optionally followed by 8 (stored in 8 bits instead of f16). Keys (depth: channels): `m` a mean per channel, `s` a scale
-per channel, `d` a direction: the lane's offset multiplies this vector instead of ones. Values (depth: tokens): `m` a
-mean per token, `s` a scale per token.
+optionally followed by 8 (stored in 8 bits instead of f16): `m` a mean per depth position (keys: channel, values:
+token), `s` a scale per depth position, `d` a direction: a lane's offset multiplies this vector instead of ones. A
+second direction needs a second offset per lane.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from qlutattn_patch.system.errors import ExpectedError
 BLOCK = 32  # values of upstream's blocks
 UPSTREAM = ("f16", "q8_0", "q4_0")
 _F16_BITS = 16.0
-_CACHE = re.compile(r"K([1248])((?:[msd]8?)*)V([1248])((?:[ms]8?)*)")
+_CACHE = re.compile(r"K([1248])((?:[msd]8?)*)V([1248])((?:[msd]8?)*)")
 _OCTAVE = 8  # steps of an 8-bit scale
 _ROUNDS = 2  # of power iteration
 
@@ -37,8 +37,9 @@ class Side:
     @property
     def bpw(self) -> float:
         """Bits per value."""
-        second = sum(1 if axis.endswith("8") else 2 for axis in self.axes) / SIZE
-        return CODES[self.bits].tile_bytes * 8 / SIZE**2 + second * 8
+        offsets = sum(axis[0] == "d" for axis in self.axes) or CODES[self.bits].has_offset
+        vectors = 2 + 2 * offsets + sum(1 if axis.endswith("8") else 2 for axis in self.axes)  # bytes per lane or depth
+        return self.bits + vectors * 8 / SIZE
 
     def decoded(self, x: Double) -> Double:
         """Rows [token, channel] after packing and decoding; whole tiles."""
@@ -52,16 +53,17 @@ class Side:
 
     def _tiles(self, x: Double) -> Double:
         code = CODES[self.bits]
-        mean = along = np.zeros(())
+        apart = np.zeros_like(x)
         if axis := self._axis("m"):
-            mean = _stored(x.mean(-2, keepdims=True), axis)
-        if axis := self._axis("d"):
-            way = _stored(direction(x - mean), axis)
-            along = half(_product(x - mean, way) / np.maximum(_product(way, way), 1e-30)) * way
-            code = replace(code, has_offset=False)
-        r = x - mean - along
+            apart += _stored(x.mean(-2, keepdims=True), axis)
+        for axis in self.axes:
+            if axis[0] == "d":
+                way = _stored(direction(x - apart), axis)
+                apart += half(_product(x - apart, way) / np.maximum(_product(way, way), 1e-30)) * way
+                code = replace(code, has_offset=False)
+        r = x - apart
         scale = depth_scale(r, axis) if (axis := self._axis("s")) else np.ones(())
-        decoded: Double = quantise((r / scale).astype(np.float32), code).values() * scale + along + mean
+        decoded: Double = quantise((r / scale).astype(np.float32), code).values() * scale + apart
         return decoded
 
 

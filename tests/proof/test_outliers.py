@@ -18,7 +18,7 @@ from qlutattn_patch.system.errors import ExpectedError
 @pytest.fixture(scope="module")
 def errors() -> dict[str, dict[str, float]]:
     """The mean error by data and cache."""
-    names = "q4_0,K4V4,K4mV4s,K4dV4s,K4d8V4s8,K4V4m,K4sV4,K2V2,K2dV2s"
+    names = "q4_0,K4V4,K4mV4s,K4d8V4s8,K4d8d8V4d8s8,K4sV4m,K2V2,K2d8d8V2d8s8"
     found: dict[str, dict[str, float]] = {}
     for row in outliers.measure(second_axis.parse(names), 2, lambda *_: None).rows:
         found.setdefault(row.data, {})[row.cache] = row.error
@@ -29,23 +29,29 @@ def test_a_mean_or_direction_of_keys_repairs_constant_channels(errors: dict[str,
     gaussian = errors["Gaussian"]["K4V4"]
     for data in ("K one channel constant +100", "K two channels constant +300"):
         assert errors[data]["K4V4"] > 20 * gaussian
-        for cache in ("K4mV4s", "K4dV4s", "K4d8V4s8"):
+        for cache in ("K4mV4s", "K4d8V4s8", "K4d8d8V4d8s8"):
             assert errors[data][cache] < 2 * gaussian
-        assert errors[data]["K2dV2s"] < errors[data]["K2V2"] / 10
-        assert errors[data]["K4sV4"] > 20 * gaussian  # rotation has spread the constant over all channels
+        assert errors[data]["K2d8d8V2d8s8"] < errors[data]["K2V2"] / 10
+        assert errors[data]["K4sV4m"] > 20 * gaussian  # rotation has spread the constant over all channels
 
 
 def test_only_a_direction_repairs_a_channel_of_both_signs(errors: dict[str, dict[str, float]]) -> None:
     found = errors["K one channel × 100"]
-    assert found["K4dV4s"] < found["q4_0"] / 10 < found["K4mV4s"]
-    assert found["K4dV4s"] < found["K4V4"] / 5
+    assert found["K4d8V4s8"] < found["q4_0"] / 10 < found["K4mV4s"]
+    assert found["K4d8V4s8"] < found["K4V4"] / 5
+
+
+def test_a_turning_pair_has_two_directions(errors: dict[str, dict[str, float]]) -> None:
+    found = errors["K a pair +100 turning in 512 tokens"]
+    assert found["K4d8d8V4d8s8"] < 2 * errors["Gaussian"]["K4V4"]
+    assert found["K4d8V4s8"] > 5 * found["K4d8d8V4d8s8"]
 
 
 def test_a_scale_per_token_repairs_massive_values(errors: dict[str, dict[str, float]]) -> None:
     gaussian = errors["Gaussian"]["K4V4"]
     found = errors["V one token in 128 × 100"]
-    assert max(found["K4mV4s"], found["K4dV4s"], found["K4d8V4s8"]) < 2 * gaussian < found["K4V4"] / 10
-    assert found["K4V4m"] > found["K4V4"] / 2
+    assert max(found["K4mV4s"], found["K4d8V4s8"]) < 2 * gaussian < found["K4V4"] / 10
+    assert found["K4sV4m"] > found["K4V4"] / 2
 
 
 def test_without_a_second_axis_tiles_are_the_formats() -> None:
@@ -63,14 +69,17 @@ def test_lanes_of_one_value_or_none_have_a_direction() -> None:
         assert np.allclose(cache.values(x), x)
 
 
-@pytest.mark.parametrize(("name", "bpw"), [("K4V4", 4.25), ("K4dV4s", 4.375), ("K2d8V2s8", 2.3125), ("K4msV4", 4.375)])
+@pytest.mark.parametrize(
+    ("name", "bpw"),
+    [("K4V4", 4.25), ("K4dV4s", 4.375), ("K2d8V2s8", 2.3125), ("K4msV4", 4.375), ("K4d8d8V4d8s8", 4.4375)],
+)
 def test_the_bits_count_both_axes(name: str, bpw: float) -> None:
     assert second_axis.parse(name)[0].bpw == bpw
 
 
 def test_a_cache_of_another_notation_is_refused() -> None:
-    with pytest.raises(ExpectedError, match="not 'K4V4d'"):
-        second_axis.parse("q8_0,K4V4d")
+    with pytest.raises(ExpectedError, match="not 'K4V4t'"):
+        second_axis.parse("q8_0,K4V4t")
 
 
 def test_the_command_prints_a_table_and_its_document(capfd: pytest.CaptureFixture[str]) -> None:
