@@ -116,7 +116,7 @@ def test_no_llvm_mca_is_said_in_one_sentence(tmp_path: object, monkeypatch: pyte
 @pytest.mark.qemu
 def test_the_whole_table() -> None:
     try:
-        mca_table.find_mca()
+        _, version = mca_table.find_mca()
     except ExpectedError as lacking:
         pytest.skip(f"{lacking.cause} To get it: {lacking.hint}")
     assert main.run(["apply"]) == 0
@@ -126,6 +126,13 @@ def test_the_whole_table() -> None:
     assert done.returncode == 0, done.stderr
     rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
     assert len(rows) >= 2 + len(mca_table.ISAS[0].kernels) + len(mca_table.ISAS[-1].kernels)
-    f16 = [float(cell) for cell in rows[1][2:5]]
+    cpus = slice(2, 2 + len(mca_table.CPUS))
+    f16 = [float(cell) for cell in rows[1][cpus]]
     # 8 products an instruction, at most two (Arm) or four (Apple) of them a cycle
     assert all(8192 / 4 <= cycles < 3 * 8192 for cycles in f16)
+    found = {(row[0], row[1]): [int(cell.split()[0]) for cell in row[cpus] if cell[0].isdigit()] for row in rows[2:]}
+    dotprod, i8mm = (f"`{isa.march}`" for isa in mca_table.ISAS[1:])
+    for kernel in ("2 bits", "4 bits", "8 bits") if version[0] >= mca_table.MODELS_SINCE else ():
+        for rows_of in ("", ", 16 rows"):
+            name = f"| dot, {kernel}{rows_of}"
+            assert all(new < old for new, old in zip(found[name, i8mm], found[name, dotprod], strict=False)), name

@@ -13,9 +13,11 @@ constexpr int WIDTH    = 32;
 constexpr int DOT_ROWS = 4;
 constexpr int LUT_ROWS = 2;
 #ifdef __AVXVNNI__
-constexpr bool ACC16 = false;
+constexpr bool ACC16       = false;
+constexpr bool BOTH_SIGNED = false;
 #else
-constexpr bool ACC16 = true;
+constexpr bool ACC16       = true;
+constexpr bool BOTH_SIGNED = false;
 #endif
 constexpr int SIGNED_OFFSET = ACC16 ? 0 : 128;
 

@@ -17,9 +17,11 @@ constexpr int WIDTH    = 64;
 constexpr int DOT_ROWS = 8;
 constexpr int LUT_ROWS = 4;
 #ifdef __AVX512VNNI__
-constexpr bool ACC16 = false;
+constexpr bool ACC16       = false;
+constexpr bool BOTH_SIGNED = false;
 #else
-constexpr bool ACC16 = true;
+constexpr bool ACC16       = true;
+constexpr bool BOTH_SIGNED = false;
 #endif
 constexpr int SIGNED_OFFSET = ACC16 ? 0 : 128;
 

@@ -8,8 +8,10 @@
 #ifdef __ARM_FEATURE_MATMUL_INT8
 #    define QLUTATTN_SIMD "neon-i8mm"
 #    define QLUTATTN_MATRIX
+#    define QLUTATTN_DOT_BLOCKS
 #elif defined(__ARM_FEATURE_DOTPROD)
 #    define QLUTATTN_SIMD "neon-dotprod"
+#    define QLUTATTN_DOT_BLOCKS
 #else
 #    define QLUTATTN_SIMD "neon"
 #endif
@@ -20,6 +22,7 @@ constexpr int  WIDTH         = 16;
 constexpr int  DOT_ROWS      = 4;
 constexpr int  LUT_ROWS      = 4;
 constexpr bool ACC16         = false;
+constexpr bool BOTH_SIGNED   = true;
 constexpr int  SIGNED_OFFSET = 0;
 
 typedef uint8x16_t bytes;
@@ -98,7 +101,6 @@ static inline sums32 broadcast32(int32_t i) {
     return vdupq_n_s32(i);
 }
 
-// unsigned bytes stay below 128, so that all are signed here
 #ifdef __ARM_FEATURE_DOTPROD
 static inline products begin(sums32 s) {
     return s;
@@ -122,8 +124,9 @@ static inline products mul_add(products p, bytes u, bytes i) {
     return { vmlal_s8(p.lo, vget_low_s8(a), vget_low_s8(b)), vmlal_high_s8(p.hi, a, b) };
 }
 
+// neighbours fit 16 bits together: products of levels up to 10 are four, up to 61 two, up to 128 one
 static inline sums32 end(sums32 s, products p) {
-    return vaddq_s32(s, vpaddq_s32(vpaddlq_s16(p.lo), vpaddlq_s16(p.hi)));
+    return vpadalq_s16(s, vpaddq_s16(p.lo, p.hi));
 }
 #endif
 
@@ -135,13 +138,31 @@ static inline bytes beside(bytes x, bytes) {
     return x;
 }
 
-#ifdef QLUTATTN_MATRIX
-static inline bytes two_rows(const int8_t * p, const int8_t * q) {
-    return vreinterpretq_u8_s8(vcombine_s8(vld1_s8(p), vld1_s8(q)));
+#ifdef QLUTATTN_DOT_BLOCKS
+static inline bytes load(const int8_t * p) {
+    return load((const uint8_t *) p);
 }
 
-static inline sums32 two_rows(int32_t i, int32_t j) {
-    return vcombine_s32(vdup_n_s32(i), vdup_n_s32(j));
+static inline bytes load8(const void * p) {
+    return vcombine_u8(vld1_u8((const uint8_t *) p), vdup_n_u8(0));
+}
+
+static inline bytes repeat(int i) {
+    return vdupq_n_u8((uint8_t) i);
+}
+
+static inline bytes all_ones_if(bytes v, bytes m) {
+    return vtstq_u8(v, m);
+}
+
+static inline sums32 minus_twice(sums32 s, sums32 t) {
+    return vsubq_s32(s, vaddq_s32(t, t));
+}
+#endif
+
+#ifdef QLUTATTN_MATRIX
+static inline bytes in_turns(bytes a, bytes b) {
+    return vzip1q_u8(a, b);
 }
 
 static inline bytes first_lanes(bytes a, bytes b) {
@@ -152,16 +173,28 @@ static inline bytes last_lanes(bytes a, bytes b) {
     return vreinterpretq_u8_u32(vzip2q_u32(vreinterpretq_u32_u8(a), vreinterpretq_u32_u8(b)));
 }
 
+static inline bytes first_halves(bytes a, bytes b) {
+    return vreinterpretq_u8_u64(vzip1q_u64(vreinterpretq_u64_u8(a), vreinterpretq_u64_u8(b)));
+}
+
+static inline bytes last_halves(bytes a, bytes b) {
+    return vreinterpretq_u8_u64(vzip2q_u64(vreinterpretq_u64_u8(a), vreinterpretq_u64_u8(b)));
+}
+
+static inline sums32 first_halves(sums32 s, sums32 t) {
+    return vreinterpretq_s32_u8(first_halves(vreinterpretq_u8_s32(s), vreinterpretq_u8_s32(t)));
+}
+
+static inline sums32 last_halves(sums32 s, sums32 t) {
+    return vreinterpretq_s32_u8(last_halves(vreinterpretq_u8_s32(s), vreinterpretq_u8_s32(t)));
+}
+
 static inline sums32 matmul(sums32 s, bytes x, bytes f) {
     return vmmlaq_s32(s, vreinterpretq_s8_u8(x), vreinterpretq_s8_u8(f));
 }
-
-static inline sums32 first_row(sums32 s, sums32 t) {
-    return vcombine_s32(vget_low_s32(s), vget_low_s32(t));
-}
-
-static inline sums32 second_row(sums32 s, sums32 t) {
-    return vcombine_s32(vget_high_s32(s), vget_high_s32(t));
+#elif defined(QLUTATTN_DOT_BLOCKS)
+template <int i> static inline sums32 mul_add_part(sums32 s, bytes v, bytes x) {
+    return vdotq_laneq_s32(s, vreinterpretq_s8_u8(v), vreinterpretq_s8_u8(x), i);
 }
 #endif
 

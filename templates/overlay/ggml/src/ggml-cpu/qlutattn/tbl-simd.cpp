@@ -40,6 +40,13 @@ void qlutattn_tile_gemm_transposed_simd(const qlutattn_kernel_config &, const ui
 
 using namespace qlutattn_simd;
 
+// before loops over sums: clang before 19 keeps some rolled, and the sums in memory
+#    ifdef __clang__
+#        define QLUTATTN_UNROLL _Pragma("clang loop unroll(full)")
+#    else
+#        define QLUTATTN_UNROLL
+#    endif
+
 static constexpr int MAX_ROWS = std::max(DOT_ROWS, LUT_ROWS);
 
 // What is read of a tile is asked for of the tile after the next: tiles of a head follow one another, and the processor's own prefetching stops at
@@ -58,8 +65,8 @@ struct gemm_task {
 };
 
 // The dot order: field i of a byte (bits i*bits on) is one of the depths 4*i .. 4*i + 3. Codes become integer levels once for all rows, and
-// levels are multiplied by four neighbouring depths of x at a time. K has signed x, and levels that are made unsigned by adding the largest;
-// V has unsigned x.
+// levels are multiplied by four neighbouring depths of x at a time. K has signed x, and levels that are made unsigned by adding the largest,
+// unless BOTH_SIGNED; V has unsigned x.
 template <int bits, bool signed_x, int n_rows, int n_vecs> static void dot_rows(const gemm_task & t, int row0) {
     constexpr int fields = 8 / bits;  // of a byte
     constexpr int depths = 32 / bits; // of a chunk
@@ -69,7 +76,7 @@ template <int bits, bool signed_x, int n_rows, int n_vecs> static void dot_rows(
     for (int f = 0; f < fields / 2; f++) {
         int8_t of_nibble[16];
         for (int n = 0; n < 16; n++) {
-            of_nibble[n] = t.config.int_levels[n >> (f * bits) & mask] + (signed_x ? t.config.int_levels[mask] : 0);
+            of_nibble[n] = t.config.int_levels[n >> (f * bits) & mask] + (signed_x && !BOTH_SIGNED ? t.config.int_levels[mask] : 0);
         }
         levels[f] = broadcast16(of_nibble);
     }
@@ -77,19 +84,23 @@ template <int bits, bool signed_x, int n_rows, int n_vecs> static void dot_rows(
 
     for (int lane = 0; lane < t.span.n_lanes; lane += n_vecs * WIDTH / 4) {
         const uint8_t * chunks[n_vecs];
+        QLUTATTN_UNROLL
         for (int v = 0; v < n_vecs; v++) {
             const int at = t.span.lane0 + lane + v * WIDTH / 4;
             chunks[v] =
                 t.codes + (at / QLUTATTN_DOT_LANES * (PACK_SIZE / depths) + t.span.depth0 / depths) * PACK_CHUNK_SIZE + at % QLUTATTN_DOT_LANES * 4;
         }
         sums32 sums[n_vecs][n_rows];
+        QLUTATTN_UNROLL
         for (int v = 0; v < n_vecs; v++) {
+            QLUTATTN_UNROLL
             for (int r = 0; r < n_rows; r++) {
                 sums[v][r] = broadcast32(-t.qvecs[row0 + r]->bias);
             }
         }
         for (int i = 0; i < n_chunks; i++) {
             bytes nibbles[n_vecs][2];
+            QLUTATTN_UNROLL
             for (int v = 0; v < n_vecs; v++) {
                 const bytes c = load(chunks[v] + i * PACK_CHUNK_SIZE);
                 prefetch_ahead<bits>(t.config, chunks[v] + i * PACK_CHUNK_SIZE);
@@ -97,30 +108,40 @@ template <int bits, bool signed_x, int n_rows, int n_vecs> static void dot_rows(
                 nibbles[v][1] = high_nibbles(c);
             }
             products p[n_vecs][n_rows];
+            QLUTATTN_UNROLL
             for (int v = 0; v < n_vecs; v++) {
+                QLUTATTN_UNROLL
                 for (int r = 0; r < n_rows; r++) {
                     p[v][r] = begin(sums[v][r]);
                 }
             }
+            QLUTATTN_UNROLL
             for (int j = 0; j < fields; j++) {
                 bytes f[n_vecs];
+                QLUTATTN_UNROLL
                 for (int v = 0; v < n_vecs; v++) {
                     f[v] = lookup16(levels[j % (fields / 2)], nibbles[v][j / (fields / 2)]);
                 }
+                QLUTATTN_UNROLL
                 for (int r = 0; r < n_rows; r++) {
                     const bytes x = broadcast4(t.qvecs[row0 + r]->qs + i * depths + 4 * j);
+                    QLUTATTN_UNROLL
                     for (int v = 0; v < n_vecs; v++) {
                         p[v][r] = signed_x ? mul_add(p[v][r], f[v], x) : mul_add(p[v][r], x, f[v]);
                     }
                 }
             }
+            QLUTATTN_UNROLL
             for (int v = 0; v < n_vecs; v++) {
+                QLUTATTN_UNROLL
                 for (int r = 0; r < n_rows; r++) {
                     sums[v][r] = end(sums[v][r], p[v][r]);
                 }
             }
         }
+        QLUTATTN_UNROLL
         for (int v = 0; v < n_vecs; v++) {
+            QLUTATTN_UNROLL
             for (int r = 0; r < n_rows; r++) {
                 store(t.acc[row0 + r] + lane + v * WIDTH / 4, sums[v][r]);
             }
@@ -142,26 +163,33 @@ template <bool signed_x, int n_rows, int n_vecs> static void byte_rows(const gem
         const uint8_t * chunk = t.codes + at / QLUTATTN_DOT_LANES * NEXT_LANES + t.span.depth0 / 4 * PACK_CHUNK_SIZE + at % QLUTATTN_DOT_LANES * 4;
 
         sums32 sums[n_vecs][n_rows];
+        QLUTATTN_UNROLL
         for (int v = 0; v < n_vecs; v++) {
+            QLUTATTN_UNROLL
             for (int r = 0; r < n_rows; r++) {
                 sums[v][r] = broadcast32(-t.qvecs[row0 + r]->bias);
             }
         }
         for (int i = 0; i < n_chunks; i++) {
             bytes levels[n_vecs];
+            QLUTATTN_UNROLL
             for (int v = 0; v < n_vecs; v++) {
                 levels[v] = load(chunk + i * PACK_CHUNK_SIZE + v * next);
                 prefetch_ahead<8>(t.config, chunk + i * PACK_CHUNK_SIZE + v * next);
             }
+            QLUTATTN_UNROLL
             for (int r = 0; r < n_rows; r++) {
                 const bytes x = broadcast4(t.qvecs[row0 + r]->qs + i * 4);
+                QLUTATTN_UNROLL
                 for (int v = 0; v < n_vecs; v++) {
                     const products p = begin(sums[v][r]);
                     sums[v][r] = end(sums[v][r], signed_x ? mul_add(p, as_unsigned(levels[v]), beside(x, levels[v])) : mul_add(p, x, levels[v]));
                 }
             }
         }
+        QLUTATTN_UNROLL
         for (int v = 0; v < n_vecs; v++) {
+            QLUTATTN_UNROLL
             for (int r = 0; r < n_rows; r++) {
                 store(t.acc[row0 + r] + lane + v * lanes, sums[v][r]);
             }
@@ -273,121 +301,6 @@ template <int bits, int most> static void all_transposed_rows(const gemm_task & 
     }
 }
 
-#    ifdef QLUTATTN_MATRIX
-
-// The dot order with a matrix instruction: two rows times two lanes, eight depths at a time. A single row is computed twice.
-template <int bits, int n_pairs> static void matrix_rows(const gemm_task & t, int row0, int n_rows) {
-    constexpr int fields = 8 / bits;
-    constexpr int depths = 32 / bits;
-    constexpr int mask   = (1 << bits) - 1;
-    constexpr int n_vecs = QLUTATTN_DOT_LANES * 4 / WIDTH;
-    constexpr int lanes  = WIDTH / 4; // of a vector: two pairs
-
-    const bool signed_x = t.config.lane_is_token;
-    bytes      levels[fields / 2];
-    for (int f = 0; f < fields / 2; f++) {
-        int8_t of_nibble[16];
-        for (int n = 0; n < 16; n++) {
-            of_nibble[n] = t.config.int_levels[n >> (f * bits) & mask] + (signed_x ? t.config.int_levels[mask] : 0);
-        }
-        levels[f] = broadcast16(of_nibble);
-    }
-    const qlutattn_qvec * qvecs[n_pairs][2];
-    int32_t *             out[n_pairs][2];
-    for (int r = 0; r < 2 * n_pairs; r++) {
-        const int row       = row0 + std::min(r, n_rows - 1);
-        qvecs[r / 2][r % 2] = t.qvecs[row];
-        out[r / 2][r % 2]   = t.acc[row];
-    }
-    const int n_chunks = t.span.n_depth / depths;
-
-    for (int lane = 0; lane < t.span.n_lanes; lane += QLUTATTN_DOT_LANES) {
-        const uint8_t * chunk =
-            t.codes + ((t.span.lane0 + lane) / QLUTATTN_DOT_LANES * (PACK_SIZE / depths) + t.span.depth0 / depths) * PACK_CHUNK_SIZE;
-
-        sums32 sums[n_vecs][n_pairs][2]; // [vector][rows][lanes]
-        for (int p = 0; p < n_pairs; p++) {
-            for (int v = 0; v < n_vecs; v++) {
-                sums[v][p][0] = sums[v][p][1] = two_rows(-qvecs[p][0]->bias, -qvecs[p][1]->bias);
-            }
-        }
-        for (int i = 0; i < n_chunks; i++) {
-            bytes nibbles[n_vecs][2];
-            for (int v = 0; v < n_vecs; v++) {
-                const bytes c = load(chunk + i * PACK_CHUNK_SIZE + v * WIDTH);
-                nibbles[v][0] = low_nibbles(c);
-                nibbles[v][1] = high_nibbles(c);
-            }
-            for (int j = 0; j < fields; j += 2) { // eight depths
-                bytes x[n_pairs];
-                for (int p = 0; p < n_pairs; p++) {
-                    x[p] = two_rows(qvecs[p][0]->qs + i * depths + 4 * j, qvecs[p][1]->qs + i * depths + 4 * j);
-                }
-                for (int v = 0; v < n_vecs; v++) {
-                    const bytes a = lookup16(levels[j % (fields / 2)], nibbles[v][j / (fields / 2)]);
-                    const bytes b = lookup16(levels[(j + 1) % (fields / 2)], nibbles[v][(j + 1) / (fields / 2)]);
-                    for (int p = 0; p < n_pairs; p++) {
-                        sums[v][p][0] = matmul(sums[v][p][0], x[p], first_lanes(a, b));
-                        sums[v][p][1] = matmul(sums[v][p][1], x[p], last_lanes(a, b));
-                    }
-                }
-            }
-        }
-        for (int v = 0; v < n_vecs; v++) {
-            for (int p = 0; p < n_pairs; p++) {
-                store(out[p][0] + lane + v * lanes, first_row(sums[v][p][0], sums[v][p][1]));
-                store(out[p][1] + lane + v * lanes, second_row(sums[v][p][0], sums[v][p][1]));
-            }
-        }
-    }
-}
-
-// The same at 8 bits: two chunks are eight depths.
-template <int n_pairs> static void matrix_byte_rows(const gemm_task & t, int row0, int n_rows) {
-    constexpr int n_vecs = QLUTATTN_DOT_LANES * 4 / WIDTH;
-    constexpr int lanes  = WIDTH / 4; // of a vector: two pairs
-
-    const qlutattn_qvec * qvecs[n_pairs][2];
-    int32_t *             out[n_pairs][2];
-    for (int r = 0; r < 2 * n_pairs; r++) {
-        const int row       = row0 + std::min(r, n_rows - 1);
-        qvecs[r / 2][r % 2] = t.qvecs[row];
-        out[r / 2][r % 2]   = t.acc[row];
-    }
-    for (int lane = 0; lane < t.span.n_lanes; lane += QLUTATTN_DOT_LANES) {
-        const uint8_t * chunk = t.codes + (t.span.lane0 + lane) / QLUTATTN_DOT_LANES * NEXT_LANES + t.span.depth0 / 4 * PACK_CHUNK_SIZE;
-
-        sums32 sums[n_vecs][n_pairs][2]; // [vector][rows][lanes]
-        for (int p = 0; p < n_pairs; p++) {
-            for (int v = 0; v < n_vecs; v++) {
-                sums[v][p][0] = sums[v][p][1] = broadcast32(0);
-            }
-        }
-        for (int d = 0; d < t.span.n_depth; d += 8, chunk += 2 * PACK_CHUNK_SIZE) {
-            bytes x[n_pairs];
-            for (int p = 0; p < n_pairs; p++) {
-                x[p] = two_rows(qvecs[p][0]->qs + d, qvecs[p][1]->qs + d);
-            }
-            for (int v = 0; v < n_vecs; v++) {
-                const bytes a = load(chunk + v * WIDTH);
-                const bytes b = load(chunk + PACK_CHUNK_SIZE + v * WIDTH);
-                for (int p = 0; p < n_pairs; p++) {
-                    sums[v][p][0] = matmul(sums[v][p][0], x[p], first_lanes(a, b));
-                    sums[v][p][1] = matmul(sums[v][p][1], x[p], last_lanes(a, b));
-                }
-            }
-        }
-        for (int v = 0; v < n_vecs; v++) {
-            for (int p = 0; p < n_pairs; p++) {
-                store(out[p][0] + lane + v * lanes, first_row(sums[v][p][0], sums[v][p][1]));
-                store(out[p][1] + lane + v * lanes, second_row(sums[v][p][0], sums[v][p][1]));
-            }
-        }
-    }
-}
-
-#    endif
-
 // One bit, in the lookup order: a chunk is one nibble, four depths, of all lanes, the first half low, the other high. Codes count as levels 0
 // and 2 here; the sum over -1 and 1 is that less the sum of x.
 template <int n_rows> static void bit_rows(const gemm_task & t, int row0) {
@@ -400,24 +313,29 @@ template <int n_rows> static void bit_rows(const gemm_task & t, int row0) {
         const bytes     mask  = bit_mask4(at / PACK_CHUNK_SIZE * 4);
 
         sums32 sums[n_rows];
+        QLUTATTN_UNROLL
         for (int r = 0; r < n_rows; r++) {
             sums[r] = broadcast32(-t.qvecs[row0 + r]->bias);
         }
         for (int i = 0; i < n_chunks; i += unroll) {
             products p[n_rows];
+            QLUTATTN_UNROLL
             for (int r = 0; r < n_rows; r++) {
                 p[r] = begin(sums[r]);
             }
             for (int j = i; j < i + unroll; j++) {
                 const bytes level = test(repeat4(chunk + j * PACK_CHUNK_SIZE), mask);
+                QLUTATTN_UNROLL
                 for (int r = 0; r < n_rows; r++) {
                     p[r] = mul_add(p[r], level, broadcast4(t.qvecs[row0 + r]->qs + j * 4));
                 }
             }
+            QLUTATTN_UNROLL
             for (int r = 0; r < n_rows; r++) {
                 sums[r] = end(sums[r], p[r]);
             }
         }
+        QLUTATTN_UNROLL
         for (int r = 0; r < n_rows; r++) {
             store(t.acc[row0 + r] + lane, sums[r]);
         }
@@ -435,6 +353,7 @@ template <int n_rows> static void lut_rows(const gemm_task & t, int row0) {
     for (int lane = 0; lane < PACK_CHUNK_SIZE; lane += WIDTH) {
         sums16 first[n_rows];
         sums16 last[n_rows];
+        QLUTATTN_UNROLL
         for (int r = 0; r < n_rows; r++) {
             first[r] = zero16();
             last[r]  = zero16();
@@ -444,12 +363,14 @@ template <int n_rows> static void lut_rows(const gemm_task & t, int row0) {
             prefetch_ahead<1>(t.config, codes + g * PACK_CHUNK_SIZE + lane);
             const bytes a = low_nibbles(v);
             const bytes b = high_nibbles(v);
+            QLUTATTN_UNROLL
             for (int r = 0; r < n_rows; r++) {
                 const bytes entries = broadcast16(t.qvecs[row0 + r]->lut + g * 16);
                 first[r]            = add(first[r], lookup16(entries, a));
                 last[r]             = add(last[r], lookup16(entries, b));
             }
         }
+        QLUTATTN_UNROLL
         for (int r = 0; r < n_rows; r++) {
             const int32_t bias = t.qvecs[row0 + r]->bias;
             if (want_low) {
@@ -462,19 +383,33 @@ template <int n_rows> static void lut_rows(const gemm_task & t, int row0) {
     }
 }
 
-template <int n_rows> static void dispatch(const gemm_task & t, qlutattn_kernel kernel, int row0) {
-    const bool is_k = t.config.lane_is_token;
-#    ifdef QLUTATTN_MATRIX
-    constexpr int n_pairs = (n_rows + 1) / 2;
-    if (t.config.bits == 8) {
-        matrix_byte_rows<n_pairs>(t, row0, n_rows);
-        return;
+#    ifdef QLUTATTN_DOT_BLOCKS
+#        include "tbl-neon-dot.h"
+
+static void all_dot_rows(const gemm_task & t, int n_rows) {
+    switch (t.config.bits) {
+        case 1:
+            all_rows<1>(t, n_rows);
+            break;
+        case 2:
+            all_rows<2>(t, n_rows);
+            break;
+        case 4:
+            all_rows<4>(t, n_rows);
+            break;
+        case 8:
+            all_rows<8>(t, n_rows);
+            break;
     }
-    if (t.config.bits > 1) {
-        t.config.bits == 2 ? matrix_rows<2, n_pairs>(t, row0, n_rows) : matrix_rows<4, n_pairs>(t, row0, n_rows);
-        return;
-    }
+}
 #    endif
+
+template <int n_rows> static void dispatch(const gemm_task & t, qlutattn_kernel kernel, int row0) {
+#    ifdef QLUTATTN_DOT_BLOCKS
+    GGML_UNUSED(kernel);
+    lut_rows<n_rows>(t, row0);
+#    else
+    const bool    is_k   = t.config.lane_is_token;
     constexpr int n_vecs = std::max(2, QLUTATTN_DOT_LANES * 4 / WIDTH); // with a single one, loads of x would be as many as products
     switch (t.config.bits) {
         case 1:
@@ -490,6 +425,7 @@ template <int n_rows> static void dispatch(const gemm_task & t, qlutattn_kernel 
             is_k ? byte_rows<true, n_rows, n_vecs>(t, row0) : byte_rows<false, n_rows, n_vecs>(t, row0);
             break;
     }
+#    endif
 }
 
 static int32_t sum_qs(const int8_t * qs, int n) {
@@ -552,15 +488,21 @@ void qlutattn_build_lut_simd(const qlutattn_kernel_config & config, qlutattn_ker
     } else if (config.bits == 1) {
         qvec.bias = sum_qs(qvec.qs, n_depth);
     } else {
-        const int32_t added = config.is_linear() ? SIGNED_OFFSET : config.int_levels[(1 << config.bits) - 1]; // to each level
+        const int32_t added = config.is_linear() ? SIGNED_OFFSET : BOTH_SIGNED ? 0 : config.int_levels[(1 << config.bits) - 1]; // to each level
         qvec.bias           = signed_x ? added * sum_qs(qvec.qs, n_depth) : 0;
     }
 }
 
 void qlutattn_tile_gemm_simd(const qlutattn_kernel_config & config, qlutattn_kernel kernel, const uint8_t * codes, const qlutattn_span & span,
                              const qlutattn_qvec * const * qvecs, int n_rows, qlutattn_acc & acc) {
-    const gemm_task t        = { config, codes, span, qvecs, acc };
-    const int       max_rows = kernel == QLUTATTN_KERNEL_LUT ? LUT_ROWS : DOT_ROWS;
+    const gemm_task t = { config, codes, span, qvecs, acc };
+#    ifdef QLUTATTN_DOT_BLOCKS
+    if (kernel == QLUTATTN_KERNEL_DOT) {
+        all_dot_rows(t, n_rows);
+        return;
+    }
+#    endif
+    const int max_rows = kernel == QLUTATTN_KERNEL_LUT ? LUT_ROWS : DOT_ROWS;
     for (int r = 0; r < n_rows;) {
         const int n = std::min(max_rows, n_rows - r);
         if (max_rows >= 8 && n >= 8) {

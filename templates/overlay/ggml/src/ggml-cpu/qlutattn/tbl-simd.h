@@ -6,6 +6,7 @@
 //   WIDTH                   bytes of a vector
 //   DOT_ROWS, LUT_ROWS      how many rows share the unpacked codes in registers
 //   ACC16                   whether products are accumulated in 16 bits (qlutattn_simd_is_acc16)
+//   BOTH_SIGNED             whether mul_add multiplies signed bytes; then its unsigned ones are below 128
 //
 //   bytes                   WIDTH bytes
 //   sums32                  WIDTH/4 sums of 32 bits
@@ -36,15 +37,20 @@
 //   as_unsigned(v)          signed bytes in the place of mul_add's unsigned ones,
 //   beside(x, v)            and the bytes x beside them: mul_add makes (v + SIGNED_OFFSET)*x, one per begin and end with ACC16
 //
-// QLUTATTN_MATRIX is defined where there is an instruction for 2x8 times 8x2 matrices of bytes. There a sums32 is two rows by two lanes.
+// QLUTATTN_DOT_BLOCKS is defined where the dot kernel is another one, tbl-neon-dot.h; with QLUTATTN_MATRIX, it multiplies 2x8 by 8x2 matrices of
+// bytes, and a sums32 is two rows by two lanes.
 //
-//   two_rows(p, q)          eight bytes from p, eight from q
-//   two_rows(i, j)          sums32: i in the first row, j in the second
+//   load8(p)                eight bytes
+//   repeat(i)               i in every byte
+//   all_ones_if(v, m)       -1 where v and m have a bit in common, else 0
+//   minus_twice(s, t)       s - 2*t
+//   mul_add_part<i>(s, v, x)  s + v times the four bytes i of x
+//   in_turns(a, b)          bytes of a and b in turns, the first eight of each
 //   first_lanes(a, b)       lanes 0 and 1, eight depths each, of which a has the first four and b the others
 //   last_lanes(a, b)        lanes 2 and 3 likewise
+//   first_halves(a, b)      the first half of a, then that of b
+//   last_halves(a, b)       the second halves
 //   matmul(s, x, f)         s + rows x times lanes f
-//   first_row(s, t)         the first row of lanes s and t
-//   second_row(s, t)        the second row
 
 #include "qlutattn-config.h"
 
