@@ -40,10 +40,10 @@ def cache_types(pair: str) -> tuple[str, str]:
     return tuple(f"qlutattn_{found[0]}_128x128" if found else "f16" for found in (k, v))  # type: ignore[return-value]
 
 
-def build(target: str) -> Path:
-    """Build a target in the native preset; the folder of the programs."""
-    assert main.run(["build", "--preset", "native", "--target", target]) == 0
-    return Workspace.find().root / "build" / "native" / "bin"
+def build(target: str, preset: str = "native") -> Path:
+    """Build a target; the folder of the programs."""
+    assert main.run(["build", "--preset", preset, "--target", target]) == 0
+    return Workspace.find().root / "build" / preset / "bin"
 
 
 def compile_native(source: str, to: Path, *arguments: str | Path) -> Path:

@@ -75,6 +75,14 @@ def program(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return kv_helpers.compile_driver("sampling.cpp", tree, tmp_path_factory.mktemp("sampling"))
 
 
+def check_draws(found: dict[str, Any], n_draws: int) -> None:
+    """All kinds of rows and of chains, and no token or candidate that is not upstream's."""
+    assert found["kinds"] == KINDS
+    assert found["in_row"] > n_draws / 20
+    assert found["drawn"] > n_draws / 30
+    assert (found["draws"] >= n_draws, found["other_tokens"], found["other_candidates"]) == (True, 0, 0)
+
+
 @pytest.mark.compiler
 @pytest.mark.core
 @pytest.mark.nightly
@@ -84,10 +92,22 @@ def test_the_same_tokens_as_upstream(program: Path, kernel: str) -> None:
     (found,) = lines(program, "draws", str(n_draws), str(len(kernel)), GGML_SELECT_KERNEL=kernel)
     if found["kernel"] != kernel:
         pytest.skip(f"no {kernel} here")
-    assert found["kinds"] == KINDS
-    assert found["in_row"] > n_draws / 20
-    assert found["drawn"] > n_draws / 30
-    assert (found["draws"] >= n_draws, found["other_tokens"], found["other_candidates"]) == (True, 0, 0)
+    check_draws(found, n_draws)
+
+
+@pytest.mark.qemu
+@pytest.mark.nightly
+@pytest.mark.skipif(not QEMU, reason="no g++-aarch64-linux-gnu and qemu-user")
+def test_the_same_tokens_as_upstream_under_qemu(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    binaries = kv_helpers.build("llama", "arm64")
+    monkeypatch.setenv("CXX", "aarch64-linux-gnu-g++")
+    linked = f"-Wl,-rpath-link,{binaries}"
+    program = kv_helpers.compile_driver("sampling.cpp", tree, tmp_path, linked, binaries=binaries)
+    n_draws = effort.most(N_DRAWS, 10 * N_DRAWS)
+    runner = ("qemu-aarch64", "-cpu", "max", "-L", "/usr/aarch64-linux-gnu")
+    (found,) = lines(*runner, program, "draws", str(n_draws), "4", GGML_SELECT_KERNEL="neon")
+    assert found["kernel"] == "neon"
+    check_draws(found, n_draws)
 
 
 @pytest.mark.compiler
