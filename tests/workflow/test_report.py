@@ -148,7 +148,7 @@ def test_a_failure_and_what_is_out_of_date_are_seen(workspace):
     assert "16 of 640 tokens differ" in page.text
     assert "Out of date: it is of another build" in page.text
     assert "Stale: tree -> native: bench_attn" in page.text
-    assert "This repairs it: qlutattn vendor && qlutattn apply && qlutattn build" in page.text
+    assert "This repairs it: qlutattn generate && qlutattn apply && qlutattn build" in page.text
 
 
 def test_busy_machines_and_partial_runs_are_said(workspace):
