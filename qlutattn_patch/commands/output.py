@@ -29,7 +29,8 @@ def end_with(report: Report, as_json: bool) -> None:
     if as_json:
         document(report.ok, report.document)
     else:
-        console.out_table(COLUMNS, report.table(), right=RIGHT)
+        if report.cases:
+            console.out_table(COLUMNS, report.table(), right=RIGHT)
         for line in [*report.failures(), report.verdict()]:
             word, space, more = line.partition(" ")
             console.out(console.state(word) + space + more)

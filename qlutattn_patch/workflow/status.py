@@ -271,7 +271,7 @@ def _is_patched(workspace: Workspace) -> bool:
 
 def _apply(workspace: Workspace, series: Series | None, foreign: tuple[str, ...]) -> str:
     """What patches the tree; `apply` refuses without patches, and where the user has changed files."""
-    command = ("" if series else "qlutattn generate && ") + _command(workspace, "apply")
+    command = ("" if series or not workspace.is_clone else "qlutattn generate && ") + _command(workspace, "apply")
     return f"save your changes ({some(list(foreign))}), then: {command}" if foreign else command
 
 

@@ -43,7 +43,7 @@ def offered(project: Project, line: str, shell: str = "bash") -> list[str]:
 
 
 def test_commands_and_options(project: Project) -> None:
-    assert offered(project, "qlutattn re") == ["revert", "rebase"]
+    assert offered(project, "qlutattn re") == ["revert", "report", "rebase"]
     assert "--until" in offered(project, "qlutattn matrix --u")
     assert "--quiet" in offered(project, "qlutattn build --q")
 
