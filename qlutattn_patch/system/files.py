@@ -16,6 +16,17 @@ def is_plain_path(value: str) -> bool:
     return plain and "\\" not in value and value.isprintable() and not is_of_git(path)
 
 
+def files_below(folder: Path) -> list[Path]:
+    """All files below a folder; one that cannot be read is an error, where rglob leaves it out."""
+
+    def refuse(failure: OSError) -> None:
+        if not isinstance(failure, FileNotFoundError):
+            raise failure
+
+    walked = os.walk(folder, onerror=refuse)
+    return sorted(path for top, _, names in walked for name in names if (path := Path(top, name)).is_file())
+
+
 def is_of_git(path: PurePosixPath) -> bool:
     """Whether a path leads into a .git folder."""
     return ".git" in (part.lower() for part in path.parts)

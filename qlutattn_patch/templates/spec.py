@@ -10,6 +10,7 @@ from msgspec import Meta, field, structs
 
 from qlutattn_patch.system import digests
 from qlutattn_patch.system.errors import ExpectedError
+from qlutattn_patch.system.files import files_below
 from qlutattn_patch.system.records import Record
 from qlutattn_patch.system.toml import RepositoryPath, Text, Version, load, read_text, shown
 
@@ -127,7 +128,7 @@ class Templates:
 def of_templates(folder: Path) -> str:
     """The digest of everything in templates/ that patches are generated from."""
     hooks = folder / "hooks"
-    overlay = [path for path in (folder / "overlay").rglob("*") if path.is_file()]
+    overlay = files_below(folder / "overlay")
     return digests.of_files(folder, [folder / "formats.toml", hooks / "series", *hooks.glob("*.toml"), *overlay])
 
 

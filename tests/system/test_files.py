@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from helpers import killed_at
 
-from qlutattn_patch.system.files import write_atomically
+from qlutattn_patch.system.files import files_below, write_atomically
 
 
 def test_writes_and_makes_the_folder(tmp_path):
@@ -38,3 +39,17 @@ def test_an_error_leaves_the_old_file_alone(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         write_atomically(tmp_path / "x", b"new")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("x", b"old")]
+
+
+def test_a_folder_that_cannot_be_read_is_no_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b").touch()
+    assert files_below(tmp_path) == [tmp_path / "a" / "b"]
+    assert files_below(tmp_path / "none") == []
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "a")
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError):
+        files_below(tmp_path)
