@@ -17,7 +17,7 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).resolve().parent.parent
 # Reading order; pages that are not named here come after these.
 ORDER = (
-    *("index", "install", "howto", "cli", "kv-cache", "k-shift", "bindings", "building"),
+    *("index", "install", "serve", "howto", "cli", "kv-cache", "k-shift", "bindings", "building"),
     *("profiler", "json", "performance", "sampling", "quality", "survey"),
     *("architecture", "formats", "align", "provenance", "faults", "patches"),
 )

@@ -53,6 +53,13 @@ def bench_caches() -> list[str]:
     return ["f16", "q8_0", "q4_0", *(pair + size for pair in pairs for size in ("", "+w512")), "w512"]
 
 
+def shapes() -> list[str]:
+    """The models whose shape `size` knows."""
+    from qlutattn_patch.measure.shapes import NAMES
+
+    return list(NAMES)
+
+
 def targets() -> list[str]:
     """The programs in the tree's cmake files, align_attn and the benchmarks first."""
     tree = Workspace.find().tree

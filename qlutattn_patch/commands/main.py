@@ -31,7 +31,7 @@ GROUPS = {
     "All steps": ("run",),
     "Single steps": ("vendor", "generate", "apply", "revert", "status", "build", "align"),
     "Measure": ("bench", "eval", "profile", "report"),
-    "Inspect": ("types", "doctor"),
+    "Inspect": ("size", "types", "doctor"),
     "Maintain": ("export",),
     "Other versions of llama.cpp": ("matrix", "bisect", "rebase"),
 }

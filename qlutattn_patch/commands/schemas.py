@@ -20,6 +20,7 @@ from qlutattn_patch.commands.documents import (
 )
 from qlutattn_patch.export.export import Exported
 from qlutattn_patch.measure.documents import BenchDocument, EvalDocument, ProfileDocument, SamplingDocument
+from qlutattn_patch.measure.sizes import SizeDocument
 from qlutattn_patch.proof.documents import AlignDocument, OutliersDocument
 from qlutattn_patch.workflow.documents import BisectDocument, MatrixDocument, RebaseDocument, StatusDocument
 
@@ -39,6 +40,7 @@ DOCUMENTS: dict[str, type[msgspec.Struct]] = {
     "report": ReportDocument,
     "revert": RevertDocument,
     "run": AlignDocument,
+    "size": SizeDocument,
     "status": StatusDocument,
     "types": TypesDocument,
     "vendor": VendorDocument,

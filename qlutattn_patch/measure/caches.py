@@ -24,6 +24,7 @@ UPSTREAM = {
 }
 TIMED = ("f16", "q8_0", "q4_0")  # llama.cpp's types that bench_attn times
 JUDGED = "q8_0,q5_0,q4_0,K8V8,K4V4,K4V2,K2V2,K2V1,K1V1"  # the default of eval
+SIZED = "f16,q8_0,q4_0,K8V8,K4V4,K4V2,K2V2,K1V1"  # the default of size
 _TIMED_EXAMPLES = "f16, q8_0, q4_0, K4V2, K4V4+w512 (a multiple of 128), w512 and K4V4+q3"
 _TIMED_PARTS = re.compile(r"(.*?)(?:(?:^|\+)w([1-9]\d{0,5}))?(?:\+q([1-9]|1[0-5]))?")
 _OURS = re.compile(r"(?:K(?P<k>\d[a-z]*))?(?:V(?P<v>\d[a-z]*))?(?:\+w(?P<window>\d+))?(?:\+s(?P<sink>\d+))?")

@@ -170,18 +170,6 @@ def test_what_cannot_be_is_refused_in_words(
     assert says in done.stdout
 
 
-@pytest.fixture(scope="module")
-def every_model(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """A small model of each architecture that llama.cpp knows, made by the generator of its own tests."""
-    binaries = build("llama-common")
-    folder = tmp_path_factory.mktemp("every model")
-    includes = [f"-I{tree / each}" for each in ("include", "common", "src", "vendor", "ggml/include")]
-    libraries = [f"-L{binaries}", f"-Wl,-rpath,{binaries}", "-lllama-common", "-lllama", "-lggml", "-lggml-base"]
-    generator = compile_native(str(tree / "tests" / "test-llama-archs.cpp"), folder, *includes, *libraries)
-    subprocess.run([generator, "-o", folder, "-s", "1"], capture_output=True, check=True)
-    return sorted(folder.glob("*.gguf"))
-
-
 # What is refused, and why; these must at least be among the models.
 REFUSED = {
     "deepseek32": "an index picks",

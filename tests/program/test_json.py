@@ -129,6 +129,17 @@ def test_matrix_and_bisect(
     assert printed(capfd, "bisect", "--until", "applied", "0.1", "0.2")["first_bad"] == "0.2"
 
 
+def test_size(here: Project, capfd: pytest.CaptureFixture[str]) -> None:
+    types = ROOT / "templates" / "formats.toml"
+    shutil.copy(types, here.workspace.templates / "formats.toml")
+    found = printed(
+        capfd, "size", "--shape", "llama-3.1-8b", "--shape", "deepseek-v3", "-c", "4096", "--types", "K4V4,V4"
+    )
+    assert (found["sequences"], found["unified"]) == (4, True)
+    assert [[row["bytes"] is None for row in model["caches"]] for model in found["models"]] == [[0, 0], [0, 1]]
+    assert main.run(["size", "-c", "4096"]) == 2
+
+
 @pytest.mark.parametrize("name", ["types", "doctor"])
 def test_what_there_is(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     printed(capfd, name)
