@@ -23,7 +23,7 @@ from qlutattn_patch.system.lock import locked
 from qlutattn_patch.tree import worktree
 from qlutattn_patch.workspace import Workspace
 
-_PATIENCE = 3600.0  # seconds that a second build waits for the first
+PATIENCE = 3600.0  # seconds that a second build waits for the first
 # Targets that depend on ggml and llama only: a tree for these alone configures in seconds.
 _SMALL_TARGETS = (*OURS, "llama", "ggml", "ggml-base", "ggml-cpu")
 _NO_DOWNLOADS = {"LLAMA_BUILD_UI": "OFF", "LLAMA_USE_PREBUILT_UI": "OFF"}
@@ -42,6 +42,7 @@ class Recipe:
     ccache: Path | None
     lld: Path | None
     large: bool  # whether tools, examples and tests are configured too
+    chosen: Mapping[str, str]  # definitions of the user's, which win
 
     @property
     def environment(self) -> dict[str, str]:
@@ -69,7 +70,7 @@ class Recipe:
             made |= {"CMAKE_C_COMPILER": self.compilers.cc, "CMAKE_CXX_COMPILER": self.compilers.cxx}
         if self.ccache:
             made |= dict.fromkeys(("CMAKE_C_COMPILER_LAUNCHER", "CMAKE_CXX_COMPILER_LAUNCHER"), str(self.ccache))
-        return {**made, **(self.preset.cross if self.preset.is_cross else {})}
+        return {**made, **(self.preset.cross if self.preset.is_cross else {}), **self.chosen}
 
     @property
     def facts(self) -> dict[str, str]:
@@ -104,6 +105,10 @@ class BuildTree:
         complete = (self.path / "CMakeCache.txt").is_file() and (self.path / "build.ninja").is_file()
         return read_stamp(self.path).facts if complete else {}
 
+    def chosen(self) -> Mapping[str, str]:
+        """The user's definitions of the last configure."""
+        return read_stamp(self.path).chosen
+
     @property
     def is_large(self) -> bool:
         return self.facts().get(LARGE[0]) == "ON"
@@ -123,8 +128,9 @@ class BuildTree:
             console.step(f"reconfiguring {self.path.name} because {'; '.join(reasons)}")
         elif has_cache:
             console.step(f"reconfiguring {self.path.name} because its last configure did not finish")
-        kept = read_stamp(self.path).targets  # still present, with what they were built with
-        Stamp(targets=kept).write(self.path)
+        before = read_stamp(self.path)
+        kept = before.targets  # still present, with what they were built with
+        Stamp(targets=kept, chosen=before.chosen).write(self.path)
         # Like `cmake --fresh`, which the minimum cmake lacks. Objects stay: they are in subfolders.
         (self.path / "CMakeCache.txt").unlink(missing_ok=True)
         shutil.rmtree(self.path / "CMakeFiles", ignore_errors=True)
@@ -144,17 +150,18 @@ class BuildTree:
             raise ExpectedError(
                 f"cmake could not configure {self.path}; the full output is in {self.log}.", "qlutattn doctor"
             )
-        Stamp(recipe.facts, kept).write(self.path)
+        Stamp(recipe.facts, kept, recipe.chosen).write(self.path)
 
     def make(self, recipe: Recipe, targets: Sequence[str], also: Sequence[str], origin: Origin, jobs: int) -> None:
         """Build the targets and the files in `also`, and record what the targets were built from."""
         origin.write_header(self.path)
         stamp = read_stamp(self.path)
         untouched = {name: built for name, built in stamp.targets.items() if name not in targets}
-        Stamp(stamp.facts, untouched).write(self.path)  # until the targets are whole
+        Stamp(stamp.facts, untouched, stamp.chosen).write(self.path)  # until the targets are whole
         self.build(recipe, [*targets, *also], jobs)
         made = {target: built_now(self.bin, target, recipe.facts, origin) for target in targets}
-        Stamp(stamp.facts, untouched | {target: built for target, built in made.items() if built}).write(self.path)
+        whole = untouched | {target: built for target, built in made.items() if built}
+        Stamp(stamp.facts, whole, stamp.chosen).write(self.path)
 
     def build(self, recipe: Recipe, targets: Sequence[str], jobs: int) -> None:
         """Run ninja; the full output of failed commands comes last."""
@@ -175,7 +182,7 @@ class BuildTree:
                 if output.take(line):
                     moved(output.done, output.total, output.doing)
 
-            status = process.follow(argv, take, env={"NINJA_STATUS": ninja.STATUS, **_ccache_settings(recipe.source)})
+            status = process.follow(argv, take, env={"NINJA_STATUS": ninja.STATUS, **ccache_settings(recipe.source)})
         with named(self.log), self.log.open("a", encoding="utf-8") as log:
             log.write("\n".join([process.shown(argv), *output.lines, ""]))
         if status == 0:
@@ -200,8 +207,12 @@ def build(
     type: str | None = None,
     jobs: int | None = None,
     objects: Sequence[str] = (),
+    definitions: Mapping[str, str] | None = None,
 ) -> BuildTree:
-    """Configure the preset's build tree if needed, and build the targets and the objects of these source files."""
+    """Configure the preset's build tree if needed, and build the targets and the objects of these source files.
+
+    The user's definitions stay with the build tree, as in cmake's own cache; one without a value is forgotten.
+    """
     preset = preset_named(preset_name)
     _check_source(workspace, targets)
     tree = BuildTree(workspace.build_dir(preset.name))
@@ -218,11 +229,12 @@ def build(
             ccache=process.find("ccache"),
             lld=process.find("ld.lld") if platform.system() == "Linux" else None,
             large=tree.is_large or any(target not in _SMALL_TARGETS for target in targets),
+            chosen={name: value for name, value in {**tree.chosen(), **(definitions or {})}.items() if value},
         )
         tree.configure(recipe)
         # ninja's syntax for the output of a source file
         also = [f"{workspace.tree / path}^" for path in objects]
-        tree.make(recipe, targets, also, read_origin(workspace), jobs or _cores())
+        tree.make(recipe, targets, also, read_origin(workspace), jobs or cores())
     return tree
 
 
@@ -232,7 +244,7 @@ def _alone(workspace: Workspace, folder: Path) -> Iterator[None]:
     try:
         worktree.open_tree(workspace)
     except ExpectedError:
-        with locked(folder / "qlutattn-build.lock", str(folder), _PATIENCE):
+        with locked(folder / "qlutattn-build.lock", str(folder), PATIENCE):
             yield
         return
     with worktree.at_rest(workspace):
@@ -265,11 +277,12 @@ def _arguments(command: str) -> str:
     return " ".join(["", *shlex.split(command)[1:]])
 
 
-def _cores() -> int:
+def cores() -> int:
+    """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _ccache_settings(source: Path) -> Mapping[str, str]:
+def ccache_settings(source: Path) -> Mapping[str, str]:
     """Share one cache between checkouts, with absolute paths in messages."""
     wanted = {"CCACHE_BASEDIR": str(source.parent), "CCACHE_NOHASHDIR": "1", "CCACHE_ABSSTDERR": "1"}
     return {name: value for name, value in wanted.items() if name not in os.environ}

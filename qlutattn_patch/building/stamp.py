@@ -72,6 +72,7 @@ class Stamp(Versioned, frozen=True):
 
     facts: Mapping[str, str] = field(default_factory=dict)
     targets: Mapping[str, Built] = field(default_factory=dict)
+    chosen: Mapping[str, str] = field(default_factory=dict)  # the user's definitions among the facts
 
     def write(self, folder: Path) -> None:
         write_atomically(folder / STAMP, encoded(self))

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
 
 from qlutattn_patch.building.presets import PRESETS
 from qlutattn_patch.workflow.stages import STAGES
+
+
+def _definitions(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    """NAME=VALUE of each -D, the last one of a name; cmake's NAME:TYPE=VALUE as well."""
+    found = {}
+    for one in given:
+        match = re.fullmatch(r"([A-Za-z_][\w.-]*)(?::[A-Z]+)?=(.*)", one, re.DOTALL)
+        if not match:
+            raise click.BadParameter(f"'{one}' is not NAME=VALUE.", ctx, param)
+        found[match[1]] = match[2]
+    return found
+
 
 tree_option = click.option(
     "--tree",
@@ -24,6 +37,14 @@ preset_option = click.option(
 )
 jobs_option = click.option(
     "-j", "--jobs", type=click.IntRange(min=1), help="Number of parallel compile jobs (default: one per core)."
+)
+definitions_option = click.option(
+    "-D",
+    "definitions",
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=_definitions,
+    help="Option for cmake, such as GGML_NATIVE=OFF; repeatable.",
 )
 quick_option = click.option("--quick", is_flag=True, help="Skip align_attn's large cases.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")

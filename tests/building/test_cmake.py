@@ -98,6 +98,26 @@ def test_an_unfinished_configure_is_done_again(bench: Bench, capsys: pytest.Capt
     assert bench.configures == 2
 
 
+def test_definitions_of_the_user_win_and_stay(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.build(definitions={"GGML_TMAC": "OFF", "GGML_BLAS": "ON"})
+    bench.build()
+    assert bench.configures == 1
+    (call,) = bench.calls("-S")
+    assert (definitions(call)["GGML_TMAC"], definitions(call)["GGML_BLAS"]) == ("OFF", "ON")
+    folder = bench.build(definitions={"GGML_BLAS": ""}).path
+    assert bench.configures == 2
+    assert "GGML_BLAS changed from ON to nothing" in capsys.readouterr().err
+    assert read_stamp(folder).chosen == {"GGML_TMAC": "OFF"}
+
+
+def test_definitions_that_cannot_be_configured_do_not_stay(bench: Bench) -> None:
+    folder = bench.build(definitions={"GGML_BLAS": "ON"}).path
+    fake_tools.behaves(bench.bin, "cmake-S", 1, "CMake Error\n")
+    with pytest.raises(ExpectedError, match="could not configure"):
+        bench.build(definitions={"GGML_CUDA": "ON"})
+    assert read_stamp(folder).chosen == {"GGML_BLAS": "ON"}
+
+
 def test_what_was_built_is_written_down_until_it_is_built_again(bench: Bench) -> None:
     folder = bench.build().path
     assert read_stamp(folder).targets == {}  # the stand-ins build nothing

@@ -91,6 +91,7 @@ def test_a_bug_is_told_where_no_cache_can_be(
         (["build", "--no-such-option"], 2),
         (["build", "--preset", "none"], 2),
         (["build", "--jobs", "0"], 2),
+        (["build", "-D", "GGML_CUDA"], 2),
     ],
 )
 def test_exit_codes_of_the_command_line(argv: list[str], code: int, capsys: pytest.CaptureFixture[str]) -> None:
