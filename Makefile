@@ -19,7 +19,7 @@ PYTEST = $(PY) -m pytest -p tests.progress -p tests.what_runs -p tests.lanes -n 
 BRIEF  := not slow and (core or not (compiler or qemu))
 VENDOR = $(PY) -m qlutattn_patch vendor || echo "make $@: llama.cpp is missing; the tests that need it cannot run" >&2
 
-.PHONY: run test test-rest test-all nightly quick check lint docs dist arm64 fuzz mca format clean help
+.PHONY: run test test-rest test-all nightly quick check lint docs man dist arm64 fuzz mca format clean help
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -64,6 +64,9 @@ lint: $(VENV)/.installed-dev ## Style, formatting and types of Python and C++; w
 
 docs: $(VENV)/.installed-dev ## The pages in docs/ as a site, in build/site; broken links are errors
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict
+
+man: $(VENV)/.installed ## Manual pages of all commands, in build/man
+	@$(PY) scripts/man_pages.py build/man
 
 dist: $(VENV)/.installed-dev ## In dist/: sdist, wheel, and patches/ as an archive
 	@[ -z "$$(git status --porcelain)" ] || { echo "error: make dist takes what is committed, and there are changes." >&2; echo "  next: git commit" >&2; exit 3; }

@@ -17,8 +17,8 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).resolve().parent.parent
 # Reading order; pages that are not named here come after these.
 ORDER = (
-    *("index", "install", "serve", "howto", "cli", "kv-cache", "k-shift", "bindings", "building"),
-    *("profiler", "json", "performance", "sampling", "quality", "survey"),
+    *("index", "install", "serve", "howto", "cli", "environment", "kv-cache", "k-shift", "bindings", "building"),
+    *("profiler", "json", "performance", "sampling", "quality"),
     *("architecture", "formats", "align", "provenance", "faults", "patches"),
 )
 COPIES = "repository"  # the folder of the site for files from outside of docs/

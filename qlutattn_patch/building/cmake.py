@@ -208,14 +208,16 @@ def build(
     jobs: int | None = None,
     objects: Sequence[str] = (),
     definitions: Mapping[str, str] | None = None,
+    folder: str | None = None,
 ) -> BuildTree:
     """Configure the preset's build tree if needed, and build the targets and the objects of these source files.
 
+    `folder` names another build tree than that of the preset.
     The user's definitions stay with the build tree, as in cmake's own cache; one without a value is forgotten.
     """
     preset = preset_named(preset_name)
     _check_source(workspace, targets)
-    tree = BuildTree(workspace.build_dir(preset.name))
+    tree = BuildTree(workspace.build_dir(folder or preset.name))
     compilers = toolchain.find_compilers(preset)
     cmake, ninja_program = toolchain.find_cmake(), toolchain.find_ninja()
     with _alone(workspace, tree.path):

@@ -53,6 +53,13 @@ def bench_caches() -> list[str]:
     return ["f16", "q8_0", "q4_0", *(pair + size for pair in pairs for size in ("", "+w512")), "w512"]
 
 
+def cache_parts() -> list[str]:
+    """The parts of the cache that `cache clean` removes."""
+    from qlutattn_patch.workflow.cache import PARTS
+
+    return list(PARTS)
+
+
 def shapes() -> list[str]:
     """The models whose shape `size` knows."""
     from qlutattn_patch.measure.shapes import NAMES

@@ -71,6 +71,45 @@ class BuildDocument(Versioned, frozen=True):
     bin: Annotated[str, doc("where the programs are")]
 
 
+class InstallDocument(Versioned, frozen=True, kw_only=True):
+    """What was installed."""
+
+    prefix: Annotated[str, doc("the folder")]
+    files: Annotated[list[str], doc("all files, written now or the same before")]
+
+
+class CachePart(Record, frozen=True):
+    """A part of the cache."""
+
+    name: str
+    what: Annotated[str, doc("what is in it")]
+    path: str
+    bytes: Annotated[int, doc("of its files")]
+
+
+class CacheDocument(Versioned, frozen=True):
+    """The cache directory."""
+
+    path: str
+    removed: Annotated[bool, doc("whether the parts were removed")]
+    parts: Annotated[list[CachePart], doc("those that there are, or that were removed")]
+
+
+class CompletionDocument(Versioned, frozen=True):
+    """A shell's completion."""
+
+    shell: str
+    script: Annotated[str, doc("for the shell to read")]
+
+
+class WheelDocument(Versioned, frozen=True, kw_only=True):
+    """The patched llama-cpp-python as a wheel."""
+
+    wheel: Annotated[str, doc("its path")]
+    version: Annotated[str, doc("of the release, with a local part that names qlutattn's")]
+    cached: Annotated[bool, doc("whether it was there already")]
+
+
 class TypeEntry(Record, frozen=True):
     """A tensor type."""
 

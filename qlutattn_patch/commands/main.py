@@ -30,8 +30,10 @@ from qlutattn_patch.system.errors import (
 GROUPS = {
     "All steps": ("run",),
     "Single steps": ("vendor", "generate", "apply", "revert", "status", "build", "align"),
+    "Use": ("install", "wheel"),
     "Measure": ("bench", "eval", "profile", "report"),
     "Inspect": ("size", "types", "doctor"),
+    "Set up": ("completion", "cache"),
     "Maintain": ("export",),
     "Other versions of llama.cpp": ("matrix", "bisect", "rebase"),
 }
@@ -39,7 +41,7 @@ COMMANDS = tuple(name for names in GROUPS.values() for name in names)
 _EXAMPLES = (
     ("qlutattn run", "Get llama.cpp, patch it, build it, and check it:"),
     ("qlutattn status", "Show the state, and the next command:"),
-    ("qlutattn build --help", "Show the help of one command:"),
+    ("qlutattn help build", "Show the help of one command:"),
 )
 
 
@@ -50,6 +52,8 @@ class _LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name == _help.name:
+            return _help
         if name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"qlutattn_patch.commands.{name}").command
@@ -68,6 +72,25 @@ class _LazyGroup(click.Group):
         write_examples(_EXAMPLES, formatter)
 
 
+@click.command("help")
+@click.argument("name", required=False, shell_complete=lambda ctx, param, text: _starting_with(text))
+@click.pass_context
+def _help(ctx: click.Context, name: str | None) -> None:
+    """Show the help of a command, or of the program."""
+    program = ctx.find_root()
+    if name is None:
+        console.out(program.get_help())
+        return
+    command = group.get_command(program, name)
+    if command is None:
+        raise click.UsageError(f"There is no command '{name}'.", program)
+    console.out(command.get_help(click.Context(command, info_name=name, parent=program)))
+
+
+def _starting_with(text: str) -> list[str]:
+    return [name for name in COMMANDS if name.startswith(text)]
+
+
 def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
         from qlutattn_patch.commands.version import lines
@@ -82,7 +105,7 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
     context_settings={"help_option_names": ["-h", "--help"]},
     params=[
         click.Option(
-            ["--version"],
+            ["-V", "--version"],
             is_flag=True,
             is_eager=True,
             expose_value=False,

@@ -11,12 +11,16 @@ import msgspec
 from qlutattn_patch.commands.documents import (
     ApplyDocument,
     BuildDocument,
+    CacheDocument,
+    CompletionDocument,
     DoctorDocument,
     GenerateDocument,
+    InstallDocument,
     ReportDocument,
     RevertDocument,
     TypesDocument,
     VendorDocument,
+    WheelDocument,
 )
 from qlutattn_patch.export.export import Exported
 from qlutattn_patch.measure.documents import BenchDocument, EvalDocument, ProfileDocument, SamplingDocument
@@ -30,10 +34,13 @@ DOCUMENTS: dict[str, type[msgspec.Struct]] = {
     "bench": BenchDocument,
     "bisect": BisectDocument,
     "build": BuildDocument,
+    "cache": CacheDocument,
+    "completion": CompletionDocument,
     "doctor": DoctorDocument,
     "eval": EvalDocument,
     "export": Exported,
     "generate": GenerateDocument,
+    "install": InstallDocument,
     "matrix": MatrixDocument,
     "profile": ProfileDocument,
     "rebase": RebaseDocument,
@@ -44,6 +51,7 @@ DOCUMENTS: dict[str, type[msgspec.Struct]] = {
     "status": StatusDocument,
     "types": TypesDocument,
     "vendor": VendorDocument,
+    "wheel": WheelDocument,
 }
 # other documents of a command, by its name and what an option asks for
 OTHERS: dict[str, type[msgspec.Struct]] = {"bench-sampling": SamplingDocument, "eval-outliers": OutliersDocument}

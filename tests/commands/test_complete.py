@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -99,7 +100,7 @@ def test_each_shell_asks_in_its_way(project: Project, shell: str) -> None:
 def line_for(page: str, shell: str) -> str:
     """The line that a page says to type."""
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    found = [line for line in text.splitlines() if f"{shell}_source" in line and "|" not in line.partition("source")[0]]
+    found = [line for line in text.splitlines() if re.match(rf'(eval "\$\()?qlutattn completion {shell}', line)]
     assert len(found) == 1, found
     return found[0]
 

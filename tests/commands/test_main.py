@@ -86,6 +86,10 @@ def test_a_bug_is_told_where_no_cache_can_be(
     [
         (["--help"], 0),
         (["--version"], 0),
+        (["-V"], 0),
+        (["help"], 0),
+        (["help", "build"], 0),
+        (["help", "no-such-command"], 2),
         (["build", "--help"], 0),
         (["no-such-command"], 2),
         (["build", "--no-such-option"], 2),
@@ -106,6 +110,13 @@ def test_help_names_every_command_with_one_line(capsys: pytest.CaptureFixture[st
     out = capsys.readouterr().out
     for name in main.COMMANDS:
         assert re.search(rf"^  {name} +\S", out, re.MULTILINE), name
+
+
+def test_help_of_a_command_is_what_its_option_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("build", "cache"):
+        assert main.run(["help", name]) == main.run([name, "--help"]) == 0
+        out = capsys.readouterr().out
+        assert out[: len(out) // 2] == out[len(out) // 2 :]
 
 
 def test_a_command_imports_no_other_ones_libraries() -> None:
