@@ -1,4 +1,4 @@
-"""mkdocs hooks: the navigation from the pages in docs/, and links to files outside of docs/.
+"""mkdocs hooks: the navigation from the sections of the home page, and links to files outside of docs/.
 
 In the repository, a link such as `../LICENSE` leads to the file; the site contains a copy of it.
 """
@@ -15,22 +15,26 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
-# Reading order; pages that are not named here come after these.
-ORDER = (
-    *("index", "install", "serve", "howto", "cli", "environment", "kv-cache", "k-shift", "bindings", "building"),
-    *("profiler", "json", "performance", "sampling", "quality"),
-    *("architecture", "formats", "align", "provenance", "faults", "patches"),
-)
+HOME = "index.md"
 COPIES = "repository"  # the folder of the site for files from outside of docs/
 _LINK = re.compile(r"(\]\()([^)#\s]+)(#[^)\s]*)?\)")
+_LISTED = re.compile(r"\]\(([^)#:]+\.md)\)")
 _FENCE = re.compile(r"^ *(```|~~~)")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """The navigation: index, the pages in their order, then all others by name."""
-    names = sorted(path.relative_to(config.docs_dir).as_posix() for path in Path(config.docs_dir).rglob("*.md"))
-    config.nav = sorted(names, key=_rank)
+    """The navigation: the home page, then its sections, each with the pages that it lists."""
+    home = (Path(config.docs_dir) / HOME).read_text(encoding="utf-8")
+    names = {path.relative_to(config.docs_dir).as_posix() for path in Path(config.docs_dir).rglob("*.md")}
+    groups = {title: [name for name in _LISTED.findall(body) if name in names] for title, body in _sections(home)}
+    config.nav = [HOME, *({title: listed} for title, listed in groups.items() if listed)]
     return config
+
+
+def _sections(page: str) -> list[tuple[str, str]]:
+    """The second-level sections of a page, with their titles."""
+    parts = re.split(r"^## (.*)$", page, flags=re.MULTILINE)
+    return list(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -101,8 +105,3 @@ def _replaced(text: str, redirected: Callable[[str], str]) -> str:
             line = _LINK.sub(lambda m: m[0] if "://" in m[2] else f"{m[1]}{redirected(m[2])}{m[3] or ''})", line)
         lines.append(line)
     return "\n".join(lines)
-
-
-def _rank(path: str) -> tuple[int, str]:
-    name = path.removesuffix(".md")
-    return (ORDER.index(name) if name in ORDER else len(ORDER), name)

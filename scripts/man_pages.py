@@ -39,8 +39,8 @@ def _page(context: click.Context, words: list[str]) -> str:
     ]
     for heading, body in _sections(command.get_help(context)):
         lines += [f".SH {_text(heading.upper())}", ".nf", *map(_text, body), ".fi"]
-    others = COMMANDS if not words else ("",)
-    seen = ", ".join(f"\\fBqlutattn{'-' if name else ''}{name}\\fR(1)" for name in others)
+    related = COMMANDS if not words else ("",)
+    seen = ", ".join(f"\\fBqlutattn{'-' if name else ''}{name}\\fR(1)" for name in related)
     return "\n".join([*lines, ".SH SEE ALSO", seen, ""])
 
 

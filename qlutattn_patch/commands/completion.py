@@ -15,9 +15,9 @@ SHELLS = ("bash", "zsh", "fish")
 @click.command(
     cls=Command,
     examples=[
-        ('eval "$(qlutattn completion bash)"', "In ~/.bashrc (bash 4.4 or newer):"),
-        ('eval "$(qlutattn completion zsh)"', "In ~/.zshrc, after compinit:"),
-        ("qlutattn completion fish > ~/.config/fish/completions/qlutattn.fish", "For fish, once:"),
+        ("qlutattn completion bash", 'For bash 4.4 or newer; in ~/.bashrc: eval "$(qlutattn completion bash)":'),
+        ("qlutattn completion zsh", 'For zsh; in ~/.zshrc, after compinit: eval "$(qlutattn completion zsh)":'),
+        ("qlutattn completion fish", "For fish; in config.fish: qlutattn completion fish | source:"),
     ],
 )
 @click.argument("shell", type=click.Choice(SHELLS))

@@ -16,10 +16,9 @@ from qlutattn_patch.workspace import Workspace
 @click.command(
     cls=Command,
     examples=[
-        ("qlutattn wheel", "For this machine, into the cache; the path of the wheel is printed:"),
+        ("qlutattn wheel", 'For this machine; prints the path, for pip install "$(qlutattn wheel)[server]":'),
         ("qlutattn wheel --out dist", "Copied into a folder:"),
         ("qlutattn wheel -D GGML_NATIVE=OFF -D GGML_AVX2=ON", "For other machines than this one:"),
-        ('python -m pip install "$(qlutattn wheel)[server]"', "Installed, with its OpenAI-style server:"),
     ],
 )
 @click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Copy the wheel into this folder.")

@@ -38,6 +38,7 @@ def test_all_parts_are_removed_and_nothing_else(folder: Path) -> None:
 
 
 def test_the_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of docs/cli.md, and more."""
     assert main.run(["cache", "path"]) == 0
     assert capsys.readouterr().out.strip() == str(folder)
     assert main.run(["cache", "size"]) == 0
