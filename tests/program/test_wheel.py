@@ -121,6 +121,13 @@ def test_it_is_the_wheel_that_runs(installed: Installed) -> None:
     assert load_series(HERE.patches).digest in series
 
 
+def test_it_has_what_commands_read_beside_the_clone_s_files(installed: Installed) -> None:
+    said = installed.run("qlutattn", "size", "--shape", "llama-3.1-8b", "-c", "32768", "-np", "1")
+    assert "1216 MiB" in said
+    assert (installed.package / "building" / "data" / "llama_cpp_qlutattn.py.in").is_file()
+    assert "complete" in installed.run("qlutattn", "completion", "bash")
+
+
 def test_the_page_works_word_by_word(installed: Installed, checkout: Path) -> None:
     """docs/install.md: patch, build, prove and revert a checkout; the clone and the user's data are left alone."""
     (block,) = blocks(ROOT / "docs" / "install.md")
