@@ -13,8 +13,9 @@ import numpy as np
 
 from qlutattn_patch.proof.reference.attention import Packed, Problem, Segment, attend, each_head
 from qlutattn_patch.proof.reference.quantise import columns, pack, unpack
+from qlutattn_patch.proof.reference.steps import STEPS
 from qlutattn_patch.proof.reference.tile import SIZE, Kind, Tiles
-from qlutattn_patch.proof.reference.tolerance import STEPS, head_slices
+from qlutattn_patch.proof.reference.tolerance import head_slices
 
 PAIRS = list(itertools.product((1, 2, 4, 8), repeat=2))  # bits of K and V
 

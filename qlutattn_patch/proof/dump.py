@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from qlutattn_patch.proof.reference.attention import Packed, Problem, Segment
 from qlutattn_patch.proof.reference.quantise import columns, pack, unpack
+from qlutattn_patch.proof.reference.steps import STEPS, arithmetic
 from qlutattn_patch.proof.reference.tile import SIZE, Code, Kind, Tiles, from_bytes
-from qlutattn_patch.proof.reference.tolerance import STEPS, arithmetic, judged
+from qlutattn_patch.proof.reference.tolerance import judged
 from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.templates.formats import QuantType
 
@@ -39,6 +40,7 @@ class DumpCase:
     n_head_kv: int
     head_dim: int
     head_dim_v: int
+    smoothing: float | None
     tensors: Mapping[str, NDArray[Any]]
 
 
@@ -99,6 +101,7 @@ def read(path: Path) -> Iterator[DumpCase]:
             n_head_kv=fields.get(f"case.{i}.n_head_kv", int),
             head_dim=fields.get(f"case.{i}.head_dim", int),
             head_dim_v=fields.get(f"case.{i}.head_dim_v", int),
+            smoothing=fields.find(f"case.{i}.smoothing", float),
             tensors={
                 name.removeprefix(start): _as_stored(name.removeprefix(start), data)
                 for name, data in tensors.items()
@@ -115,9 +118,15 @@ class _Keys:
     reader: gguf.GGUFReader
 
     def get(self, key: str, kind: type[T]) -> T:
-        found = self.reader.get_field(key)
+        found = self.find(key, kind)
         if found is None:
             raise ExpectedError(f"{self.path} lacks the key '{key}'.", "build the tree again: qlutattn build")
+        return found
+
+    def find(self, key: str, kind: type[T]) -> T | None:
+        found = self.reader.get_field(key)
+        if found is None:
+            return None
         raw = found.parts[found.data[0]]
         value = bytes(raw).decode("utf-8", "replace") if found.types[0] == gguf.GGUFValueType.STRING else raw[0].item()
         if type(value) is not kind:
@@ -144,7 +153,9 @@ def _problem(case: DumpCase, added_kinds: Mapping[str, Kind], verdict: Verdict) 
     segments = []
     if "k" in have or "v" in have:
         keys, values = _double(_need(case, "k")), _double(_need(case, "v"))
-        segments.append(Segment(keys, values, _mask(case, "mask", q.shape[2], keys.shape[2])))
+        mask = _mask(case, "mask", q.shape[2], keys.shape[2])
+        is_latent = case.type_v == case.type_k != "f16"
+        segments.append(Segment(keys, values, mask, is_latent=is_latent, smoothing=case.smoothing))
     if "kp" in have or "vp" in have:
         segments.append(_packed_segment(case, sides, q.shape, verdict))
     for segment in segments:

@@ -35,6 +35,7 @@ class Segment:
     value_sizes: Double | None = None  # as Tiles.sizes; None is the values' own magnitudes
     is_latent: bool = False  # the values are the first channels of the keys
     shifts: NDArray[np.integer[Any]] | None = None  # [batch, tile]: the set of queries that packed keys meet
+    smoothing: float | None = None  # of f16 computed in 8 bits: the share of the keys' mean that is taken off them
 
     @classmethod
     def of_keys(cls, k: Packed, head_dim_v: int, n_head_kv: int, mask: Double | None = None) -> Segment:

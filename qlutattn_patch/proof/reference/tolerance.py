@@ -6,15 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from qlutattn_patch.proof.reference import int8
 from qlutattn_patch.proof.reference.attention import HeadRows, Packed, Problem, Segment, bias, each_head, queries
+from qlutattn_patch.proof.reference.steps import step
 from qlutattn_patch.proof.reference.tile import SIZE, UNIT, Double, Tiles
 
-# The integer up to which each kind of kernel rounds x: four add up in a byte (lut), 8 bits (dot), 7 bits (dot7).
-STEPS = {"lut": 63, "dot": 127, "dot7": 64}
 SIGMAS = 6.0
 FLOAT_TERM = 2e-5
 SCORE_EPS = 2.0**-22
-EQUAL = 1e-5  # magnitudes this close round to the same integer
 
 
 def judged(problem: Problem) -> tuple[Double, Double]:
@@ -25,19 +24,6 @@ def judged(problem: Problem) -> tuple[Double, Double]:
         out[b, :, h] = rows.out
         allowed[b, :, h] = _tolerance(problem, b, h, rows)
     return out, allowed
-
-
-def arithmetic(kernel: str) -> str:
-    """The kind of a kernel: "lut-avx2" is a "lut"."""
-    return kernel.partition("-")[0]
-
-
-def step(x: Double, kernel: str) -> Double:
-    """The rounding step of a tile's vectors x [..., depth]; 0 for the exact ones, whose rounding changes nothing."""
-    size: Double = np.abs(x)
-    top: Double = np.asarray(size.max(axis=-1))
-    same = ((size == 0) | (size >= top[..., None] * (1 - EQUAL))).all(axis=-1)
-    return np.where(same, 0.0, top / STEPS[arithmetic(kernel)])
 
 
 def lane_variance(tiles: Tiles, depth: slice) -> Double:
@@ -97,6 +83,7 @@ def _score_variance(problem: Problem, b: int, h: int) -> Double:
         noise = np.square(SCORE_EPS * size)
         if segment.packed_k is not None:
             noise = noise + problem.scale**2 * _tile_variance(problem, segment, segment.packed_k, b, h)
+        noise = noise + problem.scale**2 * int8.score_variance(problem, segment, b, h)
         columns.append(noise)
     if problem.sinks is not None:
         columns.append(np.zeros((problem.q.shape[2], 1)))
@@ -126,6 +113,7 @@ def _value_variance(problem: Problem, b: int, h: int, p: Double) -> Double:
             for column, part, channels in head_slices(problem.kv_head(h), problem.head_dim_v):
                 lanes = lane_variance(_column(segment.packed_v.tiles, b, column), slice(0, SIZE))
                 total[:, channels] += np.square(steps) @ lanes[:, part]
+        total += int8.value_variance(problem, segment, b, h, p[:, start:end])
         start = end
     return total
 
@@ -142,6 +130,8 @@ def _own_channels(problem: Problem, b: int, h: int, p: Double, values: Double, o
             for _, _, channels in head_slices(problem.kv_head(h), segment.packed_k.head_dim):
                 steps = step(problem.q[b, h][:, channels], segment.packed_k.kernel)
                 total[:, channels] += (problem.scale * steps[:, None] * moved[:, channels]) ** 2 / 12
+        if segment.is_latent:
+            total += problem.scale**2 * int8.own_channels(problem, segment, b, h, p[:, start:end], out)
         start = end
     return total
 
@@ -165,6 +155,8 @@ def _score_size(problem: Problem, segment: Segment, b: int, h: int) -> Double:
     keys = np.abs(segment.keys[b, problem.kv_head(h)])
     if segment.packed_k is None:
         plain: Double = np.abs(problem.q[b, h]) @ keys.T
+        for tokens in int8.blocks(problem, segment, b, h):
+            plain[:, tokens] = 2 * np.abs(problem.q[b, h]).sum(axis=1, keepdims=True) * keys[tokens].max()
         return plain
     total = np.zeros((problem.q.shape[2], keys.shape[0]))
     for column, _, channels in head_slices(problem.kv_head(h), segment.packed_k.head_dim):

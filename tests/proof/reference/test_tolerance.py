@@ -9,8 +9,9 @@ import pytest
 from align_helpers import causal, int8_attention, problem
 
 from qlutattn_patch.proof.reference.attention import Packed, Problem, Segment, attend
+from qlutattn_patch.proof.reference.steps import STEPS, step
 from qlutattn_patch.proof.reference.tile import Tiles
-from qlutattn_patch.proof.reference.tolerance import STEPS, judged, step
+from qlutattn_patch.proof.reference.tolerance import judged
 
 KERNELS = [("lut", "lut"), ("dot", "dot"), ("dot7", "dot")]
 

@@ -63,6 +63,28 @@ GGML_API struct ggml_tensor * ggml_flash_attn_ext_mixed(
 // Keys in f16, of either segment, are multiplied by q.
 GGML_API void ggml_flash_attn_ext_mixed_set_shifts(struct ggml_tensor * op, struct ggml_tensor * q_shifted, struct ggml_tensor * tile_shift);
 
+// Computes with the f16 segment in 8 bits where a KV block of TILE keys serves enough rows to pay for making it 8 bits: with more than 64 queries
+// (n_q), so that the few of a draft get what they get one by one. Queries, keys, weights and values are then int8; what is not finite, and keys
+// that do not fill a KV block, stay f16. To be called once, before the node is computed.
+//
+// smoothing, from 0 to 1: how much of the mean of a KV block's keys is taken off them first, and given back to the scores.
+GGML_API void ggml_flash_attn_ext_mixed_set_int8(struct ggml_tensor * op, float smoothing);
+
+// Attention over f16 keys and values in 8 bits (SageAttention), as above: q, k, v, mask and the result as in ggml_flash_attn_ext_mixed.
+// With up to 64 queries it is attention in f16.
+// clang-format off
+GGML_API struct ggml_tensor * ggml_flash_attn_ext_sage(
+        struct ggml_context * ctx,
+        struct ggml_tensor  * q,
+        struct ggml_tensor  * k,
+        struct ggml_tensor  * v,
+        struct ggml_tensor  * mask,
+        float                 scale,
+        float                 max_bias,
+        float                 logit_softcap,
+        float                 smoothing_factor);
+// clang-format on
+
 // Whether a graph node may run on a device: nodes without packed tensors may; packed tensors go through ggml_cpy of whole tiles from and to
 // f16 or f32, views, and ggml_flash_attn_ext_mixed, on the CPU. Logs what it refuses, and why.
 GGML_API bool ggml_qlutattn_supports_op(const struct ggml_tensor * op, bool is_cpu);

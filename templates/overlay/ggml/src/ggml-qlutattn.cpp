@@ -127,3 +127,29 @@ void ggml_flash_attn_ext_mixed_set_shifts(struct ggml_tensor * op, struct ggml_t
     op->src[8] = q_shifted;
     op->src[9] = tile_shift;
 }
+
+void ggml_flash_attn_ext_mixed_set_int8(struct ggml_tensor * op, float smoothing) {
+    GGML_ASSERT(op->op == GGML_OP_FLASH_ATTN_EXT_MIXED);
+    GGML_ASSERT(smoothing >= 0.0f && smoothing <= 1.0f);
+
+    ggml_set_op_params_i32(op, 4, 1);
+    ggml_set_op_params_f32(op, 5, smoothing);
+}
+
+// clang-format off
+struct ggml_tensor * ggml_flash_attn_ext_sage(
+        struct ggml_context * ctx,
+        struct ggml_tensor  * q,
+        struct ggml_tensor  * k,
+        struct ggml_tensor  * v,
+        struct ggml_tensor  * mask,
+        float                 scale,
+        float                 max_bias,
+        float                 logit_softcap,
+        float                 smoothing_factor) {
+    // clang-format on
+    struct ggml_tensor * result =
+        ggml_flash_attn_ext_mixed(ctx, q, k, v, mask, NULL, NULL, NULL, NULL, k->ne[2], v->ne[0], scale, max_bias, logit_softcap);
+    ggml_flash_attn_ext_mixed_set_int8(result, smoothing_factor);
+    return result;
+}

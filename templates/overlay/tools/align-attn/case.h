@@ -16,6 +16,7 @@ enum class data_kind {
     tiny,     // 2^-17, subnormal in f16
     kmax,     // K up to 6e4
     vmax,     // V up to 6e4
+    biased,   // K: four channels of each 128 are 16 plus the Gaussian
     onehot,   // queries and weights whose rounding to int8 is exact, see docs/align.md
 };
 
@@ -97,12 +98,15 @@ struct align_case {
     layout lay_src    = layout::plain;
     layout lay_packed = layout::plain;
 
-    bool src_f32 = false; // what is packed: f32 or f16
-    bool empty   = false; // an absent segment is an empty tensor, not NULL
+    bool src_f32   = false; // what is packed: f32 or f16
+    int  smoothing = -1;    // percent of the mean of f16 keys that is taken off them, in 8 bits; negative: they stay f16
+    bool empty     = false; // an absent segment is an empty tensor, not NULL
 
     data_kind   data          = data_kind::gauss;
     poison_kind poison        = poison_kind::none;
     bool        poison_masked = false; // no query sees the poisoned token
+
+    bool is_int8() const { return smoothing >= 0; }
 
     int64_t n_packed() const { return TILE * (int64_t) n_tiles; }
     int64_t n_kv() const { return n_packed() + n_f16; }

@@ -27,6 +27,10 @@ float k_size(data_kind kind, int64_t channel) {
     }
 }
 
+static float k_mean(data_kind kind, int64_t channel) {
+    return kind == data_kind::biased && is_outlier(channel) ? 16.0f : 0.0f;
+}
+
 static float v_size(data_kind kind, int64_t channel) {
     switch (kind) {
         case data_kind::outlier:
@@ -73,7 +77,8 @@ static void fill_kv(const align_case & c, rng & random, case_data & d) {
             const float k_const = to_f16(random.gauss());
             for (int64_t i = 0; i < std::max(n_embd_k, n_embd_v); ++i) {
                 if (i < n_embd_k) {
-                    const float k = c.data == data_kind::constant ? k_const * !(packed && no_k) : clamp_large(random.gauss() * k_size(c.data, i));
+                    const float k = c.data == data_kind::constant ? k_const * !(packed && no_k) :
+                                                                    clamp_large(random.gauss() * k_size(c.data, i) + k_mean(c.data, i));
                     (packed ? d.kp : d.k).push_back(f16 ? to_f16(k) : k);
                 }
                 if (i < n_embd_v) {

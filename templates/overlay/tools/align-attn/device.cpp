@@ -219,6 +219,9 @@ mixed_graph build_mixed(const align_case & c, const case_data & data) {
     if (g.q_shifted) {
         ggml_flash_attn_ext_mixed_set_shifts(g.out, g.q_shifted, g.tile_shift);
     }
+    if (c.is_int8()) {
+        ggml_flash_attn_ext_mixed_set_int8(g.out, (float) c.smoothing / 100);
+    }
     ggml_build_forward_expand(g.attend, g.out);
     return g;
 }

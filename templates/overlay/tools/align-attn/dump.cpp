@@ -22,6 +22,7 @@ static std::vector<std::string> features_of(const align_case & c) {
              c.label_v() + dims,
              "s" + std::to_string(c.n_shift),
              "b" + std::to_string(c.n_batch),
+             c.is_int8() ? "i" + std::to_string(c.smoothing) + what : "",
              what + (c.src_f32 ? "-f32" : "-f16") };
 }
 
@@ -113,6 +114,9 @@ void add_case(writer & w, const std::string & i, const verdict & v, const case_d
     gguf_set_val_f32(g, (key + "scale").c_str(), c.scale());
     gguf_set_val_f32(g, (key + "max_bias").c_str(), c.max_bias());
     gguf_set_val_f32(g, (key + "logit_softcap").c_str(), c.logit_softcap());
+    if (c.is_int8()) {
+        gguf_set_val_f32(g, (key + "smoothing").c_str(), (float) c.smoothing / 100);
+    }
     gguf_set_val_u32(g, (key + "n_head_kv").c_str(), (uint32_t) c.n_head_kv);
     gguf_set_val_u32(g, (key + "head_dim").c_str(), (uint32_t) c.dims.k);
     gguf_set_val_u32(g, (key + "head_dim_v").c_str(), (uint32_t) c.dims.v);

@@ -1,6 +1,7 @@
 #include "head-values.h"
 
 #include "bounds.h"
+#include "int8-blocks.h"
 
 #include <algorithm>
 #include <cmath>
@@ -129,6 +130,7 @@ static void decode_values(const align_case & c, const tile_codes & from, const t
 head_values decoded_values(const align_case & c, const case_data & data, const packed_side & k, const packed_side & v, int64_t b, int64_t h) {
     head_values head;
     load(c, data, b, h, head);
+    head.int8 = int8_blocks_of(c, head);
     head.k_size.assign(head.k_parts.size() * c.n_kv(), 0.0);
     const int64_t k_f16 = c.k ? c.n_packed() : 0; // keys are f16 from here on
     for (double x : head.v) {

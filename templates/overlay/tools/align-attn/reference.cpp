@@ -185,6 +185,48 @@ struct attention {
         }
     }
 
+    // What 8 bits add where the segment is f16: variances of the scores, and the magnitudes that are summed.
+    void add_int8_scores(const row & r, std::vector<double> & var, std::vector<double> & summed) const {
+        for (const int8_block & block : r.head->int8) {
+            for (size_t part = 0; part < block.parts.size(); ++part) {
+                const int8_block::part & p    = block.parts[part];
+                const float *            x    = r.q + p.in_head;
+                const double             step = squared_step(x, p.n, kernel_kind::dot);
+                const double             norm = squared_norm(x, p.n);
+                const double             size = std::accumulate(x, x + p.n, 0.0, [](double sum, float y) { return sum + std::fabs((double) y); });
+                for (int64_t i = 0; i < TILE; ++i) {
+                    var[block.first + i] += step * block.q_noise[part * TILE + i] + norm * block.k_noise[part * TILE + i];
+                    summed[block.first + i] += size * p.size;
+                }
+            }
+        }
+    }
+
+    // and of the result; where values are keys, see add_own_channel
+    void add_int8_values(row & r) const {
+        for (const int8_block & block : r.head->int8) {
+            for (const int8_block::part & p : block.parts) {
+                const double step = squared_step(r.q + p.in_head, p.n, kernel_kind::dot);
+                for (int64_t x = p.in_head; c.is_latent && x < std::min(p.in_head + p.n, dv()); ++x) {
+                    double moved = 0;
+                    for (int64_t t = block.first; t < block.first + TILE; ++t) {
+                        const double v = r.head->v[t * dv() + x];
+                        moved += r.p[t] * (v - r.out[x]) * (v - block.mean[x]);
+                    }
+                    r.weight[x] += (double) c.scale() * c.scale() * step / 12 * moved * moved;
+                }
+            }
+        }
+        for (const int8_block & block : r.head->int8) {
+            const double * p    = r.p.data() + block.first;
+            const double   step = squared_step(p, TILE, kernel_kind::dot);
+            const double   norm = squared_norm(p, TILE);
+            for (int64_t x = 0; x < dv(); ++x) {
+                r.weight[x] += step * block.p_noise[x] + norm * block.v_noise[x];
+            }
+        }
+    }
+
     // (a): docs/align.md derives it.
     void add_tolerance(row & r, int64_t at) {
         const std::vector<head_part> & parts = r.head->k_parts;
@@ -192,6 +234,9 @@ struct attention {
         std::vector<double>            size;
         const double                   scale       = std::fabs((double) c.scale());
         double                         largest_var = 0;
+        std::vector<double>            var_int8(c.n_kv(), 0.0);
+        std::vector<double>            summed_int8(c.n_kv(), 0.0);
+        add_int8_scores(r, var_int8, summed_int8);
         for (int set = 0; set <= c.n_shift; ++set) {
             for (const head_part & p : parts) {
                 const float * x = query_of(r, set) + p.in_head;
@@ -200,8 +245,8 @@ struct attention {
             }
         }
         for (int64_t t : r.tokens) {
-            double       var    = 0;
-            double       summed = 0; // magnitudes that binary32 sums up to the score
+            double       var    = var_int8[t];
+            double       summed = summed_int8[t]; // magnitudes that binary32 sums up to the score
             const size_t first  = set_of(r, t) * parts.size();
             for (size_t part = 0; part < parts.size(); ++part) {
                 var += t < c.n_packed() ? step[first + part] * r.head->k_noise[part * c.n_packed() + t] : 0.0;
@@ -245,6 +290,7 @@ struct attention {
         }
         add_own_channel(r, step);
         add_weight_noise(r, [&](const double * p) { return squared_step(p, TILE, kernel_v); });
+        add_int8_values(r);
         for (int64_t x = 0; x < dv(); ++x) {
             const double noise = r.first[x] + r.weight[x];
 

@@ -44,6 +44,11 @@ int64_t n_seen(const bench_row & row, int64_t i, int64_t first, int64_t n) {
     return std::clamp<int64_t>(row.n_kv - row.n_q() + i + 1 - first, 0, n);
 }
 
+// whether the window is computed in 8 bits: with few queries it is not
+bool computes_int8(const bench_row & row) {
+    return row.cache.int8 && row.work == work_kind::prefill;
+}
+
 void count_products(bench_row & row, const geometry & shape) {
     const cache_kind & c = row.cache;
     if (row.work == work_kind::pack || (c.is_upstream() && (c.type_k != GGML_TYPE_F16 || c.type_v != GGML_TYPE_F16))) {
@@ -52,7 +57,7 @@ void count_products(bench_row & row, const geometry & shape) {
     const int64_t per_key = shape.n_head * (shape.head_dim + shape.head_dim_v);
     const int64_t n_old   = row.n_kv - n_window(row);
     for (int64_t i = 0; i < row.n_q(); ++i) {
-        row.n_f32 += n_seen(row, i, n_old, row.n_kv - n_old) * per_key;
+        (computes_int8(row) ? row.n_int8 : row.n_f32) += n_seen(row, i, n_old, row.n_kv - n_old) * per_key;
         if (!c.is_window()) {
             (c.is_upstream() ? row.n_f32 : row.n_int8) += n_seen(row, i, 0, n_old) * per_key;
         }
@@ -78,7 +83,7 @@ class group {
             job           j   = { row, ggml_new_graph_custom(ctx, 8, false), {} };
             ggml_tensor * out = row->work == work_kind::pack ? packing(*row, j.floor) : attention(*row, j.floor);
             ggml_build_forward_expand(j.graph, out);
-            row->kernel = kernel_of(m, row->cache, kv.n_kv);
+            row->kernel = kernel_of(m, *row, kv.n_kv);
             count_products(*row, kv.shape);
             jobs.push_back(j);
         }
@@ -132,6 +137,9 @@ class group {
             shifted_queries.push_back(ggml_new_tensor_4d(ctx, GGML_TYPE_F32, shape.head_dim, shape.n_head, n_q, c.shifts));
             tile_shifts.push_back(ggml_new_tensor_1d(ctx, GGML_TYPE_I32, n_packed / GGML_QLUTATTN_TILE));
             ggml_flash_attn_ext_mixed_set_shifts(out, ggml_permute(ctx, shifted_queries.back(), 0, 2, 1, 3), tile_shifts.back());
+        }
+        if (c.int8) {
+            ggml_flash_attn_ext_mixed_set_int8(out, 1.0f);
         }
         return out;
     }
@@ -191,12 +199,13 @@ class group {
         }
     }
 
-    static std::string kernel_of(const machine & m, const cache_kind & c, int64_t n_kv) {
+    static std::string kernel_of(const machine & m, const bench_row & row, int64_t n_kv) {
+        const cache_kind & c = row.cache;
         if (c.is_upstream()) {
             return "upstream";
         }
         if (c.is_window() || c.window >= n_kv) {
-            return "f16"; // the mixed op's own
+            return computes_int8(row) ? m.kernel_name(GGML_TYPE_QLUTATTN_K8_128x128) : "f16"; // the mixed op's own
         }
         if (c.type_k == GGML_TYPE_COUNT || c.type_v == GGML_TYPE_COUNT) {
             return "pack";

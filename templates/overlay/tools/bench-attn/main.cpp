@@ -49,7 +49,7 @@ const char * const HELP =
     "  --layout NAME   of f16, q8_0 and q4_0 caches: heads (each head's tokens side by side, which suits upstream best; the default), or\n"
     "                  tokens (each token's heads side by side, as llama.cpp has it)\n"
     "  --types LIST    of f16, q8_0, q4_0, K4V2 (bits), K4V4+w512 (the newest 512 tokens as f16), w512 (these alone), K4V4+q3 (tiles that\n"
-    "                  were moved meet one of 3 other sets of queries, in turns: K-shift)\n"
+    "                  were moved meet one of 3 other sets of queries, in turns: K-shift); +int8 computes with f16 in 8 bits (f16+int8)\n"
     "                  default: f16,q8_0,q4_0,K8V8,K4V4,K4V2,K2V2,K1V1,K4V4+w512\n"
     "  --filter REGEX  only the rows whose id matches\n"
     "  --cold          empty the caches before each run; default: each run follows one of the same row\n"
@@ -131,7 +131,8 @@ int read_threads(const std::string & text) {
 cache_kind read_cache(const std::string & text) {
     cache_kind cache;
     if (!parse_cache(text, cache)) {
-        throw usage_error("--types needs f16, q8_0, q4_0, or the likes of K4V2, K4V4+w512 (a multiple of 128), w512 and K4V4+q3, not '" + text + "'");
+        throw usage_error("--types needs f16, q8_0, q4_0, or the likes of K4V2, K4V4+w512 (a multiple of 128), w512, K4V4+q3 and f16+int8, not '" +
+                          text + "'");
     }
     return cache;
 }

@@ -36,16 +36,21 @@ bool cache_kind::is_upstream() const {
 }
 
 bool parse_cache(const std::string & name, cache_kind & cache) {
-    static const std::regex pattern("(f16|q8_0|q4_0)|(?:K([0-9][a-z]*)V([0-9][a-z]*))?(?:(^|\\+)w([1-9][0-9]{0,5}))?(?:\\+q([1-9]|1[0-5]))?");
-    std::smatch             found;
+    static const std::regex pattern(
+        "(?:(f16|q8_0|q4_0)|(?:K([0-9][a-z]*)V([0-9][a-z]*))?(?:(^|\\+)w([1-9][0-9]{0,5}))?(?:\\+q([1-9]|1[0-5]))?)(\\+int8)?");
+    std::smatch found;
     if (name.empty() || !std::regex_match(name, found, pattern) || (found[5].matched && (found[2].length() == 0) != (found[4].length() == 0)) ||
-        (found[6].matched && !found[2].matched)) {
+        (found[6].matched && !found[2].matched) || (found[7].matched && !found[5].matched && found[1] != "f16")) {
         return false;
     }
     cache        = cache_kind();
     cache.name   = name;
     cache.window = found[5].matched ? std::stoll(found[5]) : 0;
     cache.shifts = found[6].matched ? std::stoi(found[6]) : 0;
+    cache.int8   = found[7].matched;
+    if (cache.int8 && found[1].matched) {
+        cache.window = INT64_MAX; // all tokens
+    }
     if (found[2].matched) {
         return type_of("qlutattn_k" + found[2].str() + "_128x128", cache.type_k) &&
                type_of("qlutattn_v" + found[3].str() + "_128x128", cache.type_v) && cache.window % GGML_QLUTATTN_TILE == 0;

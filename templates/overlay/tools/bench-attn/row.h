@@ -33,6 +33,7 @@ bool         parse_work(const std::string & name, work_kind & work);
 
 // The types of keys and values: f16, q8_0, q4_0, K<bits>V<bits>, K<bits>V<bits>+w<tokens>, w<tokens>; letters of a type's name follow its bits.
 // K<bits>V<bits>+q<sets> has tiles that were moved: each meets one of so many sets of turned queries, or q itself, in turns.
+// With +int8, what is f16 is computed in 8 bits: f16+int8, w<tokens>+int8, K<bits>V<bits>+w<tokens>+int8.
 // Of a pack row, the one type that is made: f16, q8_0, q4_0, K<bits>, V<bits>.
 struct cache_kind {
     std::string name;
@@ -40,6 +41,7 @@ struct cache_kind {
     ggml_type   type_v = GGML_TYPE_COUNT;
     int64_t     window = 0;               // the newest tokens, as f16
     int         shifts = 0;               // sets of turned queries
+    bool        int8   = false;           // f16 by ggml_flash_attn_ext_mixed_set_int8
 
     bool is_upstream() const;             // stock types by stock ops
     bool is_window() const { return window > 0 && type_k == GGML_TYPE_F16; }

@@ -69,7 +69,7 @@ static float quantize_weights(const float * scores, int n, float largest, int qm
 }
 
 void qlutattn_online_softmax(qlutattn_query_block & block, int r, const ggml_fp16_t * mask, int n, int qmax, qlutattn_qvec * qvec) {
-    qlutattn_row & row    = block.rows[r];
+    qlutattn_row & row    = block.rows->at[r];
     float *        scores = block.scores[r];
     if (block.softcap != 0.0f) {
         for (int i = 0; i < n; i++) {

@@ -1,8 +1,11 @@
 #include "qlutattn-pack.h"
 
 #include "ggml-impl.h"
-#include "pack-tile.h"
 #include "qlutattn-env.h"
+
+qlutattn_pack_function qlutattn_get_packer(const qlutattn_kernel_config & config) {
+    return !qlutattn_is_scalar_forced() && qlutattn_pack_has_simd(config) ? qlutattn_pack_tile_simd : qlutattn_pack_tile_scalar;
+}
 
 void ggml_compute_forward_dup_f16_qlutattn(const struct ggml_compute_params * params, struct ggml_tensor * dst) {
     const struct ggml_tensor *     src    = dst->src[0];
@@ -18,8 +21,7 @@ void ggml_compute_forward_dup_f16_qlutattn(const struct ggml_compute_params * pa
     const size_t nb_lane  = config->lane_is_token ? src->nb[1] : src->nb[0];
     const size_t nb_depth = config->lane_is_token ? src->nb[0] : src->nb[1];
 
-    const bool    is_simd   = !qlutattn_is_scalar_forced() && qlutattn_pack_has_simd(*config);
-    const auto    pack_tile = is_simd ? qlutattn_pack_tile_simd : qlutattn_pack_tile_scalar;
+    const auto    pack_tile = qlutattn_get_packer(*config);
     const int64_t n_tiles   = dst->ne[1] / PACK_SIZE;
     const int64_t n         = n_tiles * dst->ne[2] * dst->ne[3];
 

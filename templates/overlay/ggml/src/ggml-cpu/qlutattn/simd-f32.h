@@ -10,6 +10,7 @@
 //   max(a, b)               b where one of them is NaN
 //   from_i32(p)             WIDTH int32
 //   from_f16(p)             WIDTH f16
+//   store_f16(p, v)         rounded to f16, ties to even
 //   apply_mask(m, v)        v, and -inf where m is -inf
 //   unless_zero(w, v)       v, and 0 where w is 0
 //   exp(v)                  for v <= 0: within 2 ulp (measured by tests/native/exp.cpp of the project), but results below 2^-126 may be 0
@@ -51,6 +52,7 @@ static inline vec  fma(vec a, vec b, vec c)          { return _mm512_fmadd_ps(a,
 static inline vec  max(vec a, vec b)                 { return _mm512_max_ps(a, b); }
 static inline vec  from_i32(const int32_t * p)       { return _mm512_cvtepi32_ps(_mm512_loadu_si512(p)); }
 static inline vec  from_f16(const ggml_fp16_t * p)   { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) p)); }
+static inline void store_f16(ggml_fp16_t * p, vec v) { _mm256_storeu_si256((__m256i *) p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT)); }
 static inline void store_i8(int8_t * p, vec v)       { _mm_storeu_si128((__m128i *) p, _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v))); }
 static inline vec  round(vec v)                      { return _mm512_roundscale_ps(v, 0); }
 static inline vec  times_power(vec v, vec n)         { return _mm512_scalef_ps(v, n); }
@@ -94,6 +96,7 @@ static inline vec  fma(vec a, vec b, vec c)          { return _mm256_fmadd_ps(a,
 static inline vec  max(vec a, vec b)                 { return _mm256_max_ps(a, b); }
 static inline vec  from_i32(const int32_t * p)       { return _mm256_cvtepi32_ps(_mm256_loadu_si256((const __m256i *) p)); }
 static inline vec  from_f16(const ggml_fp16_t * p)   { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) p)); }
+static inline void store_f16(ggml_fp16_t * p, vec v) { _mm_storeu_si128((__m128i *) p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT)); }
 static inline vec  round(vec v)                      { return _mm256_round_ps(v, 0); }
 static inline float first(vec v)                     { return _mm256_cvtss_f32(v); }
 // clang-format on
@@ -153,6 +156,7 @@ static inline vec  fma(vec a, vec b, vec c)          { return vfmaq_f32(c, a, b)
 static inline vec  max(vec a, vec b)                 { return vbslq_f32(vcgtq_f32(a, b), a, b); }
 static inline vec  from_i32(const int32_t * p)       { return vcvtq_f32_s32(vld1q_s32(p)); }
 static inline vec  from_f16(const ggml_fp16_t * p)   { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+static inline void store_f16(ggml_fp16_t * p, vec v) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(v))); }
 static inline vec  round(vec v)                      { return vrndnq_f32(v); }
 static inline float first(vec v)                     { return vgetq_lane_f32(v, 0); }
 static inline float reduce_add(vec v)                { return vaddvq_f32(v); }
@@ -219,6 +223,10 @@ static inline float first(vec v)                     { return v.at[0]; }
 static inline vec  unless_zero(vec w, vec v)         { return generate([=](int i) { return w.at[i] == 0.0f ? 0.0f : v.at[i]; }); }
 static inline vec  apply_mask(vec m, vec v)          { return generate([=](int i) { return m.at[i] == -INFINITY ? -INFINITY : v.at[i]; }); }
 // clang-format on
+
+static inline void store_f16(ggml_fp16_t * p, vec v) {
+    ggml_fp32_to_fp16_row(v.at, p, WIDTH);
+}
 
 static inline void store_i8(int8_t * p, vec v) {
     // adding and subtracting 1.5*2^23 rounds to the nearest integer, ties to even; NaN, which no integer stands for, becomes 0
