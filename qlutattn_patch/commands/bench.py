@@ -44,7 +44,7 @@ from qlutattn_patch.workspace import Workspace
     "--types",
     metavar="LIST",
     shell_complete=complete.list_of(complete.bench_caches),
-    help="Caches such as f16, q8_0, q4_0, K8V8, K4V2, K4V4+w512, w512.",
+    help="Caches such as f16, q8_0, q4_0, K8V8, K4V2, K4V4+w512, w512, f16+int8.",
 )
 @click.option("--vocab", metavar="LIST", help="Of sampling: numbers of tokens (default: 32000 to 262144).")
 @click.option("--rows", metavar="FILE", help="Of sampling: also logits that bench_sampling --record wrote.")

@@ -50,7 +50,7 @@ _COUNT = click.IntRange(min=1)
     "--types",
     metavar="LIST",
     shell_complete=complete.list_of(complete.caches),
-    help=f"Caches such as q8_0, K4V2, K4 (keys alone), K4V4+w512 (default: {JUDGED}).",
+    help=f"Caches such as q8_0, K4V2, K4 (keys alone), K4V4+w512, f16+int8 (default: {JUDGED}).",
 )
 @click.option("--kv-window", "window", metavar="N", type=click.IntRange(min=0), help="Newest tokens kept in f16.")
 @click.option("--kv-sink", "sink", metavar="N", type=click.IntRange(min=0), help="First tokens kept in f16.")

@@ -1,10 +1,12 @@
-"""The notation of KV caches: `q8_0`, `K4V2`, `K4` (keys alone), `V4`, `K4V4+w512+s128` (window and sink)."""
+"""The notation of KV caches: `q8_0`, `K4V2`, `K4` (keys alone), `V4`, `K4V4+w512+s128` (window and sink).
+
+`f16+int8` and `K4V4+int8` attend to what is f16 in 8 bits; `+int8@0` does so without smoothing."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 from qlutattn_patch.system.errors import UsageError
@@ -25,9 +27,10 @@ UPSTREAM = {
 TIMED = ("f16", "q8_0", "q4_0")  # llama.cpp's types that bench_attn times
 JUDGED = "q8_0,q5_0,q4_0,K8V8,K4V4,K4V2,K2V2,K2V1,K1V1"  # the default of eval
 SIZED = "f16,q8_0,q4_0,K8V8,K4V4,K4V2,K2V2,K1V1"  # the default of size
-_TIMED_EXAMPLES = "f16, q8_0, q4_0, K4V2, K4V4+w512 (a multiple of 128), w512 and K4V4+q3"
-_TIMED_PARTS = re.compile(r"(.*?)(?:(?:^|\+)w([1-9]\d{0,5}))?(?:\+q([1-9]|1[0-5]))?")
+_TIMED_EXAMPLES = "f16, q8_0, q4_0, K4V2, K4V4+w512 (a multiple of 128), w512, K4V4+q3 and f16+int8"
+_TIMED_PARTS = re.compile(r"(.*?)(?:(?:^|\+)w([1-9]\d{0,5}))?(?:\+q([1-9]|1[0-5]))?(\+int8)?")
 _OURS = re.compile(r"(?:K(?P<k>\d[a-z]*))?(?:V(?P<v>\d[a-z]*))?(?:\+w(?P<window>\d+))?(?:\+s(?P<sink>\d+))?")
+_INT8 = re.compile(r"(.+?)\+int8(?:@(0|1|0?\.\d+))?")
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,15 @@ class Cache:
     bpw: float
     window: int | None = None
     sink: int | None = None
+    smoothing: float | None = None  # of attention in 8 bits; None: f16
 
     @property
     def arguments(self) -> list[str]:
         """The cache as arguments of llama.cpp's tools."""
         kept = (("--kv-window", self.window), ("--kv-sink", self.sink))
         sizes = [word for name, size in kept if size is not None for word in (name, str(size))]
-        return ["-ctk", self.type_k, "-ctv", self.type_v, *sizes]
+        int8 = [] if self.smoothing is None else ["--attn-int8", "--attn-int8-smoothing", f"{self.smoothing:g}"]
+        return ["-ctk", self.type_k, "-ctv", self.type_v, *sizes, *int8]
 
 
 def parse(
@@ -65,10 +70,11 @@ def check_timed(text: str, types: Sequence[QuantType]) -> None:
     keys, values = ([_side_name(kind) for kind in types if kind.side == side] for side in ("k", "v"))
     pairs = [key + value for key in keys for value in values]
     for name in (part.strip() for part in text.split(",")):
-        pair, window, shifts = _TIMED_PARTS.fullmatch(name).groups()  # type: ignore[union-attr]
+        pair, window, shifts, int8 = _TIMED_PARTS.fullmatch(name).groups()  # type: ignore[union-attr]
         is_pair = pair in pairs and (window is None or int(window) % types[0].tile.pack_size == 0)
         is_window = not pair and window is not None and shifts is None and not name.startswith("+")
-        if name not in TIMED and not is_pair and not is_window:
+        is_stock = name in TIMED or name == "f16+int8"
+        if not is_stock and not ((is_pair or is_window) and (window or not int8)):
             raise _unknown(name, [*TIMED, *pairs], _TIMED_EXAMPLES)
 
 
@@ -87,6 +93,10 @@ def _unknown(name: str, known: Sequence[str], examples: str) -> UsageError:
 
 
 def _parse(name: str, types: Sequence[QuantType], window: int | None, sink: int | None) -> Cache:
+    int8 = _INT8.fullmatch(name)
+    if int8 and "+int8" not in int8[1] and (int8[1] == "f16" or int8[1] not in UPSTREAM):
+        cache = _parse(int8[1], types, window, sink)
+        return replace(cache, name=name, smoothing=1.0 if int8[2] is None else float(int8[2]))
     if name in UPSTREAM:
         return Cache(name, name, name, UPSTREAM[name])
     found = _OURS.fullmatch(name)

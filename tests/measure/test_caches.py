@@ -42,7 +42,34 @@ def test_a_cache_states_its_window_and_sink_or_takes_those_of_all() -> None:
     assert caches[0].arguments[4:] == ["--kv-window", "512"]
 
 
-@pytest.mark.parametrize("name", ["K3V4", "k4v4", "V4K4", "q4_0+w128", "+w128", "K4V4+s1+w1", "K4V4+w-1", "f17"])
+@pytest.mark.parametrize(
+    ("name", "smoothing"), [("f16+int8", 1), ("f16+int8@0", 0), ("K4V4+w64+int8@.5", 0.5), ("K4+int8@1", 1)]
+)
+def test_8_bits_over_f16(name: str, smoothing: float) -> None:
+    (cache,) = parse(name, TYPES)
+    assert (cache.name, cache.smoothing) == (name, smoothing)
+    assert cache.arguments[-3:] == ["--attn-int8", "--attn-int8-smoothing", f"{smoothing:g}"]
+    (plain,) = parse(name.partition("+int8")[0], TYPES)
+    assert cache.arguments[:-3] == plain.arguments
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "q8_0+int8",
+        "f16+int8@2",
+        "f16+int8+int8",
+        "+int8",
+        "K3V4",
+        "k4v4",
+        "V4K4",
+        "q4_0+w128",
+        "+w128",
+        "K4V4+s1+w1",
+        "K4V4+w-1",
+        "f17",
+    ],
+)
 def test_what_is_no_cache_is_named(name: str) -> None:
     with pytest.raises(UsageError) as failure:
         parse(f"f16,{name}", TYPES)

@@ -319,6 +319,9 @@ ggml_tensor * llm_graph_input_attn_kv_mixed::build_attn(ggml_context * ctx, ggml
     if (q_shifted) {
         ggml_flash_attn_ext_mixed_set_shifts(res, q_shifted, tile_shift);
     }
+    if (cparams.attn_int8) {
+        ggml_flash_attn_ext_mixed_set_int8(res, cparams.attn_int8_smoothing);
+    }
 
     res = llama_kv_mixed_rotate(ctx, res, rot_v);
     if (n_embd_head != layer.head_dim_v) {

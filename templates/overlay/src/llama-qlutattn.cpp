@@ -11,36 +11,32 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <initializer_list>
 #include <optional>
 
 namespace {
 
-constexpr int64_t UNSET = -1;
+template <typename T> struct setting {
+    const char * env;
+    const char * wanted;
+    std::optional<T> (*parse)(const char * text);
+    const T           otherwise;
+    std::atomic<T>    value{};
+    std::atomic<bool> is_set{ false };
 
-struct setting {
-    const char *         env;
-    const uint32_t       otherwise;
-    std::atomic<int64_t> set{ UNSET };
-
-    // positions are int32
-    void operator=(uint32_t n_tokens) { set = std::min<uint32_t>(n_tokens, INT32_MAX); }
+    void operator=(T x) {
+        value  = x;
+        is_set = true;
+    }
 
     const char * in_env() const {
         const char * text = getenv(env);
-        return set == UNSET && text && *text ? text : nullptr;
+        return !is_set && text && *text ? text : nullptr;
     }
 
-    static std::optional<uint32_t> parse(const char * text) {
-        int32_t      n_tokens = 0;
-        const char * end      = text + strlen(text);
-        const auto   found    = std::from_chars(text, end, n_tokens);
-        return found.ec == std::errc() && found.ptr == end && n_tokens >= 0 ? std::optional<uint32_t>(n_tokens) : std::nullopt;
-    }
-
-    uint32_t get() const {
-        const int64_t n_tokens = set;
-        if (n_tokens != UNSET) {
-            return n_tokens;
+    T get() const {
+        if (is_set) {
+            return value;
         }
         const char * text = in_env();
         return text ? parse(text).value_or(otherwise) : otherwise;
@@ -51,21 +47,55 @@ struct setting {
         if (!text || parse(text)) {
             return "";
         }
-        return format("%s in the environment is '%s': set it to a number of tokens, 0 or more, or remove it", env, text);
+        return format("%s in the environment is '%s': set it to %s, or remove it", env, text, wanted);
     }
 };
 
-setting kv_window{ "LLAMA_ARG_KV_WINDOW", LLAMA_QLUTATTN_KV_WINDOW };
-setting kv_sink{ "LLAMA_ARG_KV_SINK", LLAMA_QLUTATTN_KV_SINK };
+std::optional<uint32_t> parse_tokens(const char * text) {
+    int32_t      n_tokens = 0; // positions are int32
+    const char * end      = text + strlen(text);
+    const auto   found    = std::from_chars(text, end, n_tokens);
+    return found.ec == std::errc() && found.ptr == end && n_tokens >= 0 ? std::optional<uint32_t>(n_tokens) : std::nullopt;
+}
+
+// the words of llama.cpp's tools
+std::optional<bool> parse_switch(const char * text) {
+    const auto is_one_of = [&](std::initializer_list<const char *> words) {
+        return std::any_of(words.begin(), words.end(), [&](const char * word) { return strcmp(word, text) == 0; });
+    };
+    if (is_one_of({ "on", "enabled", "true", "1" })) {
+        return true;
+    }
+    return is_one_of({ "off", "disabled", "false", "0" }) ? std::optional<bool>(false) : std::nullopt;
+}
+
+std::optional<float> parse_share(const char * text) {
+    char *      end   = nullptr;
+    const float share = strtof(text, &end);
+    return end != text && *end == '\0' && share >= 0.0f && share <= 1.0f ? std::optional<float>(share) : std::nullopt;
+}
+
+setting<uint32_t> kv_window{ "LLAMA_ARG_KV_WINDOW", "a number of tokens, 0 or more", parse_tokens, LLAMA_QLUTATTN_KV_WINDOW };
+setting<uint32_t> kv_sink{ "LLAMA_ARG_KV_SINK", "a number of tokens, 0 or more", parse_tokens, LLAMA_QLUTATTN_KV_SINK };
+setting<bool>     attn_int8{ "LLAMA_ARG_ATTN_INT8", "on or off", parse_switch, false };
+setting<float>    attn_int8_smoothing{ "LLAMA_ARG_ATTN_INT8_SMOOTHING", "a number from 0 to 1", parse_share, 1.0f };
 
 } // namespace
 
 void llama_qlutattn_set_kv_window(uint32_t n_tokens) {
-    kv_window = n_tokens;
+    kv_window = std::min<uint32_t>(n_tokens, INT32_MAX);
 }
 
 void llama_qlutattn_set_kv_sink(uint32_t n_tokens) {
-    kv_sink = n_tokens;
+    kv_sink = std::min<uint32_t>(n_tokens, INT32_MAX);
+}
+
+void llama_qlutattn_set_attn_int8(bool on) {
+    attn_int8 = on;
+}
+
+void llama_qlutattn_set_attn_int8_smoothing(float share) {
+    attn_int8_smoothing = std::min(std::max(share, 0.0f), 1.0f);
 }
 
 uint32_t llama_qlutattn_get_kv_window(void) {
@@ -76,7 +106,20 @@ uint32_t llama_qlutattn_get_kv_sink(void) {
     return kv_sink.get();
 }
 
+bool llama_qlutattn_get_attn_int8(void) {
+    return attn_int8.get();
+}
+
+float llama_qlutattn_get_attn_int8_smoothing(void) {
+    return attn_int8_smoothing.get();
+}
+
 std::string llama_qlutattn_settings_error() {
     const std::string error = kv_window.error();
     return error.empty() ? kv_sink.error() : error;
+}
+
+std::string llama_qlutattn_attn_int8_error() {
+    const std::string error = attn_int8.error();
+    return error.empty() && attn_int8.get() ? attn_int8_smoothing.error() : error;
 }

@@ -20,7 +20,7 @@ static double f16_step(double x) {
     return std::max(0x1p-24, std::exp2(std::floor(std::log2(std::max(x, 0x1p-30))) - 10));
 }
 
-static void add_keys(const align_case & c, const head_values & head, int8_block & block) {
+static void round_keys(const align_case & c, const head_values & head, int8_block & block) {
     const int64_t dk = c.dims.k;
     for (int64_t from = 0; from < dk; from += TILE) {
         const int64_t n = std::min<int64_t>(TILE, dk - from);
@@ -51,7 +51,7 @@ static void add_keys(const align_case & c, const head_values & head, int8_block 
     }
 }
 
-static void add_values(const align_case & c, const head_values & head, int8_block & block) {
+static void round_values(const align_case & c, const head_values & head, int8_block & block) {
     const int64_t dv = c.dims.v;
     for (int64_t x = 0; x < dv; ++x) {
         double most    = 0;
@@ -71,8 +71,8 @@ std::vector<int8_block> int8_blocks_of(const align_case & c, const head_values &
     for (int64_t first = c.n_packed(); c.is_int8() && c.n_q > MAX_DRAFT && first + TILE <= c.n_kv(); first += TILE) {
         if (all_finite(head.k, first * c.dims.k, TILE * c.dims.k) && all_finite(head.v, first * c.dims.v, TILE * c.dims.v)) {
             blocks.push_back({ first, {}, {}, {}, {}, {}, {} });
-            add_keys(c, head, blocks.back());
-            add_values(c, head, blocks.back());
+            round_keys(c, head, blocks.back());
+            round_values(c, head, blocks.back());
         }
     }
     return blocks;
