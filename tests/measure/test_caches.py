@@ -85,13 +85,42 @@ def test_the_nearest_cache_is_suggested(name: str, meant: str) -> None:
     assert failure.value.hint == f"did you mean {meant}?"
 
 
-@pytest.mark.parametrize("name", ["f16", "q8_0", "q4_0", "K4V2", "K4V4+w512", "w512", "K4V4+q3", "K8V8+w128+q15"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "f16",
+        "q8_0",
+        "q4_0",
+        "K4V2",
+        "K4V4+w512",
+        "w512",
+        "K4V4+q3",
+        "K8V8+w128+q15",
+        "f16+int8",
+        "w512+int8",
+        "K4V4+w512+int8",
+    ],
+)
 def test_what_bench_attn_times(name: str) -> None:
     check_timed(f"f16, {name}", TYPES)
 
 
 @pytest.mark.parametrize(
-    "name", ["K3V4", "K4", "k4v4", "K4V4+w100", "w512+q3", "+w512", "q5_0", "K4V4+s2", "K4V4w512", ""]
+    "name",
+    [
+        "K3V4",
+        "K4",
+        "k4v4",
+        "K4V4+w100",
+        "w512+q3",
+        "+w512",
+        "q5_0",
+        "K4V4+s2",
+        "K4V4w512",
+        "K4V4+int8",
+        "q8_0+int8",
+        "",
+    ],
 )
 def test_what_bench_attn_does_not_time(name: str) -> None:
     with pytest.raises(UsageError, match="is not a cache"):
