@@ -17,6 +17,9 @@ import pytest
 from helpers import ROOT, Project, git, snapshot
 from releases import BACKEND, make_release, only_index, pin_release
 
+from qlutattn_patch.building.origin import read_origin
+from qlutattn_patch.building.stamp import Stamp, built_now
+
 START = """
 import sys
 from pathlib import Path
@@ -192,8 +195,11 @@ def test_align(command: Command) -> None:
     build = command.project.workspace.build_dir("native")
     (build / "bin").mkdir(parents=True)
     once = stuck_program(build / "bin" / "align_attn", command.bin.parent / "here")
+    (command.project.tree / "tools" / "align-attn").mkdir(parents=True, exist_ok=True)
+    made = built_now(build / "bin", "align_attn", {}, read_origin(command.project.workspace))
+    Stamp({}, {"align_attn": made}).write(build)
     command.interrupted("align", once=once)
-    assert [path.name for path in build.iterdir()] == ["bin"]
+    assert sorted(path.name for path in build.iterdir()) == ["bin", "qlutattn-build.json"]
 
 
 def test_matrix(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
