@@ -21,6 +21,7 @@ from qlutattn_patch.system import console, process
 from qlutattn_patch.system.errors import ExpectedError
 from qlutattn_patch.system.lock import locked
 from qlutattn_patch.templates.formats import QuantType, load_formats
+from qlutattn_patch.tree.worktree import at_rest
 from qlutattn_patch.upstream import archive, sdist
 from qlutattn_patch.upstream.pin import SdistSource, load_pin
 from qlutattn_patch.workspace import Workspace, cache_dir
@@ -57,7 +58,8 @@ def build_wheel(workspace: Workspace, definitions: Mapping[str, str], jobs: int 
             return Wheel(cached, version, True)
         package = folder / "package"
         _unpack(sdist.obtain(source, cache_dir()), package)
-        _put_tree(workspace.tree, package / source.prefix)
+        with at_rest(workspace):
+            _put_tree(workspace.tree, package / source.prefix)
         _tag(package, version, _module(workspace, origin.series))
         # as deep below the package as build/PRESET below a clone: ccache then knows what was compiled there
         built = package / "build" / _digest(recipe)
@@ -70,7 +72,10 @@ def _source(workspace: Workspace) -> SdistSource:
     for source in load_pin(workspace.pin_file).sources:
         if isinstance(source, SdistSource) and source.package == PACKAGE:
             return source
-    raise ExpectedError(f"The pin {workspace.pin_file} names no release of {PACKAGE}.", "qlutattn rebase VERSION")
+    raise ExpectedError(
+        f"The pin {workspace.pin_file} names no release of {PACKAGE}.",
+        "restore the pin: git checkout -- vendor/llama.cpp.toml",
+    )
 
 
 def _recipe(definitions: Mapping[str, str]) -> dict[str, str]:

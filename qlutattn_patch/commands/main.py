@@ -83,7 +83,7 @@ def _help(ctx: click.Context, name: str | None) -> None:
         return
     command = group.get_command(program, name)
     if command is None:
-        raise click.UsageError(f"There is no command '{name}'.", program)
+        raise click.UsageError(f"No such command '{name}'.", program)
     console.out(command.get_help(click.Context(command, info_name=name, parent=program)))
 
 
