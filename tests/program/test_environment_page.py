@@ -10,7 +10,7 @@ PAGE = (ROOT / "docs" / "environment.md").read_text(encoding="utf-8")
 NAMED = set(re.findall(r"`([A-Z][A-Z0-9_]+)`", PAGE))
 # asked by name in Python, and in the C++ of the patches
 PYTHON = re.compile(r"environ(?:\.get\(|\[)\"([A-Z0-9_]+)\"")
-NATIVE = re.compile(r"getenv\(\"([A-Z0-9_]+)\"\)|\{ ?\"(LLAMA_ARG_[A-Z_]+)\"|set_env\(\"(LLAMA_ARG_[A-Z_]+)\"\)")
+NATIVE = re.compile(r"getenv\(\"([A-Z0-9_]+)\"\)|\"(LLAMA_ARG_[A-Z0-9_]+)\"")
 
 
 def test_every_variable_is_on_the_page() -> None:
