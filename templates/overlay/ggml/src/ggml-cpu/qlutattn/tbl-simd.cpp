@@ -64,27 +64,22 @@ struct gemm_task {
     qlutattn_acc &                 acc;
 };
 
-// The level of each field of half a byte, for every nibble.
-template <int bits, bool signed_x> static inline void set_levels(const qlutattn_kernel_config & config, bytes (&levels)[4 / bits]) {
-    constexpr int mask = (1 << bits) - 1;
-    for (int f = 0; f < 4 / bits; f++) {
-        int8_t of_nibble[16];
-        for (int n = 0; n < 16; n++) {
-            of_nibble[n] = config.int_levels[n >> (f * bits) & mask] + (signed_x && !BOTH_SIGNED ? config.int_levels[mask] : 0);
-        }
-        levels[f] = broadcast16(of_nibble);
-    }
-}
-
 // The dot order: field i of a byte (bits i*bits on) is one of the depths 4*i .. 4*i + 3. Codes become integer levels once for all rows, and
 // levels are multiplied by four neighbouring depths of x at a time. K has signed x, and levels that are made unsigned by adding the largest,
 // unless BOTH_SIGNED; V has unsigned x.
 template <int bits, bool signed_x, int n_rows, int n_vecs> static void dot_rows(const gemm_task & t, int row0) {
     constexpr int fields = 8 / bits;  // of a byte
     constexpr int depths = 32 / bits; // of a chunk
+    constexpr int mask   = (1 << bits) - 1;
 
-    bytes levels[fields / 2];
-    set_levels<bits, signed_x>(t.config, levels);
+    bytes levels[fields / 2]; // the level of each field, for every nibble
+    for (int f = 0; f < fields / 2; f++) {
+        int8_t of_nibble[16];
+        for (int n = 0; n < 16; n++) {
+            of_nibble[n] = t.config.int_levels[n >> (f * bits) & mask] + (signed_x && !BOTH_SIGNED ? t.config.int_levels[mask] : 0);
+        }
+        levels[f] = broadcast16(of_nibble);
+    }
     const int n_chunks = t.span.n_depth / depths;
 
     for (int lane = 0; lane < t.span.n_lanes; lane += n_vecs * WIDTH / 4) {
