@@ -39,13 +39,7 @@ template <int bits> struct dot_codes {
 
     explicit dot_codes(const qlutattn_kernel_config & config) {
         if constexpr (bits == 2 || bits == 4) {
-            for (int f = 0; f < fields / 2; f++) {
-                int8_t of_nibble[16];
-                for (int n = 0; n < 16; n++) {
-                    of_nibble[n] = config.int_levels[n >> (f * bits) & ((1 << bits) - 1)];
-                }
-                tables[f] = broadcast16(of_nibble);
-            }
+            load_levels<bits>(config, 0, tables);
         }
     }
 

@@ -64,6 +64,17 @@ struct gemm_task {
     qlutattn_acc &                 acc;
 };
 
+// the level of each field of a byte, plus `added`, for every nibble
+template <int bits> static inline void load_levels(const qlutattn_kernel_config & config, int added, bytes * levels) {
+    for (int f = 0; f < 4 / bits; f++) {
+        int8_t of_nibble[16];
+        for (int n = 0; n < 16; n++) {
+            of_nibble[n] = config.int_levels[n >> (f * bits) & ((1 << bits) - 1)] + added;
+        }
+        levels[f] = broadcast16(of_nibble);
+    }
+}
+
 // The dot order: field i of a byte (bits i*bits on) is one of the depths 4*i .. 4*i + 3. Codes become integer levels once for all rows, and
 // levels are multiplied by four neighbouring depths of x at a time. K has signed x, and levels that are made unsigned by adding the largest,
 // unless BOTH_SIGNED; V has unsigned x.
@@ -72,14 +83,8 @@ template <int bits, bool signed_x, int n_rows, int n_vecs> static void dot_rows(
     constexpr int depths = 32 / bits; // of a chunk
     constexpr int mask   = (1 << bits) - 1;
 
-    bytes levels[fields / 2]; // the level of each field, for every nibble
-    for (int f = 0; f < fields / 2; f++) {
-        int8_t of_nibble[16];
-        for (int n = 0; n < 16; n++) {
-            of_nibble[n] = t.config.int_levels[n >> (f * bits) & mask] + (signed_x && !BOTH_SIGNED ? t.config.int_levels[mask] : 0);
-        }
-        levels[f] = broadcast16(of_nibble);
-    }
+    bytes levels[fields / 2];
+    load_levels<bits>(t.config, signed_x && !BOTH_SIGNED ? t.config.int_levels[mask] : 0, levels);
     const int n_chunks = t.span.n_depth / depths;
 
     for (int lane = 0; lane < t.span.n_lanes; lane += n_vecs * WIDTH / 4) {
@@ -202,17 +207,10 @@ template <bool signed_x, int n_rows, int n_vecs> static void byte_rows(const gem
 template <int bits, int n_rows> static void transposed_rows(const gemm_task & t, int row0) {
     constexpr int fields = 8 / bits;
     constexpr int depths = 32 / bits;
-    constexpr int mask   = (1 << bits) - 1;
     constexpr int lanes  = WIDTH / 4; // of a vector
 
     bytes levels[fields / 2];
-    for (int f = 0; f < fields / 2; f++) {
-        int8_t of_nibble[16];
-        for (int n = 0; n < 16; n++) {
-            of_nibble[n] = t.config.int_levels[n >> (f * bits) & mask];
-        }
-        levels[f] = broadcast16(of_nibble);
-    }
+    load_levels<bits>(t.config, 0, levels);
     static const uint8_t around[16] = { 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15 };
     const bytes          turn       = broadcast16(around);
 
