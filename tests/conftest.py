@@ -46,6 +46,12 @@ def own_cache(
 
 
 @pytest.fixture(autouse=True)
+def no_terminal(monkeypatch: pytest.MonkeyPatch):
+    """Tables are as wide as they are: the workers of a parallel run are told a width."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch):
     """Two commands at once wait for each other, however loaded the machine is."""
     monkeypatch.setattr(lock, "PATIENCE", 600.0)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from qlutattn_patch.system.errors import named
-from qlutattn_patch.system.tables import Table
+from qlutattn_patch.system.table import Table
 
 if TYPE_CHECKING:  # rich is slow to import, and most output is plain lines
     from rich.console import Console
@@ -121,7 +121,7 @@ def out_json(value: Any) -> None:
 def out_table(
     columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = (), groups: int = 0
 ) -> None:
-    """Print a table to stdout that fits the terminal (`tables.Table`); states are coloured."""
+    """Print a table to stdout that fits the terminal (`table.Table`); states are coloured."""
     table = Table(tuple(columns), tuple(tuple(row) for row in rows), frozenset(right), groups)
 
     def paint(text: str, cell: str) -> str:

@@ -16,7 +16,7 @@ from helpers import ROOT
 
 from qlutattn_patch.measure import bench, evaluate, profile, sampling
 from qlutattn_patch.proof import align
-from qlutattn_patch.system.tables import Table, wrapped
+from qlutattn_patch.system.table import Table, wrapped
 
 LONG = "dot7-avx512vnni+dot-avx512vnni"
 FIGURES = ("12.345", "12.101", "3 %", "8.12", "45 %", "61 %")
