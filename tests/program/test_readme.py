@@ -47,13 +47,20 @@ def test_the_matrix_passes_on_eight_releases() -> None:
 
 def test_the_measurements_are_those_of_the_pages() -> None:
     """The speeds and divergences of the README, found in the tables of the pages that it names."""
-    speeds = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8").split("## Prefill")[0]
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    speeds = page.split("## Prefill")[0]
     decode = re.findall(r"^\| decode, (\d+) keys \| 1 \|(.*)\|$", README, re.M)
     assert len(decode) == 2
     for keys, row in decode:
         (cells,) = re.findall(rf"^\| \*?\*?{keys}\*?\*? \| \*?\*?2\*?\*? \|(.*)\|$", speeds, re.M)
-        measured = re.findall(r"([\d.]+) ×", cells)  # K4V4, K4V2, K2V2, K1V1, K4V4+w512, q8_0, q4_0
-        assert re.findall(r"[\d.]+", row) == [*measured[-2:], *measured[:4]]
+        measured = re.findall(r"([\d.]+) ×", cells)  # K8V8, K4V4, K4V2, K2V2, K1V1, K4V4+w512, q8_0, q4_0
+        assert re.findall(r"[\d.]+", row) == [*measured[-2:], *measured[:5]]
+    plain = page.split("## With AVX2")[1].split("## With AVX-512")[0]
+    for work in ("decode, 8192 keys", "prefill, 8192 keys"):
+        (cells,) = re.findall(rf"^\| {work} \| [\d.]+ \|(.*)\|$", plain, re.M)
+        stated = work.replace("prefill", "prefill, 512 queries")
+        row = re.findall(rf"^\| (?:the same with AVX2 alone: )?{stated} \| 1 \|(.*)\|$", README, re.M)[-1]
+        assert re.findall(r"[\d.]+", row) == re.findall(r"([\d.]+) ×", cells)[:5]
     quality = (ROOT / "docs" / "quality.md").read_text(encoding="utf-8")
     (named,) = re.findall(r"^\| \| (q8_0 .*) \|$", README, re.M)
     (values,) = re.findall(r"^\| mean KL divergence from f16 \| (.*) \|$", README, re.M)
