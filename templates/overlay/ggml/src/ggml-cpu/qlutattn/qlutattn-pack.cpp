@@ -35,8 +35,10 @@ void ggml_compute_forward_dup_f16_qlutattn(const struct ggml_compute_params * pa
         return (char *) t->data + (by_column ? then : first) * PACK_SIZE * t->nb[1] + (by_column ? first : then) * t->nb[2] +
                i / inner / outer * t->nb[3];
     };
-    for (int64_t i = params->ith; i < n; i += params->nth) {
-        const char * next = i + params->nth < n ? data_at(src, i + params->nth) : nullptr;
+    // each thread packs neighbours, which share pages and lines that are fetched in pairs
+    const int64_t end = n * (params->ith + 1) / params->nth;
+    for (int64_t i = n * params->ith / params->nth; i < end; i++) {
+        const char * next = i + 1 < end ? data_at(src, i + 1) : nullptr;
         char *       to   = data_at(dst, i);
 
         const qlutattn_pack_source source = { src->type, data_at(src, i), nb_lane, nb_depth, next };
