@@ -6,19 +6,20 @@ import re
 
 STATUS = "[%f/%t] "  # $NINJA_STATUS that `_EDGE` reads
 _EDGE = re.compile(r"\[(\d+)/(\d+)\] (.*)")
-
-
 _OBJECT = re.compile(r"Building \w+ object (.*)\.o(?:bj)?")
 _FOLDER_OF_TARGET = re.compile(r"CMakeFiles/[^/]+\.dir/")
 _LINKED = re.compile(r"Linking .*[ /]([^ /]+)")
+# with --verbose, the command itself
+_COMPILES = re.compile(r".* -o (\S+)\.o(?:bj)? -c .*")
+_LINKS = re.compile(r".* -o (\S+) .*")
 
 
 def subject(doing: str) -> str:
     """What a step works on: the source file that is compiled, or the program that is linked."""
-    if found := _OBJECT.fullmatch(doing):
+    if found := _OBJECT.fullmatch(doing) or _COMPILES.fullmatch(doing):
         return _FOLDER_OF_TARGET.sub("", found[1])
-    if found := _LINKED.fullmatch(doing):
-        return f"linking {found[1]}"
+    if found := _LINKED.fullmatch(doing) or _LINKS.fullmatch(doing):
+        return f"linking {found[1].rpartition('/')[2]}"
     return doing
 
 

@@ -63,6 +63,14 @@ def test_a_failure_that_names_no_command_is_shown_too(bench: Bench, capsys: pyte
         ("Linking CXX shared library bin/libllama.so.0.0.1", "linking libllama.so.0.0.1"),
         ("Linking CXX executable bin/llama-bench", "linking llama-bench"),
         ("Generating build details from Git", "Generating build details from Git"),
+        (  # ninja --verbose
+            "/usr/bin/ccache c++ -O3 -o src/CMakeFiles/llama.dir/Unity/unity_6_cxx.cxx.o -c /tmp/unity_6_cxx.cxx",
+            "src/Unity/unity_6_cxx.cxx",
+        ),
+        (
+            ": && /usr/bin/c++ -shared -Wl,-soname,libllama.so -o bin/libllama.so a.dir/a.c.o && :",
+            "linking libllama.so",
+        ),
     ],
 )
 def test_what_is_compiled_is_named(line: str, shown: str) -> None:
