@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import io
-import os
-import pty
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, Project
+from helpers import Project
+from terminal import shown_at
 
 from qlutattn_patch.commands import main
 from qlutattn_patch.system import console
@@ -104,24 +101,10 @@ def test_verbose_shows_the_programs(here: Project, capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize(("variable", "colours"), [({}, True), ({"NO_COLOR": "1"}, False)])
 def test_at_a_terminal(variable: dict[str, str], colours: bool) -> None:
-    """A real one, as far as the program can tell."""
-    ours, theirs = pty.openpty()
-    environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
-    environment |= {"TERM": "xterm", "PYTHONPATH": str(ROOT), **variable}
-    with subprocess.Popen(
-        [sys.executable, "-m", "qlutattn_patch", "types"], env=environment, cwd=ROOT, stdout=theirs, stderr=theirs
-    ) as child:
-        os.close(theirs)
-        said = b""
-        try:
-            while block := os.read(ours, 4096):
-                said += block
-        except OSError:  # how Linux says that the other end is closed
-            pass
-        os.close(ours)
-    assert child.returncode == 0
-    assert b"qlutattn_k4_128x128" in said
-    assert (b"\x1b[1m" in said) is colours
+    said, status = shown_at(120, "types", **variable)
+    assert status == 0
+    assert "qlutattn_k4_128x128" in said
+    assert ("\x1b[1m" in said) is colours
 
 
 def test_cells_and_messages_are_shown_as_they_are(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import re
-import struct
-import subprocess
-import sys
-import termios
-from fcntl import ioctl
 
 import pytest
-from helpers import ROOT
+from terminal import shown_at
 
 from qlutattn_patch.measure import bench, evaluate, profile, sampling
 from qlutattn_patch.proof import align
@@ -122,27 +115,6 @@ def test_without_a_width_nothing_is_wrapped() -> None:
 )
 def test_where_a_cell_is_wrapped(text: str, width: int, lines: list[str]) -> None:
     assert wrapped(text, width) == lines
-
-
-def shown_at(width: int, *argv: str) -> tuple[str, int]:
-    """What a command shows on a terminal of that width."""
-    ours, theirs = pty.openpty()
-    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
-    hidden = ("NO_COLOR", "FORCE_COLOR", "COLUMNS")
-    environment = {name: value for name, value in os.environ.items() if name not in hidden}
-    environment |= {"TERM": "xterm", "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        [sys.executable, "-m", "qlutattn_patch", *argv], env=environment, cwd=ROOT, stdout=theirs, stderr=theirs
-    ) as child:
-        os.close(theirs)
-        said = b""
-        try:
-            while block := os.read(ours, 4096):
-                said += block
-        except OSError:  # how Linux says that the other end is closed
-            pass
-        os.close(ours)
-    return said.decode().replace("\r\n", "\n"), child.returncode
 
 
 @pytest.mark.parametrize("width", [80, 40])
