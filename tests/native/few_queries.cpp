@@ -5,10 +5,10 @@
 #include "ggml-cpp.h"
 #include "ggml-qlutattn.h"
 #include "qlutattn-op.h"
+#include "random_floats.h"
 
 #include <algorithm>
 #include <cstdio>
-#include <random>
 #include <vector>
 
 static constexpr int HEAD_DIM = 128;
@@ -22,16 +22,6 @@ struct problem {
     ggml_backend_buffer_ptr buffer;
     ggml_cgraph *           graph;
 };
-
-static std::vector<float> random_floats(size_t n, int seed) {
-    std::mt19937                    random(seed);
-    std::normal_distribution<float> normal;
-    std::vector<float>              values(n);
-    for (float & value : values) {
-        value = normal(random);
-    }
-    return values;
-}
 
 static void fill(ggml_tensor * tensor, const std::vector<float> & values) {
     if (tensor->type == GGML_TYPE_F32) {

@@ -4,10 +4,10 @@
 #include "ggml-backend.h"
 #include "ggml-cpp.h"
 #include "ggml-qlutattn.h"
+#include "random_floats.h"
 
 #include <cstdio>
 #include <cstring>
-#include <random>
 #include <vector>
 
 static constexpr int HEAD_DIM  = 128;
@@ -15,16 +15,6 @@ static constexpr int N_HEAD    = 4;
 static constexpr int N_HEAD_KV = 2;
 static constexpr int N_KV      = 5 * GGML_QLUTATTN_TILE + 40;
 static constexpr int MANY      = 300;
-
-static std::vector<float> random_floats(size_t n, int seed) {
-    std::mt19937                    random(seed);
-    std::normal_distribution<float> normal;
-    std::vector<float>              values(n);
-    for (float & value : values) {
-        value = normal(random);
-    }
-    return values;
-}
 
 static void fill(ggml_tensor * tensor, const std::vector<float> & values) {
     ggml_fp32_to_fp16_row(values.data(), (ggml_fp16_t *) tensor->data, ggml_nelements(tensor));
