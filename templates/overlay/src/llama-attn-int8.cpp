@@ -87,11 +87,11 @@ bool llama_attn_int8_check(const llama_model & model, llama_context_params & par
         return refuse(reason);
     }
     if (n_int8 == 0) {
-        LLAMA_LOG_INFO("%s: 8-bit attention has no effect on this context: it %s\n", __func__,
+        LLAMA_LOG_WARN("%s: 8-bit attention has no effect on this context: it %s\n", __func__,
                        reason.empty() ? "has no keys and values" : reason.c_str());
         return true;
     }
-    LLAMA_LOG_INFO("%s: batches of more than 64 tokens of a sequence attend to f16 keys and values in 8 bits in %u of %u layers, smoothing %g\n",
+    LLAMA_LOG_WARN("%s: batches of more than 64 tokens of a sequence attend to f16 keys and values in 8 bits in %u of %u layers, smoothing %g\n",
                    __func__, n_int8, n_layers, llama_qlutattn_get_attn_int8_smoothing());
     if (params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_AUTO) {
         LLAMA_LOG_INFO("%s: enabling flash_attn since 8-bit attention needs it\n", __func__);
