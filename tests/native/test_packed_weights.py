@@ -129,7 +129,6 @@ def test_a_draft_model_that_cannot_have_its_cache_is_named(programs: Path, model
     assert "MTP" not in output
 
 
-def test_bench_says_how_to_see_why(programs: Path, model: Path) -> None:
+def test_bench_says_why(programs: Path, model: Path) -> None:
     argv = (programs / "llama-bench", "-m", model, "-p", "8", "-n", "0", "-ctk", "qlutattn_v4_128x128")
-    refused("-v shows why", *argv)
-    refused("K needs f16 or a qlutattn_k* type", *argv, "-v")
+    refused("K needs f16 or a qlutattn_k* type", *argv)
