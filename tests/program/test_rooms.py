@@ -47,17 +47,46 @@ def test_the_contract_names_every_command() -> None:
     assert {name.rpartition(".")[2] for name in independent} == set(main.COMMANDS)
 
 
-def test_what_the_architecture_page_says_to_read_first_is_there() -> None:
+def rows_of_the_architecture(heading: str) -> list[list[str]]:
+    """The cells of a table of docs/architecture.md, below its heading."""
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    table = page.partition("| room | modules | start reading at |")[2].partition("\n\n")[0]
-    rows = [re.findall(r"`([^`]+)`", cell) for row in table.splitlines()[2:] for cell in row.split("|")[1:4:2]]
-    for (room,), names in zip(rows[::2], rows[1::2], strict=True):
-        for name in names:
+    assert heading in page
+    table = page.partition(heading)[2].partition("\n\n")[0]
+    return [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines() if row.startswith("| `")]
+
+
+def test_what_the_architecture_page_says_to_read_first_is_there() -> None:
+    for cells in rows_of_the_architecture("| room | modules | start reading at |"):
+        (room,) = re.findall(r"`([^`]+)`", cells[0])
+        for name in re.findall(r"`([^`]+)`", cells[2]):
             module, _, attribute = name.rpartition(".")
             path = f"qlutattn_patch.{room}.{module or attribute}" if room != "workspace" else "qlutattn_patch.workspace"
             found = importlib.import_module(path)
             owner = getattr(found, module) if room == "workspace" else found
             assert not module or hasattr(owner, attribute), name
+
+
+def test_the_architecture_page_names_each_room_and_module_once() -> None:
+    table = rows_of_the_architecture("| room | modules | start reading at |")
+    rooms = [*(path.name for path in rooms_of_the_package()), "workspace"]
+    assert sorted(cells[0] for cells in table) == sorted(f"`{room}`" for room in rooms)
+    rows = {cells[0]: cells[1] for cells in table}
+    for folder in rooms_of_the_package():
+        modules = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+        if folder.name == "commands":
+            modules -= set(main.COMMANDS)  # "one module per command"
+        named = re.findall(r"`([^`]+)`", rows[f"`{folder.name}`"])
+        assert [module for module in sorted(modules) if named.count(module) != 1] == [], folder.name
+
+
+def test_the_architecture_page_names_each_script() -> None:
+    (cells,) = (cells for cells in rows_of_the_architecture("| folder | contents |") if cells[0] == "`scripts/`")
+    named = re.findall(r"`([a-z_]+\.py)`", cells[1])
+    assert sorted(named) == sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
+
+
+def rooms_of_the_package() -> list[Path]:
+    return sorted(path.parent for path in PACKAGE.glob("*/__init__.py"))
 
 
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
