@@ -87,7 +87,7 @@ def test_the_documented_commands_build_and_install_it(fresh: Environment) -> Non
     (wheel,) = fresh.folder.glob("*.whl")
     assert f"{RELEASE.version}+qlutattn.{__version__}" in wheel.name
     installed = fresh.run("-m", "pip", "install", "--disable-pip-version-check", f"{wheel}[{EXTRAS}]")
-    if "No matching distribution" in installed.stderr or "Connection" in installed.stderr:
+    if installed.returncode != 0 and re.search("No matching distribution|Connection", installed.stderr):
         pytest.skip(f"pip has no source for what llama-cpp-python needs: {installed.stderr[-500:]}")
     assert installed.returncode == 0, installed.stderr
 

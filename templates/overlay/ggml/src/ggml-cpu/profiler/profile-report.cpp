@@ -15,6 +15,8 @@ static bool ends_in(const std::string & path, const char * ending) {
     return path.size() > n && path.compare(path.size() - n, n, ending) == 0;
 }
 
+// What is said here goes to stderr and not to ggml's log: it is what the user asked for by the environment, tools such as llama-bench turn the log
+// off, and at exit a log callback may be gone.
 bool check_profile_path(const char * path) {
     if (!ends_in(path, ".json") && !ends_in(path, ".txt")) {
         fprintf(stderr, "GGML_PROFILE: no profile is made, as '%s' ends neither in .json (a trace) nor in .txt (a table).\n", path);
